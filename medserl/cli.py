@@ -1,0 +1,191 @@
+"""`medserl sft | train | evaluate | play | data | report`. Commands import what they need when they run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+from pydantic import ValidationError
+
+from medserl import __version__
+from medserl.config import Settings, describe, read_config, validate
+from medserl.console import errors, say, set_up_logging
+from medserl.errors import MedSeRLError
+
+app = App(
+    name="medserl",
+    version=__version__,
+    help="Self-play reinforcement learning for medical error detection in clinical notes. Not a medical device.",
+)
+data_app = App(name="data", help="Get and convert data.")
+app.command(data_app)
+
+AllSettings = Annotated[Settings | None, Parameter(name="*")]
+
+
+@app.command
+def train(settings: AllSettings = None, *, config: Path | None = None) -> None:
+    """Play the game online and learn from it: Injector, VCF, Assessor, REINFORCE++, round after round."""
+    from medserl.commands import train as run
+
+    run(_merge(settings, config))
+
+
+@app.command
+def sft(
+    settings: AllSettings = None,
+    *,
+    output: Path = Path("outputs/warmup"),
+    steps: int = 100,
+    batch_size: int = 8,
+    sft_learning_rate: float = 5e-4,
+    measure: int = 64,
+    config: Path | None = None,
+) -> None:
+    """Warm a model up on both roles' formats, from pairs of notes; saves a LoRA adapter.
+
+    Parameters
+    ----------
+    output: Folder of the adapter.
+    steps: Optimizer steps.
+    batch_size: Examples a step.
+    sft_learning_rate: Peak learning rate.
+    measure: Games played before and after, to measure what was gained; 0 for none.
+    config: TOML file of settings.
+    """
+    from medserl.commands import warm_up as run
+    from medserl.sft import WarmUp
+
+    run(_merge(settings, config), WarmUp(steps, batch_size, sft_learning_rate), output, measure)
+
+
+@app.command
+def evaluate(
+    settings: AllSettings = None,
+    *,
+    data: str = "sample",
+    compare: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    run: Path | None = None,
+    limit: int = 0,
+    output: Path | None = None,
+    config: Path | None = None,
+) -> None:
+    """Judge labelled notes greedily with one or several systems, side by side, with confidence intervals.
+
+    Parameters
+    ----------
+    data: Labelled notes: a file, or sample (the embedded test set).
+    compare: Systems: base, warmup, trained (needs --run), or folders of adapters or models.
+    run: Run folder whose newest checkpoint is `trained`; its settings are used.
+    limit: Use only so many notes, drawn by the seed; 0 for all.
+    output: Folder of tables and predictions; default RUN/eval, else outputs/eval.
+    config: TOML file of settings.
+    """
+    from medserl.commands import evaluate as judge
+
+    judge(_merge(settings, config), data, compare or [], run, limit, output)
+
+
+@app.command
+def play(
+    settings: AllSettings = None,
+    *,
+    note: Path | None = None,
+    mode: str = "error",
+    run: Path | None = None,
+    config: Path | None = None,
+) -> None:
+    """Play one game on a note and show it: the edit, the VCF's decision, the Assessor's words, who won.
+
+    Parameters
+    ----------
+    note: Text file with one correct note; default a sample note.
+    mode: error or benign.
+    run: Play with the newest checkpoint of this run.
+    config: TOML file of settings.
+    """
+    from medserl.commands import play as show
+
+    show(_merge(settings, config), note, mode, run)
+
+
+@app.command
+def report(run: Path, *, output: Path | None = None) -> None:
+    """Write the HTML report of a run.
+
+    Parameters
+    ----------
+    run: Run folder.
+    output: File to write; default RUN/report.html.
+    """
+    from medserl.reports.html import write_report
+
+    say(f"report: {write_report(run, output)}")
+
+
+@data_app.command
+def medec(*, source: Path | None = None, output: Path = Path("data")) -> None:
+    """Turn MEDEC's published CSV files into medec_train / medec_validation / medec_test.jsonl.
+
+    Parameters
+    ----------
+    source: Folder of the CSV files; without it the MS files are fetched from the dataset's public repository.
+    output: Folder to write to.
+    """
+    from medserl.commands import medec as convert
+
+    convert(source, output)
+
+
+@data_app.command
+def sample(*, seed: int = 0, output: Path = Path("data")) -> None:
+    """Build the sample notes from the fact table. Invented patients, for developing software, not for clinical use.
+
+    Parameters
+    ----------
+    seed: 0 gives the committed files.
+    output: Folder to write to.
+    """
+    from medserl.data.corpus import write_corpus
+
+    for path in write_corpus(output, seed):
+        say(str(path))
+
+
+def _merge(settings: Settings | None, config: Path | None) -> Settings:
+    """Flags over file over defaults."""
+    given = settings.model_dump(include=settings.model_fields_set) if settings else {}
+    return validate({**(read_config(config) if config else {}), **given}, source="settings")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: exit code 0, 2 for what a user can mend (one line on standard error), 130 when interrupted."""
+    set_up_logging()
+    try:
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        _fail(_usage_line(error))
+    except MedSeRLError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        errors.print("interrupted")
+        sys.exit(130)
+
+
+def _usage_line(error: CycloptsError) -> str:
+    cause: Any = error.__cause__
+    if isinstance(cause, ValidationError):
+        return f"settings: {describe(cause)}"
+    return " ".join(str(error).split())
+
+
+def _fail(message: str) -> None:
+    errors.print(f"error: {message}", markup=False, style="red")
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

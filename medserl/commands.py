@@ -1,0 +1,154 @@
+"""What each command of the command line does, as functions of settings."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from medserl.config import Settings
+from medserl.console import say
+from medserl.data.notes import ERROR_TYPES, Note
+from medserl.data.readers import load_notes
+from medserl.data.sample_paths import sample_path
+from medserl.engines import create_engine
+from medserl.errors import ConfigError, DataError
+from medserl.evaluation.validation import Validation
+from medserl.game.prompts import load_prompts
+from medserl.game.roles import MODES
+from medserl.game.setup import GameSetup
+from medserl.rollout import VCFRolloutGenerator, derive_seed
+from medserl.runlog import RunFolder
+from medserl.sft import WarmUp, format_skill
+from medserl.sft import warm_up as run_warm_up
+from medserl.trainer import MedSeRLTrainer
+
+log = logging.getLogger("medserl")
+
+
+def read_notes(source: str, split: str) -> tuple[Note, ...]:
+    """Notes of a file, or the sample's `split` for the word `sample`; unusable rows are named in the log."""
+    path = sample_path(split) if source == "sample" else Path(source)
+    loaded = load_notes(path)
+    for row in loaded.skipped:
+        log.warning("%s:%d: left out: %s", row.file, row.line, row.why)
+    if source == "sample":
+        log.info("sample notes (%s): invented patients, for developing software, not for clinical use", split)
+    return loaded.notes
+
+
+def train(settings: Settings) -> Path:
+    """Start a run, or go on with one; returns its folder. Nothing is written before data and model are read."""
+    if settings.resume:
+        run, settings = RunFolder.reopen(Path(settings.resume))
+        trainer = build_trainer(settings)
+        trainer.run = run
+        trainer.load_checkpoint()
+    else:
+        trainer = build_trainer(settings)
+        trainer.run = run = RunFolder.create(settings)
+    say(f"run folder: {run.path}")
+    try:
+        trainer.train()
+    finally:
+        trainer.engine.close()
+        run.close()
+    say(f"done: medserl report {run.path}")
+    return run.path
+
+
+def build_trainer(settings: Settings) -> MedSeRLTrainer:
+    notes = [note for note in read_notes(settings.prompt_data, "train") if note.correct_note]
+    if not notes:
+        raise DataError(f"{settings.prompt_data}: no note without an error in it, so there is nothing to play on")
+    validation = None
+    if settings.validation_data != "none":
+        held_out = read_notes(settings.validation_data, "validation")
+        validation = Validation(held_out, settings.eval_notes, settings.seed)
+    return MedSeRLTrainer(settings, create_engine(settings), notes, validation)
+
+
+def warm_up(settings: Settings, plan: WarmUp, output: Path, measure: int) -> None:
+    """Warm a model up and say what it gained: VCF acceptance and verdict parse rate, before and after."""
+    pairs = [note for note in read_notes(settings.prompt_data, "train") if note.is_pair]
+    games = _games(read_notes(settings.validation_data, "validation"), measure, settings.seed)
+    fresh = settings.with_overrides(adapter="none" if settings.adapter == "auto" else settings.adapter)
+    figures = {"before": _skill(fresh, games)} if games else {}
+    run_warm_up(fresh, pairs, plan, output)
+    if games:
+        figures["after"] = _skill(settings.with_overrides(adapter=str(output)), games)
+        (output / "warmup_metrics.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
+        for name, before in figures["before"].items():
+            say(f"{name}: {before:.3f} before, {figures['after'][name]:.3f} after ({len(games)} notes)")
+    say(f"adapter: {output}")
+
+
+def _skill(settings: Settings, games: Sequence[GameSetup]) -> dict[str, float | None]:
+    return format_skill(_rollout(settings), games, settings.seed)
+
+
+def _rollout(settings: Settings) -> VCFRolloutGenerator:
+    prompts = load_prompts(settings.prompts, settings.injector_format)
+    return VCFRolloutGenerator(create_engine(settings, trainable=False), prompts, settings)
+
+
+def _games(notes: Sequence[Note], count: int, seed: int) -> list[GameSetup]:
+    """Games on the first `count` notes, modes in turn."""
+    rng = random.Random(seed)
+    playable = [note for note in notes if note.correct_note][:count]
+    modes = [MODES[i % 2] for i in range(len(playable))]
+    return [
+        GameSetup(note, mode, rng.choice(ERROR_TYPES) if mode == "error" else None)
+        for note, mode in zip(playable, modes, strict=True)
+    ]
+
+
+def evaluate(
+    settings: Settings, data: str, systems: Sequence[str], run: Path | None, limit: int, output: Path | None
+) -> None:
+    """Judge the labelled notes with each system and write tables and predictions."""
+    from medserl.evaluation.compare import compare_systems, resolve_systems
+
+    notes = list(read_notes(data, "test"))
+    if limit and limit < len(notes):
+        notes = random.Random(settings.seed).sample(notes, limit)
+    chosen = resolve_systems(settings, systems, run)
+    folder = output or (run / "eval" if run else Path("outputs/eval"))
+    say(compare_systems(chosen, notes, folder, train_notes=read_notes(settings.prompt_data, "train")))
+    say(f"tables and predictions: {folder}")
+
+
+def play(settings: Settings, note_file: Path | None, mode: str, run: Path | None) -> None:
+    """One game, shown."""
+    from medserl.evaluation.compare import resolve_systems
+    from medserl.show import show_game
+
+    if mode not in MODES:
+        raise ConfigError(f"--mode {mode}: give error or benign")
+    if run:
+        settings = resolve_systems(settings, ["trained"], run)["trained"]
+    note = _note_to_play(note_file, settings.seed)
+    game = GameSetup(note, mode, random.Random(settings.seed).choice(ERROR_TYPES) if mode == "error" else None)
+    show_game(_rollout(settings).play([game], derive_seed(settings.seed, "play"))[0])
+
+
+def _note_to_play(path: Path | None, seed: int) -> Note:
+    if path is None:
+        return random.Random(seed).choice(read_notes("sample", "test"))
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"note {path}: {error}") from None
+    if not text:
+        raise DataError(f"note {path}: the file is empty")
+    return Note(path.stem, text)
+
+
+def medec(source: Path | None, output: Path) -> None:
+    """Convert or fetch MEDEC and say what came of it."""
+    from medserl.data.medec import convert_medec, fetch_medec
+
+    for line in (convert_medec(source, output) if source else fetch_medec(output)).lines():
+        say(line)

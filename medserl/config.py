@@ -1,0 +1,138 @@
+"""Every setting of a run, once: the fields below are the keys of `--config file.toml` and the flags of the command line.
+
+`kl_coef` in a file is `--kl-coef` on the command line; flags win over the file, the file over the defaults.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from medserl.errors import ConfigError
+from medserl.game.vcf import MAX_JACCARD, MAX_WORD_EDITS, MIN_JACCARD
+
+RolesTrained = Literal["both", "assessor", "injector"]
+
+
+class Settings(BaseModel):
+    """Settings of training; evaluation, play and warm-up read the ones that concern them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # -- model
+    model: str = Field("smollm2-135m", description="Hub name, folder, or the embedded default.")
+    adapter: str = Field("auto", description="LoRA adapter to start from: a folder, none, or auto (shipped warm-up).")
+    lora_rank: int = Field(16, ge=0, description="Rank of the adapter; 0 trains all weights.")
+    lora_alpha: int = Field(32, ge=1, description="LoRA scale: the adapter's output times alpha / rank.")
+    lora_targets: str = Field("attention", description="attention, all-linear, or module names with commas.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="Type of the weights.")
+    trust_remote_code: bool = Field(False, description="Run code that comes with a hub model.")
+    gradient_checkpointing: bool = Field(False, description="Less memory, about a third more time.")
+    thinking: bool = Field(False, description="Switch on the hidden thinking of models that have it (Qwen3).")
+    engine: Literal["auto", "local", "scripted"] = Field("auto", description="What runs the model.")
+
+    # -- data
+    prompt_data: str = Field("sample", description="Notes to train on: a file, or sample (the embedded notes).")
+    validation_data: str = Field("sample", description="Labelled notes for evaluation during training, or none.")
+    seed: int = Field(0, ge=0, description="Everything random follows from it.")
+
+    # -- game
+    prompts: str = Field("brief", description="Prompt set: brief, full, or a TOML file.")
+    injector_format: Literal["edit", "note"] = Field("edit", description="What the Injector writes.")
+    vcf_min_jaccard: float = Field(MIN_JACCARD, ge=0, le=1, description="Least word overlap of an accepted edit.")
+    vcf_max_jaccard: float = Field(MAX_JACCARD, ge=0, le=1, description="Greatest word overlap.")
+    vcf_max_word_edits: int = Field(MAX_WORD_EDITS, ge=1, description="Most words changed.")
+    vcf_max_attempts: int = Field(3, ge=1, description="Tries of the Injector at one note.")
+    vcf_rejection_reward: float = Field(0.0, le=0, description="Reward of a rejected attempt; 0 gives no sample.")
+
+    # -- rollout
+    rollout_batch_size: int = Field(32, ge=2, description="Games a round.")
+    max_epochs: int = Field(1, ge=1, description="Passes over the notes.")
+    max_rounds: int | None = Field(None, ge=1, description="Stop after so many rounds, if that is sooner.")
+    temperature: float = Field(1.0, gt=0, description="Sampling temperature of both roles.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling of both roles.")
+    max_new_tokens_injector: int = Field(0, ge=0, description="0: enough for the injector format.")
+    max_new_tokens_assessor: int = Field(0, ge=0, description="0: enough for the prompt set.")
+    generation_token_budget: int = Field(16384, ge=256, description="Tokens of one generation batch.")
+
+    # -- REINFORCE++
+    learning_rate: float = Field(5e-5, gt=0, description="About 1e-6 when all weights are trained.")
+    kl_coef: float = Field(0.01, ge=0, description="Weight of the KL to the reference; 0 is off.")
+    kl_estimator: Literal["k1", "k2", "k3"] = Field("k1", description="k1 in the reward; k2 or k3 as a loss.")
+    clip_range: float = Field(0.2, gt=0, lt=1, description="PPO's clip.")
+    advantage_normalization: Literal["global", "per_role"] = Field("per_role", description="Whose mean and std.")
+    roles_trained: RolesTrained = Field("both", description="Whose turns update the policy.")
+    mini_batches: int = Field(1, ge=1, description="Optimizer steps a round.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradient clipping.")
+    training_token_budget: int = Field(4096, ge=256, description="Tokens of one forward-backward pass.")
+
+    # -- run
+    output_dir: str | None = Field(None, description="Run folder; default outputs/medserl_<model>_<time>.")
+    resume: str | None = Field(None, description="Run folder to go on with.")
+    eval_every: int = Field(0, ge=0, description="Rounds between validations; 0: before and after only.")
+    eval_notes: int = Field(64, ge=1, description="Most validation notes (twins counted once) to use.")
+    save_every: int = Field(5, ge=1, description="Rounds between checkpoints.")
+    keep_checkpoints: int = Field(3, ge=1, description="Newest checkpoints kept.")
+    tensorboard: bool = Field(True, description="Write TensorBoard events.")
+    wandb: bool = Field(False, description="Log to Weights & Biases (sends metrics off this machine).")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if self.vcf_min_jaccard > self.vcf_max_jaccard:
+            raise ValueError("vcf_min_jaccard is above vcf_max_jaccard: nothing could pass")
+        return self
+
+    def with_overrides(self, **changes: Any) -> Settings:
+        """A checked copy with some settings changed."""
+        return validate({**self.model_dump(), **changes})
+
+
+def validate(values: Mapping[str, Any], source: str = "settings") -> Settings:
+    """Settings from plain values.
+
+    Raises:
+        ConfigError: an unknown key (the nearest known one is named) or a value out of range.
+    """
+    check_names(values, source)
+    try:
+        return Settings.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {describe(error)}") from None
+
+
+def check_names(values: Mapping[str, Any], source: str) -> None:
+    for key in values:
+        if key not in Settings.model_fields:
+            near = difflib.get_close_matches(key, Settings.model_fields, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "; see `medserl train --help`"
+            raise ConfigError(f"{source}: unknown setting {key!r}{hint}")
+
+
+def describe(error: ValidationError) -> str:
+    """The first problem of a validation error in one line."""
+    first = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{name}: {message} (got {first['input']!r})" if name else message
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The settings of a TOML file, names checked.
+
+    Raises:
+        ConfigError: the file is missing, is no TOML, or holds an unknown key.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"config file {path}: no such file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"config file {path}: {error}") from None
+    check_names(table, str(path))
+    return table

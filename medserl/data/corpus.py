@@ -1,0 +1,214 @@
+"""The sample corpus: notes built from the fact table, each with a wrong twin.
+
+Invented patients, for developing software, not for clinical use. The same seed gives the same bytes.
+
+Nobody shall solve it by counting words. So a split is built in *rounds*: in a round each fact gives one pair, and the
+wrong terms are dealt out so that every form of a term stands in as many wrong twins as in right ones.
+
+    train        facts not held out, all wordings but the last of each list
+    validation   the same facts and wordings in combinations that train does not have
+    test-seen    the same facts, told only in the last wording of each list, with openings and carriers kept back
+    test-unseen  held-out facts, told in the manner of train
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medserl.data.facts import SLOTS, Fact, FactTable, Pool, load_facts
+from medserl.data.vignette import write_sentences
+from medserl.errors import DataError
+from medserl.game.text import split_sentences, split_words
+from medserl.game.vcf import apply_vcf
+
+SAMPLE_SEED = 2026
+ROUNDS = {"train": 5, "validation": 1, "test-seen": 1, "test-unseen": 2}
+FILES = {split: f"medec_{split}_sample.jsonl" for split in ("train", "validation", "test")}
+MIN_WORDS, MAX_WORDS = 40, 110
+SYNONYM_SHARE = 4  # one form in four is a synonym, where a term has any
+_TRIES = 200
+_FORBIDDEN = 1e6
+
+Row = dict[str, Any]
+
+
+def build_corpus(seed: int = SAMPLE_SEED, table: FactTable | None = None) -> dict[str, list[Row]]:
+    """Rows of the train, validation and test files. Raises DataError where the fact table cannot be balanced."""
+    table = load_facts() if table is None else table
+    builders = {fact.fact_id: FactWordings(fact, random.Random(f"{seed}/{fact.fact_id}")) for fact in table.facts}
+    rows = {split: _build_split(split, table, builders, random.Random(f"{seed}/{split}")) for split in ROUNDS}
+    named = {
+        "train": rows["train"],
+        "validation": rows["validation"],
+        "test": rows["test-seen"] + rows["test-unseen"],
+    }
+    for file, file_rows in named.items():
+        for number, row in enumerate(file_rows, start=1):
+            row["note_id"] = f"sample-{file}-{number:04d}"
+    return named
+
+
+def write_corpus(directory: Path, seed: int = SAMPLE_SEED) -> list[Path]:
+    """Write the three JSON Lines files into `directory` and return their paths."""
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for split, rows in build_corpus(seed).items():
+        path = directory / FILES[split]
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        path.write_text("".join(lines), encoding="utf-8", newline="\n")
+        paths.append(path)
+    return paths
+
+
+@dataclass
+class FactWordings:
+    """Deals out the wordings of one fact evenly, no combination twice."""
+
+    fact: Fact
+    rng: random.Random
+    _decks: dict[str, list[str]] = field(default_factory=dict)
+    _used: set[tuple[str, ...]] = field(default_factory=set)
+
+    def findings(self, held_back: bool) -> dict[str, str]:
+        """A wording for each slot. `held_back` gives the last wording of each list, else it is left out."""
+        slots = {slot: getattr(self.fact, slot) for slot in SLOTS if getattr(self.fact, slot)}
+        if held_back:
+            return {slot: wordings[-1] for slot, wordings in slots.items()}
+        for _ in range(_TRIES):
+            drawn = {slot: self._deal(slot, wordings[:-1]) for slot, wordings in slots.items()}
+            if tuple(drawn.values()) not in self._used:
+                break
+        self._used.add(tuple(drawn.values()))
+        return drawn
+
+    def carrier(self, held_back: bool) -> str:
+        carriers = self.fact.pool.carriers
+        return carriers[-1] if held_back else self._deal("carrier", carriers[:-1])
+
+    def _deal(self, slot: str, wordings: Sequence[str]) -> str:
+        deck = self._decks.setdefault(slot, [])
+        if not deck:
+            deck += self.rng.sample(wordings, len(wordings))
+        return deck.pop()
+
+
+def _build_split(
+    split: str, table: FactTable, builders: Mapping[str, FactWordings], rng: random.Random
+) -> list[Row]:
+    rows = []
+    for pool in table.pools:
+        facts = [fact for fact in table.of_pool(pool) if fact.heldout == (split == "test-unseen")]
+        times: dict[tuple[str, str], int] = defaultdict(int)
+        for _ in range(ROUNDS[split]):
+            for fact, right, wrong in deal_forms(facts, times, rng):
+                rows.append(_build_row(split, builders[fact.fact_id], right, wrong, rng))
+    rng.shuffle(rows)
+    return rows
+
+
+def deal_forms(
+    facts: Sequence[Fact], times: dict[tuple[str, str], int], rng: random.Random
+) -> list[tuple[Fact, str, str]]:
+    """One (fact, right form, wrong form) for each fact; the wrong forms are the right forms dealt out anew.
+
+    `times` counts how often a fact has met each wrong term, so that repeats differ; it is brought up to date.
+    """
+    from scipy.optimize import linear_sum_assignment  # heavy
+
+    right = _right_forms(facts, rng)
+    costs = [[_cost(fact, right[i], form, times, rng) for form in right] for i, fact in enumerate(facts)]
+    _, columns = linear_sum_assignment(costs)
+    dealt = []
+    for i, column in enumerate(columns):
+        fact, wrong = facts[i], right[column]
+        if costs[i][column] >= _FORBIDDEN:
+            raise _unbalanced(fact)
+        times[fact.fact_id, fact.pool.term_of(wrong).name] += 1
+        dealt.append((fact, right[i], wrong))
+    return dealt
+
+
+def _right_forms(facts: Sequence[Fact], rng: random.Random) -> list[str]:
+    """For each fact a form of its answer: mostly the name; in yes-or-no pools any form alike."""
+    forms = []
+    for fact in facts:
+        answer = fact.answer
+        if fact.pool.kind == "negation":
+            forms.append(rng.choice(answer.forms))
+        elif answer.synonyms and rng.randrange(SYNONYM_SHARE) == 0:
+            forms.append(rng.choice(answer.synonyms))
+        else:
+            forms.append(answer.name)
+    return forms
+
+
+def _cost(
+    fact: Fact, right: str, wrong: str, times: Mapping[tuple[str, str], int], rng: random.Random
+) -> float:
+    """Cost of `wrong` for this fact: rarely met terms first, then forms of the same kind; the rest by chance."""
+    noise = rng.random()
+    term = fact.pool.term_of(wrong)
+    if term not in fact.wrong_terms:
+        return _FORBIDDEN
+    unlike = (wrong == term.name) != (right == fact.answer.name)
+    return 10 * times.get((fact.fact_id, term.name), 0) + 2 * unlike + noise
+
+
+def _unbalanced(fact: Fact) -> DataError:
+    return DataError(
+        f"fact {fact.fact_id}: its wrong terms cannot be balanced within pool {fact.pool.name}; list more of them"
+    )
+
+
+def _build_row(split: str, wordings: FactWordings, right: str, wrong: str, rng: random.Random) -> Row:
+    """One pair. Redrawn until both twins fit (see `_fits`), which is nearly always the first time."""
+    held_back = split == "test-seen"
+    carrier = wordings.carrier(held_back)
+    findings = wordings.findings(held_back)
+    stated, misstated = carrier.replace("{term}", right), carrier.replace("{term}", wrong)
+    for _ in range(_TRIES):
+        told = write_sentences(wordings.fact, findings, carrier, rng, held_back)
+        correct, incorrect = (" ".join(told).replace("{term}", form) for form in (right, wrong))
+        if _fits(correct, stated, incorrect, misstated):
+            return _row(split, wordings.fact, correct, incorrect, stated, misstated)
+    raise DataError(f"fact {wordings.fact.fact_id}: no note fits the limits with the carrier {carrier!r}; shorten it")
+
+
+def _fits(correct: str, stated: str, incorrect: str, misstated: str) -> bool:
+    """Whether the length is right, the twin passes the VCF, and the carrying sentence is one to a sentence splitter.
+
+    A unit of one letter ("1 g.", "6.0 mEq/L.") reads as an abbreviation inside a note; such a sentence has to end it.
+    """
+    return (
+        MIN_WORDS <= len(split_words(correct).keys) <= MAX_WORDS
+        and apply_vcf(correct, incorrect).passed
+        and stated in _sentences(correct)
+        and misstated in _sentences(incorrect)
+    )
+
+
+def _sentences(note: str) -> list[str]:
+    return [note[span.start : span.end] for span in split_sentences(note)]
+
+
+def _row(split: str, fact: Fact, correct: str, incorrect: str, right: str, wrong: str) -> Row:
+    sentences = _sentences(incorrect)
+    return {
+        "note_id": "",
+        "correct_note": correct,
+        "incorrect_note": incorrect,
+        "error_type": fact.pool.error_type,
+        "error_sentence": wrong,
+        "corrected_sentence": right,
+        "error_sentence_id": sentences.index(wrong),
+        "sentences": sentences,
+        "fact_id": fact.fact_id,
+        "split": split,
+        "kind": fact.pool.kind,
+    }

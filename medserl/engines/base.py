@@ -1,0 +1,85 @@
+"""The one door between the game and a language model: what an engine must be able to do.
+
+The trainer and the rollout know this Protocol and nothing of torch, Ray or vLLM behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from medserl.game.episode import Completion, Turn
+from medserl.game.prompts import Messages
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are sampled. `temperature` 0 is greedy; equal seeds give equal completions."""
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class WeightedTurn:
+    """A turn ready for the policy update. Both tuples hold one number per completion token."""
+
+    turn: Turn
+    old_logprobs: tuple[float, ...]
+    advantages: tuple[float, ...]
+    note_id: str
+    ref_logprobs: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class UpdateStats:
+    """What one policy update did; means are over completion tokens."""
+
+    loss: float
+    grad_norm: float
+    clip_fraction: float
+    entropy: float
+    logprob_gap: float
+    """Mean |sampled - recomputed| logprob before the first optimizer step: 0 but for rounding."""
+    optimizer_steps: int
+    tokens: int
+
+
+class Engine(Protocol):
+    """A policy with a frozen reference: sampled from, scored, updated, saved."""
+
+    def generate(self, prompts: Sequence[Messages], sampling: Sampling) -> list[Completion]:
+        """One completion for each prompt, in order, with the rollout weights.
+
+        Raises:
+            ModelError: a prompt leaves no room for `max_new_tokens` in the model's context.
+        """
+
+    def logprobs(self, turns: Sequence[Turn], *, reference: bool = False) -> list[tuple[float, ...]]:
+        """Log-probability of every completion token of each turn, under the policy or the reference."""
+
+    def update(self, turns: Sequence[WeightedTurn], *, learning_rate: float) -> UpdateStats:
+        """One pass of policy-gradient steps over the turns.
+
+        Raises:
+            RunError: the loss or the gradient is not finite; the weights are then as before.
+        """
+
+    def sync(self) -> None:
+        """Make the updated weights the rollout weights."""
+
+    def save(self, folder: Path) -> None:
+        """Write the policy (an ordinary Hugging Face or PEFT folder) and the optimizer state into `folder`."""
+
+    def load(self, folder: Path) -> None:
+        """Restore what `save` wrote."""
+
+    def peak_memory_bytes(self) -> int:
+        """Highest memory use so far: of the device where there is one, else of this process."""
+
+    def close(self) -> None:
+        """Give back what the engine holds outside this process."""

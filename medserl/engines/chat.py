@@ -1,0 +1,58 @@
+"""Messages to token ids through a model's own chat template, whatever that template can and cannot do."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import TemplateError
+
+from medserl.errors import ModelError
+from medserl.game.prompts import Messages
+
+
+class ChatRenderer:
+    """Renders prompts for one tokenizer.
+
+    A template without a system role gets the system text at the head of the first user message. `thinking` is handed
+    to templates that know the switch (Qwen3's `enable_thinking`); others ignore it.
+    """
+
+    def __init__(self, tokenizer: Any, thinking: bool = False) -> None:
+        if not getattr(tokenizer, "chat_template", None):
+            raise ModelError(
+                f"{tokenizer.name_or_path}: the tokenizer has no chat template; "
+                "use an instruction-tuned model, or add chat_template.jinja to its folder"
+            )
+        self._tokenizer = tokenizer
+        self._thinking = thinking
+        self._has_system_role = self._accepts_system()
+        self.token_ids = lru_cache(maxsize=8192)(self._token_ids_uncached)
+
+    def text(self, messages: Messages) -> str:
+        chat = [dict(message) for message in messages]
+        if not self._has_system_role and chat[0]["role"] == "system":
+            system = chat.pop(0)["content"]
+            chat[0]["content"] = f"{system}\n\n{chat[0]['content']}"
+        return self._apply(chat)
+
+    def _token_ids_uncached(self, key: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
+        messages = tuple({"role": role, "content": content} for role, content in key)
+        return tuple(self._tokenizer(self.text(messages), add_special_tokens=False)["input_ids"])
+
+    def ids(self, messages: Messages) -> tuple[int, ...]:
+        """Token ids of the prompt, the header of the assistant's turn included."""
+        return self.token_ids(tuple((message["role"], message["content"]) for message in messages))
+
+    def _apply(self, chat: list[dict[str, str]]) -> str:
+        return self._tokenizer.apply_chat_template(
+            chat, tokenize=False, add_generation_prompt=True, enable_thinking=self._thinking
+        )
+
+    def _accepts_system(self) -> bool:
+        probe = "a system text that must be seen"
+        try:
+            shown = self._apply([{"role": "system", "content": probe}, {"role": "user", "content": "x"}])
+        except TemplateError:
+            return False
+        return probe in shown

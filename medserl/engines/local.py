@@ -1,0 +1,284 @@
+"""The engine for one process: torch, transformers and PEFT, on CPU, CUDA or MPS.
+
+With LoRA there is one copy of the weights: the policy is the adapter `default`, and the reference is the same model
+with the warm-up adapter switched in (`reference`), or with no adapter where training started from none.
+"""
+
+from __future__ import annotations
+
+import copy
+import resource
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medserl.config import Settings
+from medserl.engines import decoding
+from medserl.engines.base import Sampling, UpdateStats, WeightedTurn
+from medserl.engines.chat import ChatRenderer
+from medserl.errors import ModelError, RunError
+from medserl.game.episode import Completion, Turn
+from medserl.game.prompts import Messages
+from medserl.models import POLICY, REFERENCE, LoadedModel
+from medserl.reinforce_pp import clipped_loss, kl_estimate
+
+ADAM_BETAS = (0.9, 0.95)
+OPTIMIZER_FILE = "optimizer.pt"
+
+
+class LocalEngine:
+    """Implements `engines.base.Engine`."""
+
+    def __init__(self, loaded: LoadedModel, settings: Settings) -> None:
+        self.model, self.tokenizer = loaded.model, loaded.tokenizer
+        self.settings = settings
+        self.chat = ChatRenderer(self.tokenizer, settings.thinking)
+        self.device = next(self.model.parameters()).device
+        self._lora = loaded.has_adapter
+        self._reference_copy = self._freeze_copy() if not self._lora and settings.kl_coef else None
+        self._parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self._optimizer = torch.optim.AdamW(
+            self._parameters, lr=settings.learning_rate, betas=ADAM_BETAS, weight_decay=0.0
+        )
+        self._stop_ids = stop_token_ids(self.model, self.tokenizer)
+        self._pad_id = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+        self.model.eval()  # no dropout anywhere: rollout and training see the same policy
+
+    # -- rollout ------------------------------------------------------------------------------------------------
+
+    def generate(self, prompts: Sequence[Messages], sampling: Sampling) -> list[Completion]:
+        ids = [self.chat.ids(messages) for messages in prompts]
+        self._check_context(ids, sampling.max_new_tokens)
+        rows = decoding.sample(
+            self.model,
+            ids,
+            sampling,
+            stop_ids=self._stop_ids,
+            pad_id=self._pad_id,
+            token_budget=self.settings.generation_token_budget,
+        )
+        return [self._completion(row) for row in rows]
+
+    def _completion(self, row: decoding.Row) -> Completion:
+        said = row.token_ids[:-1] if row.stopped else row.token_ids
+        return Completion(
+            text=self.tokenizer.decode(said, skip_special_tokens=True),
+            prompt_ids=row.prompt,
+            token_ids=tuple(row.token_ids),
+            logprobs=tuple(row.logprobs),
+            finish="stop" if row.stopped else "length",
+        )
+
+    def _check_context(self, prompts: Sequence[tuple[int, ...]], max_new_tokens: int) -> None:
+        limit = getattr(self.model.config, "max_position_embeddings", None)
+        longest = max(map(len, prompts), default=0)
+        if limit and longest + max_new_tokens > limit:
+            raise ModelError(
+                f"a note's prompt has {longest} tokens and may be answered with {max_new_tokens}, but the model's "
+                f"context holds {limit}; leave such notes out, shorten them or use a model with a longer context"
+            )
+
+    # -- scoring ------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def logprobs(self, turns: Sequence[Turn], *, reference: bool = False) -> list[tuple[float, ...]]:
+        scores: list[tuple[float, ...]] = [()] * len(turns)
+        with self._reference() if reference else _nothing(self.model) as model:
+            for batch in self._micro_batches(turns):
+                logprobs, _ = self._score(model, [turns[i] for i in batch], entropy=False)
+                for i, row in zip(batch, logprobs, strict=True):
+                    scores[i] = tuple(row.tolist())
+        return scores
+
+    def _score(
+        self, model: Any, turns: Sequence[Turn], *, entropy: bool
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Log-probability and (detached) entropy at every completion token: one 1-D tensor a turn.
+
+        Sequences are right-aligned, so that the completions are the last positions of every row and logits are
+        computed for these alone.
+        """
+        sequences = [turn.completion.prompt_ids + turn.completion.token_ids for turn in turns]
+        lengths = [len(turn.completion.token_ids) for turn in turns]
+        keep = max(lengths) + 1
+        input_ids, mask = decoding.left_pad(sequences, self._pad_id)
+        input_ids, mask = input_ids.to(self.device), mask.to(self.device)
+        logits = model(
+            input_ids=input_ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+            use_cache=False,
+            logits_to_keep=keep,
+        ).logits[:, :-1]
+        targets = input_ids[:, input_ids.shape[1] - keep + 1 :]
+        logprobs, entropies = [], []
+        for row, length in enumerate(lengths):
+            full = logits[row, -length:].float().log_softmax(-1)
+            logprobs.append(full.gather(-1, targets[row, -length:, None]).squeeze(-1))
+            if entropy:
+                detached = full.detach()
+                entropies.append(-(detached.exp() * detached).sum(-1))
+        return logprobs, entropies
+
+    def _micro_batches(self, turns: Sequence[Turn]) -> Iterator[list[int]]:
+        """Indices of turns of similar length whose padded size stays within the token budget."""
+        lengths = [len(turn.completion.prompt_ids) + len(turn.completion.token_ids) for turn in turns]
+        batch: list[int] = []
+        for i in sorted(range(len(turns)), key=lambda i: (lengths[i], i)):
+            if batch and (len(batch) + 1) * lengths[i] > self.settings.training_token_budget:
+                yield batch
+                batch = []
+            batch.append(i)
+        if batch:
+            yield batch
+
+    @contextmanager
+    def _reference(self) -> Iterator[Any]:
+        """The frozen reference model."""
+        if not self._lora:
+            yield self._reference_copy
+        elif REFERENCE in self.model.peft_config:
+            self.model.set_adapter(REFERENCE, inference_mode=True)
+            try:
+                yield self.model
+            finally:
+                self.model.set_adapter(POLICY)
+        else:
+            with self.model.disable_adapter():
+                yield self.model
+
+    def _freeze_copy(self) -> Any:
+        return copy.deepcopy(self.model).requires_grad_(False).eval()
+
+    # -- update -------------------------------------------------------------------------------------------------
+
+    def update(self, turns: Sequence[WeightedTurn], *, learning_rate: float) -> UpdateStats:
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        steps = min(self.settings.mini_batches, len(turns))
+        totals = _Totals()
+        for step in range(steps):
+            self._optimizer_step(turns[step::steps], totals, first=step == 0)
+        return totals.stats(steps)
+
+    def _optimizer_step(self, turns: Sequence[WeightedTurn], totals: _Totals, *, first: bool) -> None:
+        n_tokens = sum(len(turn.advantages) for turn in turns)
+        self._optimizer.zero_grad(set_to_none=True)
+        for batch in self._micro_batches([turn.turn for turn in turns]):
+            members = [turns[i] for i in batch]
+            logprobs, entropies = self._score(self.model, [member.turn for member in members], entropy=True)
+            losses = [self._token_losses(new, member, totals) for new, member in zip(logprobs, members, strict=True)]
+            for member, loss in zip(members, losses, strict=True):
+                if not torch.isfinite(loss).all():
+                    raise RunError(
+                        f"the loss of note {member.note_id} ({member.turn.role}) is not finite; "
+                        "try a lower learning_rate, or dtype = \"float32\""
+                    )
+            loss = torch.cat(losses).sum() / n_tokens
+            loss.backward()
+            totals.add(loss.detach(), logprobs, members, entropies, first)
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)
+        if not torch.isfinite(norm):
+            raise RunError("the gradient is not finite; try a lower learning_rate, or dtype = \"float32\"")
+        totals.grad_norms.append(norm.item())
+        self._optimizer.step()
+
+    def _token_losses(self, logprobs: Tensor, turn: WeightedTurn, totals: _Totals) -> Tensor:
+        old = torch.tensor(turn.old_logprobs, device=self.device)
+        advantages = torch.tensor(turn.advantages, device=self.device)
+        losses, clipped = clipped_loss(logprobs, old, advantages, self.settings.clip_range)
+        totals.clipped += int(clipped.sum())
+        if self.settings.kl_estimator != "k1" and turn.ref_logprobs is not None:
+            reference = torch.tensor(turn.ref_logprobs, device=self.device)
+            losses = losses + self.settings.kl_coef * kl_estimate(
+                logprobs, reference, self.settings.kl_estimator
+            )
+        return losses
+
+    def sync(self) -> None:
+        """Nothing to do: rollouts read the very weights that are trained."""
+
+    # -- disk ---------------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> None:
+        if self._lora:
+            self.model.save_pretrained(folder, selected_adapters=[POLICY])
+        else:
+            self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        torch.save(self._optimizer.state_dict(), folder / OPTIMIZER_FILE)
+
+    def load(self, folder: Path) -> None:
+        if self._lora:
+            self.model.load_adapter(folder, POLICY, is_trainable=True)
+            self.model.set_adapter(POLICY)
+        else:
+            fresh = type(self.model).from_pretrained(folder, dtype=self.model.dtype)
+            self.model.load_state_dict(fresh.state_dict())
+        state = torch.load(folder / OPTIMIZER_FILE, weights_only=True, map_location=self.device)
+        self._optimizer.load_state_dict(state)
+
+    def peak_memory_bytes(self) -> int:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+    def close(self) -> None:
+        """Nothing is held outside this process."""
+
+
+class _Totals:
+    """Sums over the micro-batches of one update."""
+
+    def __init__(self) -> None:
+        self.loss = self.gap = self.entropy = 0.0
+        self.clipped = self.tokens = self.gap_tokens = 0
+        self.grad_norms: list[float] = []
+
+    def add(
+        self,
+        loss: Tensor,
+        logprobs: Sequence[Tensor],
+        turns: Sequence[WeightedTurn],
+        entropies: Sequence[Tensor],
+        first: bool,
+    ) -> None:
+        self.loss += loss.item()
+        self.entropy += sum(entropy.sum().item() for entropy in entropies)
+        self.tokens += sum(len(turn.advantages) for turn in turns)
+        if first:
+            for new, turn in zip(logprobs, turns, strict=True):
+                sampled = torch.tensor(turn.turn.completion.logprobs, device=new.device)
+                self.gap += (new.detach() - sampled).abs().sum().item()
+                self.gap_tokens += len(sampled)
+
+    def stats(self, steps: int) -> UpdateStats:
+        return UpdateStats(
+            loss=self.loss / steps,
+            grad_norm=sum(self.grad_norms) / steps,
+            clip_fraction=self.clipped / self.tokens,
+            entropy=self.entropy / self.tokens,
+            logprob_gap=self.gap / self.gap_tokens,
+            optimizer_steps=steps,
+            tokens=self.tokens,
+        )
+
+
+@contextmanager
+def _nothing(model: Any) -> Iterator[Any]:
+    yield model
+
+
+def stop_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Every token that ends a turn: the tokenizer's and the ones of the generation config (Llama 3 has several)."""
+    ids = {tokenizer.eos_token_id}
+    configured = model.generation_config.eos_token_id if model.generation_config else None
+    ids.update(configured if isinstance(configured, list) else [configured])
+    ids.discard(None)
+    return frozenset(ids)

@@ -1,0 +1,99 @@
+"""An engine without a model: deterministic players, so that the whole loop runs in a second.
+
+A player is a function of a prompt and its own random numbers. The default one plays both roles by their prompts: as
+Injector it swaps a word of one sentence (and sometimes writes nonsense, so that retries happen), as Assessor it guesses
+with a bias that updates move, so that saving, loading and resuming have something to carry.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from medserl.engines.base import Sampling, UpdateStats, WeightedTurn
+from medserl.game.episode import Completion, Turn
+from medserl.game.prompts import Messages
+
+Player = Callable[[Messages, random.Random], str]
+
+_NUMBERED = re.compile(r"^(\d+) (\S.*)$", re.MULTILINE)
+_REPLACEMENTS = ("amoxicillin", "left", "chronic", "diabetes", "aspirin", "bilateral")
+_STATE_FILE = "scripted.json"
+
+
+class ScriptedEngine:
+    """Implements `engines.base.Engine`. Every word of a completion counts as a token of probability one half."""
+
+    def __init__(self, player: Player | None = None) -> None:
+        self.player = player or self._default_player
+        self.bias = 0.0
+        self.updates = 0
+
+    def generate(self, prompts: Sequence[Messages], sampling: Sampling) -> list[Completion]:
+        return [
+            self._complete(self.player(messages, random.Random(f"{sampling.seed}/{i}")), messages)
+            for i, messages in enumerate(prompts)
+        ]
+
+    def _complete(self, text: str, messages: Messages) -> Completion:
+        tokens = tuple(range(1, len(text.split()) + 2))
+        prompt = tuple(range(len(messages[-1]["content"].split())))
+        return Completion(text, prompt, tokens, (math.log(0.5),) * len(tokens), "stop")
+
+    def logprobs(self, turns: Sequence[Turn], *, reference: bool = False) -> list[tuple[float, ...]]:
+        return [turn.completion.logprobs for turn in turns]
+
+    def update(self, turns: Sequence[WeightedTurn], *, learning_rate: float) -> UpdateStats:
+        self.updates += 1
+        for turn in turns:
+            if turn.turn.role == "assessor":
+                sign = 1 if "INCORRECT" in turn.turn.completion.text else -1
+                self.bias += learning_rate * sign * turn.advantages[-1]
+        return UpdateStats(
+            loss=0.0,
+            grad_norm=1.0,
+            clip_fraction=0.0,
+            entropy=math.log(2),
+            logprob_gap=0.0,
+            optimizer_steps=1,
+            tokens=sum(len(turn.advantages) for turn in turns),
+        )
+
+    def sync(self) -> None:
+        """Rollouts read the weights that are trained."""
+
+    def save(self, folder: Path) -> None:
+        state = {"bias": self.bias, "updates": self.updates}
+        (folder / _STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
+
+    def load(self, folder: Path) -> None:
+        state = json.loads((folder / _STATE_FILE).read_text(encoding="utf-8"))
+        self.bias, self.updates = state["bias"], state["updates"]
+
+    def peak_memory_bytes(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _default_player(self, messages: Messages, rng: random.Random) -> str:
+        content = messages[-1]["content"]
+        if "final_answer" in content:
+            guess = rng.random() < 1 / (1 + math.exp(-self.bias))
+            return f"final_answer: {'INCORRECT' if guess else 'CORRECT'}"
+        if rng.random() < 0.2:
+            return "I would rather not."
+        if "<note>" in content:
+            return f"<note>{_swap_word(content.split(chr(10))[0], rng)}</note>"
+        number, sentence = rng.choice(_NUMBERED.findall(content))
+        return f"{number} {_swap_word(sentence, rng)}"
+
+
+def _swap_word(text: str, rng: random.Random) -> str:
+    words = text.split()
+    words[rng.randrange(len(words))] = rng.choice(_REPLACEMENTS)
+    return " ".join(words)

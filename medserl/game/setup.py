@@ -1,0 +1,17 @@
+"""What is fixed before a game begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from medserl.data.notes import Note
+from medserl.game.roles import Mode
+
+
+@dataclass(frozen=True)
+class GameSetup:
+    """A note to play on, the mode, and in error mode the type of error that the Injector is asked for."""
+
+    note: Note
+    mode: Mode
+    error_type: str | None = None

@@ -1,0 +1,163 @@
+"""Which curves the report shows, in which groups, and what each means in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from medserl.game.vcf import Reason
+from medserl.phases import PHASES
+from medserl.reports.curves import Chart, Plan, draw
+from medserl.reports.run_files import Row
+
+
+@dataclass(frozen=True)
+class Group:
+    title: str
+    charts: list[Chart]
+
+
+def _reason(reason: str) -> str:
+    return reason.replace("_", " ")
+
+
+GAME = (
+    Plan(
+        "Edits accepted by the VCF",
+        "Share of a round's notes for which the Injector wrote an acceptable edit.",
+        "percent",
+        (
+            ("vcf_acceptance_rate", "within all attempts"),
+            ("vcf_first_attempt_rate", "at the first attempt"),
+        ),
+    ),
+    Plan(
+        "Why attempts were rejected",
+        "Rejected attempts of a round, by the VCF's reason.",
+        "count",
+        tuple((f"vcf_reject_{reason}", _reason(reason)) for reason in Reason),
+        stacked=True,
+    ),
+    Plan(
+        "Injector's wins",
+        "Share of accepted games in which the Assessor was fooled. Half is even.",
+        "percent",
+        (
+            ("injector_win_rate_error", "error mode"),
+            ("injector_win_rate_benign", "benign mode"),
+        ),
+    ),
+    Plan(
+        "Assessor on its own games",
+        "Recall: injected errors found. Specificity: harmless edits let pass. No verdict counts as wrong.",
+        "percent",
+        (
+            ("assessor_accuracy", "accuracy"),
+            ("assessor_recall", "recall"),
+            ("assessor_specificity", "specificity"),
+        ),
+    ),
+    Plan(
+        "How the Assessor answers",
+        "Answering alike whatever the note is a collapse: the flag rate goes to 0 or 100 %.",
+        "percent",
+        (("assessor_flag_rate", "says INCORRECT"), ("no_verdict_rate", "gives no verdict")),
+    ),
+    Plan(
+        "Mean reward by role",
+        "Zero-sum: what one role gains, the other loses, but for games without a verdict.",
+        "reward",
+        (("reward_injector", "Injector"), ("reward_assessor", "Assessor")),
+    ),
+)
+
+HELD_OUT = (
+    Plan(
+        "Accuracy on validation notes",
+        "Pairwise: both the wrong note and its corrected twin judged rightly; guessing gives 25 %.",
+        "percent",
+        (("eval_accuracy", "accuracy"), ("eval_pairwise_accuracy", "pairwise accuracy")),
+    ),
+    Plan(
+        "Errors found and correct notes let pass",
+        "On the fixed validation notes, greedy answers.",
+        "percent",
+        (
+            ("eval_recall", "recall"),
+            ("eval_specificity", "specificity"),
+            ("eval_flag_rate", "flag rate"),
+            ("eval_no_verdict_rate", "no verdict"),
+        ),
+    ),
+)
+
+LEARNING = (
+    Plan(
+        "Distance from the reference model",
+        "KL by role, in nats a token. It should grow slowly; a run-away means the policy left language behind.",
+        "number",
+        (("kl_injector", "Injector"), ("kl_assessor", "Assessor")),
+    ),
+    Plan(
+        "Entropy",
+        "Nats a token. Near 0 the policy always writes the same.",
+        "number",
+        (("entropy", "entropy"),),
+    ),
+    Plan(
+        "Length of completions",
+        "Mean tokens of a completion.",
+        "number",
+        (
+            ("tokens_per_completion_injector", "Injector"),
+            ("tokens_per_completion_assessor", "Assessor"),
+        ),
+    ),
+    Plan(
+        "Mean advantage by role",
+        "What REINFORCE++ multiplies the gradient with, averaged over a round's turns.",
+        "number",
+        (("advantage_injector", "Injector"), ("advantage_assessor", "Assessor")),
+    ),
+    Plan("Gradient norm", "Before clipping.", "number", (("grad_norm", "gradient norm"),)),
+    Plan(
+        "Clipped and stale",
+        "Share of clipped tokens; and how far the sampler's and the trainer's log-probabilities lie apart.",
+        "number",
+        (("clip_fraction", "clip fraction"), ("logprob_gap", "log-probability gap")),
+    ),
+)
+
+MACHINE = (
+    Plan(
+        "Time of a round",
+        "Seconds by phase.",
+        "seconds",
+        tuple((f"seconds_{phase}", phase) for phase in PHASES),
+        stacked=True,
+    ),
+    Plan(
+        "Speed",
+        "Tokens a second: completion tokens when sampling, all tokens in the reference pass and the update.",
+        "number",
+        tuple((f"tokens_per_second_{phase}", phase) for phase in PHASES if phase != "sync"),
+    ),
+    Plan("Peak memory", "Gigabytes.", "number", (("peak_memory_gb", "peak memory"),)),
+)
+
+GROUPS = (
+    ("The game", GAME),
+    ("Held-out notes during training", HELD_OUT),
+    ("Learning", LEARNING),
+    ("Machine", MACHINE),
+)
+
+
+def draw_groups(rows: Sequence[Row]) -> list[Group]:
+    """The charts that the run has figures for; groups without any are left out."""
+    groups = []
+    for title, plans in GROUPS:
+        charts = [chart for plan in plans if (chart := draw(plan, rows)) is not None]
+        if charts:
+            groups.append(Group(title, charts))
+    return groups

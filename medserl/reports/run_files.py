@@ -1,0 +1,107 @@
+"""What a run left on disk, read once for the report."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from medserl.errors import RunError
+from medserl.runlog import CONFIG, EPISODES, METRICS, read_rows
+
+TABLE, PROVENANCE = "eval/table.json", "provenance.json"
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The contents of a run folder. `table` and `provenance` are empty where the run has none."""
+
+    path: Path
+    settings: Row
+    code_version: str
+    rows: list[dict[str, Any]]
+    episodes: list[dict[str, Any]]
+    table: list[dict[str, Any]]
+    provenance: Row
+
+    @cached_property
+    def rounds(self) -> list[dict[str, Any]]:
+        """The rows of rounds that were played: round 0, where there is one, only evaluates."""
+        return [row for row in self.rows if "games" in row]
+
+    @property
+    def uses_sample(self) -> bool:
+        """Whether the notes are the embedded, invented ones."""
+        return self.settings.get("prompt_data", "sample") == "sample"
+
+
+def read_run(path: Path) -> RunFiles:
+    """Everything the report shows.
+
+    Raises:
+        RunError: there is no such folder, it holds no run, or one of its files cannot be read.
+    """
+    if not path.is_dir():
+        raise RunError(f"{path}: no such folder; give the run folder that `medserl train` named")
+    config = path / CONFIG
+    if not config.is_file():
+        raise RunError(f"{path}: no {CONFIG} there, so this is no run folder")
+    text = _read_text(config)
+    try:
+        settings = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RunError(f"{config}: cannot be read as TOML: {error}") from None
+    return RunFiles(
+        path=path,
+        settings=settings,
+        code_version=_leading_comment(text),
+        rows=_rows(path / METRICS, "round"),
+        episodes=_rows(path / EPISODES, "mode"),
+        table=_json(path / TABLE, list),
+        provenance=_json(path / PROVENANCE, dict),
+    )
+
+
+def _leading_comment(text: str) -> str:
+    """`medserl 0.1.0, git 0a1b2c`: what the run wrote above its settings."""
+    first = text.partition("\n")[0].strip()
+    return first.removeprefix("#").strip() if first.startswith("#") else "not recorded"
+
+
+def _rows(path: Path, needed: str) -> list[dict[str, Any]]:
+    try:
+        rows = read_rows(path)
+    except json.JSONDecodeError as error:
+        raise RunError(f"{path}: a line is no JSON ({error.msg}): {error.doc.strip()[:60]!r}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: cannot be read: {error}") from None
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict) or needed not in row:
+            raise RunError(f"{path}: line {number} has no {needed!r}: was this file written by medserl?")
+    return rows
+
+
+def _json(path: Path, kind: type) -> Any:
+    if not path.exists():
+        return kind()
+    text = _read_text(path)
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RunError(f"{path}: line {error.lineno} is no JSON: {error.msg}") from None
+    if not isinstance(found, kind):
+        raise RunError(f"{path}: expected a JSON {kind.__name__}, found {type(found).__name__}")
+    return found
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: cannot be read: {error}") from None

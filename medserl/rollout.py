@@ -1,0 +1,138 @@
+"""One batch of the game through any engine: inject, filter, retry, assess (DESIGN, section 1, steps 2 and 3)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from medserl.config import Settings
+from medserl.engines.base import Engine, Sampling
+from medserl.game.episode import Attempt, Episode, Turn
+from medserl.game.parsing import parse_injection, parse_verdict
+from medserl.game.prompts import Messages, PromptSet
+from medserl.game.rewards import game_rewards
+from medserl.game.roles import Role
+from medserl.game.setup import GameSetup
+from medserl.game.vcf import Reason, VCFResult, apply_vcf
+
+Attempts = tuple[Attempt, ...]
+
+
+class VCFRolloutGenerator:
+    """Plays games with the engine's current rollout weights; every attempt goes through the VCF at once."""
+
+    def __init__(self, engine: Engine, prompts: PromptSet, settings: Settings) -> None:
+        self.engine = engine
+        self.prompts = prompts
+        self.settings = settings
+
+    def play(self, games: Sequence[GameSetup], seed: int, *, greedy: bool = False) -> list[Episode]:
+        """Play every game to its end; `seed` fixes all sampling."""
+        return self.assess(games, self.inject(games, seed, greedy=greedy), seed, greedy=greedy)
+
+    def inject(self, games: Sequence[GameSetup], seed: int, *, greedy: bool = False) -> list[Attempts]:
+        """The Injector's attempts at every game: the last one of each is accepted, or all were rejected."""
+        prompts = [
+            self.prompts.injector(game.note.correct_note, game.mode, game.error_type) for game in games
+        ]
+        return self.generate_with_vcf(
+            prompts, [game.note.correct_note for game in games], seed=seed, greedy=greedy
+        )
+
+    def generate_with_vcf(
+        self,
+        prompts: Sequence[Messages | str],
+        original_notes: Sequence[str],
+        *,
+        seed: int = 0,
+        greedy: bool = False,
+    ) -> list[Attempts]:
+        """Up to `vcf_max_attempts` attempts for each prompt, retried together: a call for all that still lack one.
+
+        A prompt given as a string is one user message. Greedy attempts would repeat themselves, so only the first
+        is greedy.
+        """
+        chats = [_as_messages(prompt) for prompt in prompts]
+        attempts: list[list[Attempt]] = [[] for _ in prompts]
+        missing = list(range(len(prompts)))
+        for number in range(self.settings.vcf_max_attempts):
+            if not missing:
+                break
+            sampling = self._sampling(
+                "injector", original_notes, derive_seed(seed, "inject", number), greedy and number == 0
+            )
+            completions = self.engine.generate([chats[i] for i in missing], sampling)
+            for i, completion in zip(missing, completions, strict=True):
+                turn = Turn("injector", chats[i], completion)
+                attempts[i].append(self._judge(turn, original_notes[i]))
+            missing = [i for i in missing if not attempts[i][-1].vcf.passed]
+        return [tuple(tries) for tries in attempts]
+
+    def assess(
+        self, games: Sequence[GameSetup], attempts: Sequence[Attempts], seed: int, *, greedy: bool = False
+    ) -> list[Episode]:
+        """Show every accepted note to the Assessor, which sees nothing else, and settle each game."""
+        unplayed = [
+            Episode(
+                note_id=game.note.note_id,
+                original=game.note.correct_note,
+                mode=game.mode,
+                error_type=game.error_type,
+                attempts=tries,
+                fact_id=game.note.fact_id,
+            )
+            for game, tries in zip(games, attempts, strict=True)
+        ]
+        accepted = [episode for episode in unplayed if episode.modified is not None]
+        turns = self.read([episode.modified for episode in accepted], derive_seed(seed, "assess"), greedy=greedy)
+        settled = {id(episode): _settle(episode, turn) for episode, turn in zip(accepted, turns, strict=True)}
+        return [settled.get(id(episode), episode) for episode in unplayed]
+
+    def read(self, notes: Sequence[str], seed: int, *, greedy: bool = False) -> list[Turn]:
+        """The Assessor's turn on each note."""
+        if not notes:
+            return []
+        prompts = [self.prompts.assessor(note) for note in notes]
+        completions = self.engine.generate(prompts, self._sampling("assessor", notes, seed, greedy))
+        return [Turn("assessor", prompt, c) for prompt, c in zip(prompts, completions, strict=True)]
+
+    def _judge(self, turn: Turn, original: str) -> Attempt:
+        modified = parse_injection(turn.completion.text, original, self.prompts.form)
+        if modified is None:
+            return Attempt(turn, None, VCFResult(False, Reason.FORMAT, 0.0, 0))
+        vcf = apply_vcf(
+            original,
+            modified,
+            min_jaccard=self.settings.vcf_min_jaccard,
+            max_jaccard=self.settings.vcf_max_jaccard,
+            max_word_edits=self.settings.vcf_max_word_edits,
+        )
+        return Attempt(turn, modified, vcf)
+
+    def _sampling(self, role: Role, notes: Sequence[str], seed: int, greedy: bool) -> Sampling:
+        configured = {
+            "injector": self.settings.max_new_tokens_injector,
+            "assessor": self.settings.max_new_tokens_assessor,
+        }[role]
+        return Sampling(
+            max_new_tokens=configured or self.prompts.completion_tokens(role, notes),
+            temperature=0.0 if greedy else self.settings.temperature,
+            top_p=self.settings.top_p,
+            seed=seed,
+        )
+
+
+def derive_seed(*parts: object) -> int:
+    """A seed below 2**63 that depends on every part, the same on every machine."""
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _as_messages(prompt: Messages | str) -> Messages:
+    return ({"role": "user", "content": prompt},) if isinstance(prompt, str) else tuple(prompt)
+
+
+def _settle(episode: Episode, turn: Turn) -> Episode:
+    verdict = parse_verdict(turn.completion.text)
+    return replace(episode, assessor=turn, verdict=verdict, rewards=game_rewards(episode.mode, verdict))

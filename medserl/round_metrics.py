@@ -1,0 +1,64 @@
+"""The figures of one round, out of its episodes (DESIGN, section 7). Shares of nothing are None, never 0."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+
+from medserl.game.episode import Episode
+from medserl.game.roles import MODES, truth
+from medserl.game.vcf import Reason
+
+Figures = dict[str, float | int | None]
+
+
+def game_metrics(episodes: Sequence[Episode]) -> Figures:
+    """Acceptance by the VCF, and how the games ended."""
+    attempts = [attempt for episode in episodes for attempt in episode.attempts]
+    rejected = Counter(attempt.vcf.reason for attempt in attempts if not attempt.vcf.passed)
+    played = [episode for episode in episodes if episode.accepted]
+    figures: Figures = {
+        "games": len(episodes),
+        "accepted_games": len(played),
+        "vcf_acceptance_rate": share(episode.accepted is not None for episode in episodes),
+        "vcf_first_attempt_rate": share(episode.attempts[0].vcf.passed for episode in episodes if episode.attempts),
+        **{f"vcf_reject_{reason}": rejected[reason] for reason in Reason},
+        **verdict_metrics(played),
+    }
+    assessor = [e.rewards.assessor for e in played if e.rewards.assessor is not None]
+    injector = [e.rewards.injector for e in played if e.rewards.injector is not None]
+    figures["mean_reward"] = mean(assessor + injector)
+    figures["reward_assessor"], figures["reward_injector"] = mean(assessor), mean(injector)
+    for mode in MODES:
+        figures[f"injector_win_rate_{mode}"] = share(
+            e.rewards.injector == 1.0 for e in played if e.mode == mode
+        )
+    for role in ("injector", "assessor"):
+        figures[f"tokens_per_completion_{role}"] = mean(_completion_lengths(episodes, role))
+    return figures
+
+
+def verdict_metrics(played: Sequence[Episode]) -> Figures:
+    """The Assessor on the games that reached it; no verdict counts as wrong."""
+    return {
+        "assessor_accuracy": share(e.verdict == truth(e.mode) for e in played),
+        "assessor_recall": share(e.verdict == "INCORRECT" for e in played if e.mode == "error"),
+        "assessor_specificity": share(e.verdict == "CORRECT" for e in played if e.mode == "benign"),
+        "assessor_flag_rate": share(e.verdict == "INCORRECT" for e in played),
+        "no_verdict_rate": share(e.verdict is None for e in played),
+    }
+
+
+def share(outcomes: Iterable[bool]) -> float | None:
+    return mean([float(outcome) for outcome in outcomes])
+
+
+def mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None
+
+
+def _completion_lengths(episodes: Sequence[Episode], role: str) -> list[float]:
+    if role == "assessor":
+        return [float(len(e.assessor.completion.token_ids)) for e in episodes if e.assessor]
+    return [float(len(a.turn.completion.token_ids)) for e in episodes for a in e.attempts]

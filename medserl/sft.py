@@ -1,0 +1,166 @@
+"""Warm-up: supervised fine-tuning (TRL) that teaches a model both roles' formats before it plays.
+
+Out of gold pairs come four kinds of examples, in the very prompts of the game:
+
+    Injector, error mode    correct note   -> the gold error
+    Injector, benign mode   correct note   -> a clinically neutral rewording (data/neutral.toml)
+    Assessor                incorrect note -> final_answer: INCORRECT
+    Assessor                correct note, as it is or neutrally reworded -> final_answer: CORRECT
+
+A policy that had never seen the formats would be rejected by the VCF every time (DESIGN, section 8).
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medserl.config import Settings
+from medserl.data.neutral import apply_neutral_edit
+from medserl.data.notes import ERROR_TYPES, Note
+from medserl.errors import DataError
+from medserl.game.parsing import parse_verdict
+from medserl.game.prompts import Messages, PromptSet, load_prompts
+from medserl.game.setup import GameSetup
+from medserl.game.text import split_sentences
+from medserl.game.vcf import apply_vcf
+from medserl.rollout import VCFRolloutGenerator, derive_seed
+from medserl.round_metrics import game_metrics
+
+log = logging.getLogger("medserl")
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """How long and how fast to warm up."""
+
+    steps: int = 100
+    batch_size: int = 8
+    learning_rate: float = 5e-4
+
+
+@dataclass(frozen=True)
+class Example:
+    """One prompt and the completion to learn."""
+
+    prompt: Messages
+    completion: str
+
+
+def build_examples(notes: Sequence[Note], prompts: PromptSet, seed: int) -> list[Example]:
+    """Examples of both roles, equally many of each, shuffled by `seed`.
+
+    Raises:
+        DataError: no pair among the notes passes the VCF, so there is nothing to learn the formats from.
+    """
+    rng = random.Random(seed)
+    examples: list[Example] = []
+    for note in notes:
+        if note.is_pair:
+            examples += _examples_of(note, prompts, rng)
+    if not examples:
+        raise DataError("warm-up needs pairs (a correct and an incorrect note) whose edit passes the VCF: found none")
+    rng.shuffle(examples)
+    return examples
+
+
+def _examples_of(note: Note, prompts: PromptSet, rng: random.Random) -> list[Example]:
+    """Four examples of one pair; none where the gold edit is larger than the game allows."""
+    correct, incorrect = note.correct_note, note.incorrect_note
+    error_answer = injection_answer(correct, incorrect, prompts)
+    neutral = apply_neutral_edit(correct, rng)
+    if error_answer is None or neutral is None:
+        return []
+    benign_answer = injection_answer(correct, neutral[0], prompts)
+    if benign_answer is None:
+        return []
+    error_type = note.error_type or rng.choice(ERROR_TYPES)
+    sound = rng.choice([correct, neutral[0]])
+    return [
+        Example(prompts.injector(correct, "error", error_type), error_answer),
+        Example(prompts.injector(correct, "benign", None), benign_answer),
+        Example(prompts.assessor(incorrect), "final_answer: INCORRECT"),
+        Example(prompts.assessor(sound), "final_answer: CORRECT"),
+    ]
+
+
+def injection_answer(original: str, modified: str, prompts: PromptSet) -> str | None:
+    """What the Injector should write to turn `original` into `modified`; None where the game has no way to say it."""
+    if not apply_vcf(original, modified).passed:
+        return None
+    if prompts.form == "note":
+        return f"<note>{modified}</note>"
+    before, after = split_sentences(original), split_sentences(modified)
+    changed = [
+        i
+        for i, (a, b) in enumerate(zip(before, after, strict=False))
+        if original[a.start : a.end] != modified[b.start : b.end]
+    ]
+    if len(before) != len(after) or len(changed) != 1:
+        return None
+    span = after[changed[0]]
+    return f"{changed[0]} {' '.join(modified[span.start : span.end].split())}"
+
+
+def warm_up(settings: Settings, notes: Sequence[Note], plan: WarmUp, output: Path) -> Path:
+    """Train an adapter on the notes' examples and save it to `output`, an ordinary PEFT folder."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    from medserl.models import load_model
+
+    prompts = load_prompts(settings.prompts, settings.injector_format)
+    examples = build_examples(notes, prompts, settings.seed)
+    wanted = plan.steps * plan.batch_size
+    rows = [_row(examples[i % len(examples)]) for i in range(wanted)]
+    log.info("warm-up: %d steps of %d, %d different examples", plan.steps, plan.batch_size, len(examples))
+    loaded = load_model(settings)
+    trainer = SFTTrainer(
+        model=loaded.model,
+        processing_class=loaded.tokenizer,
+        train_dataset=Dataset.from_list(rows),
+        args=SFTConfig(
+            output_dir=str(output.parent / f".{output.name}.trl"),
+            max_steps=plan.steps,
+            per_device_train_batch_size=plan.batch_size,
+            learning_rate=plan.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=max(1, plan.steps // 20),
+            logging_steps=max(1, plan.steps // 10),
+            completion_only_loss=True,
+            gradient_checkpointing=False,
+            save_strategy="no",
+            report_to="none",
+            seed=settings.seed,
+            use_cpu=settings.device == "cpu",
+            bf16=False,
+            dataloader_pin_memory=False,
+        ),
+    )
+    trainer.train()
+    loaded.model.save_pretrained(output, selected_adapters=["default"])
+    return output
+
+
+def _row(example: Example) -> dict[str, Any]:
+    return {
+        "prompt": [dict(message) for message in example.prompt],
+        "completion": [{"role": "assistant", "content": example.completion}],
+    }
+
+
+def format_skill(rollout: VCFRolloutGenerator, games: Sequence[GameSetup], seed: int) -> dict[str, float | None]:
+    """What warm-up is for, measured by playing: VCF acceptance (first try, all tries) and the verdict parse rate."""
+    episodes = rollout.play(games, derive_seed(seed, "format skill"))
+    figures = game_metrics(episodes)
+    turns = rollout.read([game.note.correct_note for game in games], derive_seed(seed, "verdicts"))
+    parsed = [parse_verdict(turn.completion.text) is not None for turn in turns]
+    return {
+        "vcf_first_attempt_rate": figures["vcf_first_attempt_rate"],
+        "vcf_acceptance_rate": figures["vcf_acceptance_rate"],
+        "verdict_parse_rate": sum(parsed) / len(parsed),
+    }

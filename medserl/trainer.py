@@ -1,0 +1,279 @@
+"""MedSeRLTrainer: the online self-play loop, as DESIGN section 1 tells it.
+
+    sample fresh notes -> Injector edits, VCF filters -> Assessor judges -> zero-sum rewards -> REINFORCE++ -> again
+
+Everything a round needs is played in that round with the current weights and thrown away after it.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from medserl.config import Settings
+from medserl.console import RoundPrinter
+from medserl.data.notes import Note
+from medserl.data.sampler import FreshBatchSampler
+from medserl.engines import create_engine
+from medserl.engines.base import Engine, UpdateStats, WeightedTurn
+from medserl.errors import RunError
+from medserl.game.episode import Episode, Sample
+from medserl.game.prompts import load_prompts
+from medserl.game.roles import ROLES
+from medserl.game.setup import GameSetup
+from medserl.phases import PhaseClock
+from medserl.reinforce_pp import ReinforcePlusPlus
+from medserl.rollout import VCFRolloutGenerator, derive_seed
+from medserl.round_metrics import game_metrics, mean
+from medserl.runlog import RunFolder
+
+if TYPE_CHECKING:
+    from medserl.evaluation.validation import Validation
+
+log = logging.getLogger("medserl")
+
+EMPTY_ROUNDS_ALLOWED = 2
+"""One more round in a row without any accepted note stops the run."""
+
+
+class MedSeRLTrainer:
+    """Trains one policy in both roles. `training_step` is one round; `train` is the run.
+
+    `MedSeRLTrainer()` trains the embedded default; keyword arguments are settings (`MedSeRLTrainer(kl_coef=0.02)`).
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        engine: Engine | None = None,
+        notes: Sequence[Note] | None = None,
+        validation: Validation | None = None,
+        run: RunFolder | None = None,
+        **changes: Any,
+    ) -> None:
+        self.settings = (settings or Settings()).with_overrides(**changes)
+        self.engine = engine or create_engine(self.settings)
+        prompts = load_prompts(self.settings.prompts, self.settings.injector_format)
+        self.rollout = VCFRolloutGenerator(self.engine, prompts, self.settings)
+        self.algorithm = ReinforcePlusPlus(
+            self.settings.kl_coef, self.settings.kl_estimator, self.settings.advantage_normalization
+        )
+        self.sampler = (
+            FreshBatchSampler(notes, self.settings.rollout_batch_size, self.settings.seed) if notes else None
+        )
+        self.validation = validation
+        self.run = run
+        self.round = 0
+        self._empty_rounds = 0
+        self._stop = threading.Event()
+
+    # -- one round ----------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Sequence[GameSetup]) -> dict[str, Any]:
+        """Play one fresh batch and update the policy once; returns the round's metrics."""
+        self.round += 1
+        seed = derive_seed(self.settings.seed, "round", self.round)
+        clock = PhaseClock()
+
+        with clock.phase("inject") as phase:
+            attempts = self.rollout.inject(batch, seed)
+            phase.tokens = sum(len(a.turn.completion.token_ids) for tries in attempts for a in tries)
+
+        with clock.phase("assess") as phase:
+            episodes = self.rollout.assess(batch, attempts, seed)
+            phase.tokens = sum(len(e.assessor.completion.token_ids) for e in episodes if e.assessor)
+
+        samples = self.samples(episodes)
+        metrics = {"round": self.round, **game_metrics(episodes), "samples": len(samples)}
+
+        if samples:
+            with clock.phase("reference") as phase:
+                turns = self.weigh(samples)
+                phase.tokens = _tokens(samples) if self.settings.kl_coef else 0
+
+            with clock.phase("update") as phase:
+                stats = self.engine.update(turns, learning_rate=self.settings.learning_rate)
+                phase.tokens = _tokens(samples)
+
+            with clock.phase("sync"):
+                self.engine.sync()
+
+            metrics |= update_metrics(turns, stats, self.settings.learning_rate)
+
+        metrics |= clock.metrics()
+        metrics["peak_memory_gb"] = self.engine.peak_memory_bytes() / 2**30
+        if self.run:
+            self.run.log_episodes(episode.record(self.round) for episode in episodes)
+        return metrics
+
+    def samples(self, episodes: Sequence[Episode]) -> list[Sample]:
+        """The role-turns to learn from: each with its own reward, of the roles that are trained."""
+        wanted = ROLES if self.settings.roles_trained == "both" else (self.settings.roles_trained,)
+        return [
+            sample
+            for episode in episodes
+            for sample in episode.samples(self.settings.vcf_rejection_reward)
+            if sample.turn.role in wanted
+        ]
+
+    def weigh(self, samples: Sequence[Sample]) -> list[WeightedTurn]:
+        """Rewards to per-token advantages. The sampled log-probabilities are pi_old: the weights have not moved."""
+        turns = [sample.turn for sample in samples]
+        old = [turn.completion.logprobs for turn in turns]
+        ref = self.engine.logprobs(turns, reference=True) if self.settings.kl_coef else None
+        advantages = self.algorithm.advantages(
+            rewards=[sample.reward for sample in samples],
+            logprobs=[torch.tensor(row) for row in old],
+            ref_logprobs=[torch.tensor(row) for row in ref] if ref else None,
+            roles=[turn.role for turn in turns],
+        )
+        return [
+            WeightedTurn(
+                turn=sample.turn,
+                old_logprobs=old[i],
+                advantages=tuple(advantages[i].tolist()),
+                note_id=sample.note_id,
+                ref_logprobs=ref[i] if ref else None,
+            )
+            for i, sample in enumerate(samples)
+        ]
+
+    # -- a run --------------------------------------------------------------------------------------------------
+
+    def train(self) -> list[dict[str, Any]]:
+        """Rounds until the epochs, the rounds or the user's patience end; returns the metrics of each round.
+
+        Raises:
+            RunError: three rounds in a row accepted no note, or a number stopped being finite.
+        """
+        history = []
+        with self._stoppable(), RoundPrinter(self.total_rounds()) as printer:
+            if self.round == 0 and self.validation:
+                self._record({"round": 0, "epoch": 0, **self.validation.evaluate(self.rollout)}, printer)
+            while not self._finished():
+                epoch = self.sampler.epoch
+                metrics = self.training_step(self.sampler.next_batch())
+                metrics["epoch"] = epoch
+                last = self._finished()
+                if self.validation and (last or self._due(self.settings.eval_every)):
+                    metrics |= self.validation.evaluate(self.rollout)
+                self._record(metrics, printer)
+                history.append(metrics)
+                self._guard_against_silence(metrics)
+                if last or self._stop.is_set() or self._due(self.settings.save_every):
+                    self.save_checkpoint()
+                if self._stop.is_set():
+                    log.warning("stopped after round %d; --resume %s goes on", self.round, self.run and self.run.path)
+                    break
+        return history
+
+    def total_rounds(self) -> int:
+        rounds = self.sampler.batches_per_epoch * self.settings.max_epochs
+        return min(rounds, self.settings.max_rounds or rounds)
+
+    def _finished(self) -> bool:
+        return self.round >= self.total_rounds()
+
+    def _due(self, every: int) -> bool:
+        return every > 0 and self.round % every == 0
+
+    def _record(self, metrics: dict[str, Any], printer: RoundPrinter) -> None:
+        if self.run:
+            self.run.log_round(metrics)
+        printer.show(metrics)
+
+    def _guard_against_silence(self, metrics: dict[str, Any]) -> None:
+        if metrics["accepted_games"]:
+            self._empty_rounds = 0
+            return
+        self._empty_rounds += 1
+        log.warning("round %d: the VCF accepted no note, so nothing was learnt", self.round)
+        if self._empty_rounds > EMPTY_ROUNDS_ALLOWED:
+            raise RunError(
+                f"no note was accepted in {self._empty_rounds} rounds in a row (last: {self.round}); "
+                "warm the model up first (medserl sft), or loosen the VCF"
+            )
+
+    # -- checkpoints --------------------------------------------------------------------------------------------
+
+    def save_checkpoint(self) -> Path | None:
+        """Write weights, optimizer and data order of the current round; None where there is no run folder."""
+        if not self.run:
+            return None
+        state = {
+            "round": self.round,
+            "empty_rounds": self._empty_rounds,
+            "sampler": self.sampler.state_dict() if self.sampler else None,
+        }
+        return self.run.save_checkpoint(state, self.engine.save, self.settings.keep_checkpoints)
+
+    def load_checkpoint(self) -> None:
+        """Go on from the newest checkpoint of the run folder; rounds that it does not hold are played again."""
+        found = self.run.latest_checkpoint()
+        if found:
+            folder, state = found
+            self.engine.load(folder)
+            self.sampler.load_state_dict(state["sampler"])
+            self.round, self._empty_rounds = state["round"], state["empty_rounds"]
+            self.run.forget_after(self.round)
+        else:
+            self.run.forget_after(-1)
+        log.info("resuming %s after round %d", self.run.path, self.round)
+
+    @contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """The first SIGINT or SIGTERM ends the run after its round, with a checkpoint; the second at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def stop(number: int, _frame: object) -> None:
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+            log.warning("stopping after this round (once more to stop at once)")
+            self._stop.set()
+
+        for number in before:
+            signal.signal(number, stop)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def update_metrics(turns: Sequence[WeightedTurn], stats: UpdateStats, learning_rate: float) -> dict[str, Any]:
+    """The figures of the policy update, by role where a role has a say."""
+    metrics: dict[str, Any] = {}
+    for role in ROLES:
+        mine = [turn for turn in turns if turn.turn.role == role]
+        metrics[f"advantage_{role}"] = mean([fmean(turn.advantages) for turn in mine])
+        metrics[f"kl_{role}"] = mean(
+            [
+                old - ref
+                for turn in mine
+                if turn.ref_logprobs
+                for old, ref in zip(turn.old_logprobs, turn.ref_logprobs, strict=True)
+            ]
+        )
+    return metrics | {
+        "loss": stats.loss,
+        "entropy": stats.entropy,
+        "clip_fraction": stats.clip_fraction,
+        "grad_norm": stats.grad_norm,
+        "logprob_gap": stats.logprob_gap,
+        "optimizer_steps": stats.optimizer_steps,
+        "lr": learning_rate,
+    }
+
+
+def _tokens(samples: Sequence[Sample]) -> int:
+    return sum(len(s.turn.completion.prompt_ids) + len(s.turn.completion.token_ids) for s in samples)
