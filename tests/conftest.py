@@ -20,7 +20,9 @@ _IN_CI = os.environ.get("CI") == "true" or os.environ.get("HYPOTHESIS_PROFILE") 
 settings.load_profile("ci" if _IN_CI else "quick")
 
 CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}"
+    "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 _CORPUS = (
@@ -43,7 +45,7 @@ def medec_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ordinary Hugging Face folder: a random 2-layer Llama, a byte-level BPE tokenizer, a ChatML template."""
+    """An ordinary Hugging Face folder: a random 2-layer Llama, a byte-level tokenizer, a ChatML template."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -1,4 +1,4 @@
-"""Files to notes: MEDEC's published CSV files, pairs, and a user's own notes. No row is dropped without being named."""
+"""Files to notes: MEDEC's published CSV files, pairs, and a user's own notes. No row is dropped unnamed."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ log = logging.getLogger("medserl")
 
 @dataclass(frozen=True)
 class ColumnNames:
-    """Which column holds what; None is guessed from the usual names, whatever their case, spaces and underscores.
+    """Which column holds what; None is guessed from the usual names, whatever their case and spaces.
 
-    With a `flag` column (MEDEC's "Error Flag": 0 or 1, also CORRECT or INCORRECT) and no `incorrect` column, `note` is
-    the text that the flag judges and `corrected` its correct twin. Else `note` holds correct notes.
+    With a `flag` column (MEDEC's "Error Flag": 0 or 1, also CORRECT or INCORRECT) and no `incorrect` column,
+    `note` is the text that the flag judges and `corrected` its correct twin. Else `note` holds correct notes.
     """
 
     id: str | None = None
@@ -64,7 +64,7 @@ class LoadedNotes:
     sha256: str
 
     def skipped_summary(self) -> str:
-        """One line: how many rows were skipped, why, and where the first of each kind stands; empty if none was."""
+        """One line: how many rows were skipped, why, and where each kind first occurs; empty if none."""
         reasons = Counter(row.why for row in self.skipped)
         first = {row.why: row.line for row in reversed(self.skipped)}
         parts = [f"{count} x {why} (first at line {first[why]})" for why, count in reasons.most_common()]
@@ -75,13 +75,13 @@ class _UnusableRow(Exception):
     """Why a row gives no note."""
 
 
-def load_notes(path: str | Path, columns: ColumnNames = ColumnNames()) -> LoadedNotes:  # noqa: B008 (frozen)
+def load_notes(path: str | Path, columns: ColumnNames = ColumnNames()) -> LoadedNotes:
     """Read notes from a .csv or .jsonl file; texts are kept to the letter.
 
-    Each form gives `Note`s: MEDEC's CSV (a flag-1 row is a pair, a flag-0 row a correct note), pairs with the columns
-    `correct_note` and `incorrect_note`, or correct notes alone. A flagged text without its correction is kept with
-    `correct_note=None`: it can be judged, but not played. A note id that occurs again gets `#2`, `#3`, ..., and a log
-    line says so; a missing one is made of the file's name and the line.
+    Each form gives `Note`s: MEDEC's CSV (a flag-1 row is a pair, a flag-0 row a correct note), pairs with the
+    columns `correct_note` and `incorrect_note`, or correct notes alone. A flagged text without its correction
+    is kept with `correct_note=None`: it can be judged, but not played. A note id that occurs again gets `#2`,
+    `#3`, ..., and a log line says so; a missing one is made of the file's name and the line.
 
     Raises:
         DataError: no file, an empty or broken one, columns that are not there, or no row that can be used.
@@ -95,16 +95,17 @@ def load_notes(path: str | Path, columns: ColumnNames = ColumnNames()) -> Loaded
             notes.append(_note(row, found, fallback_id=f"{Path(path).stem}-{row.line}"))
         except _UnusableRow as why:
             skipped.append(SkippedRow(table.file, row.line, str(why)))
-    loaded = LoadedNotes(unique_ids(notes, table.file), tuple(sorted(skipped, key=lambda s: s.line)), table.sha256)
+    skipped.sort(key=lambda row: row.line)
+    loaded = LoadedNotes(unique_ids(notes, table.file), tuple(skipped), table.sha256)
     if not notes:
-        raise DataError(f"{path}: no usable note; {loaded.skipped_summary() or 'it has a header and nothing else'}")
+        raise DataError(f"{path}: no usable note; {loaded.skipped_summary() or 'nothing follows the header'}")
     if skipped:
         log.warning("%s: %s", path, loaded.skipped_summary())
     return loaded
 
 
 def _find_columns(table: Table, wanted: ColumnNames) -> dict[str, str]:
-    """The file's own name of every column that it has. Raises DataError where a named or needed one is missing."""
+    """The file's name of each column that it has. Raises DataError where a named or needed one is missing."""
     simple = {_simple(name): name for name in reversed(table.columns)}
     found = {}
     for role, guesses in _GUESSES.items():
@@ -228,8 +229,8 @@ def _sentences(value: Any) -> tuple[str, ...]:
 def parse_sentences(text: str) -> tuple[str, ...]:
     """Sentences of MEDEC's numbered form: `sentences[n]` is the one with number n.
 
-    A line opens sentence n if it begins with n and n is next; any other line, blank ones too, goes on with the
-    sentence before it. Only the line break before the next number is dropped.
+    A line opens sentence n if it begins with n and n is next; any other line, a blank one too, goes on with
+    the sentence before it. Only the line break before the next number is dropped.
     """
     sentences: list[str] = []
     for line in io.StringIO(text, newline=""):
@@ -244,7 +245,7 @@ def parse_sentences(text: str) -> tuple[str, ...]:
 
 
 def unique_ids(notes: Iterable[Note], source: str) -> tuple[Note, ...]:
-    """The notes, where an id that occurs again gets `#2`, `#3`, ...; a log line names `source` and the first one."""
+    """The notes; an id that occurs again gets `#2`, `#3`, ..., which a log line says, naming `source`."""
     notes = tuple(notes)
     taken = {note.note_id for note in notes}
     times: Counter[str] = Counter()
@@ -259,5 +260,5 @@ def unique_ids(notes: Iterable[Note], source: str) -> tuple[Note, ...]:
             renamed.append(f"{note.note_id} -> {new}")
         result.append(replace(note, note_id=new))
     if renamed:
-        log.warning("%s: %d note ids occur again and were renamed (first: %s)", source, len(renamed), renamed[0])
+        log.warning("%s: %d repeated note ids were renamed (first: %s)", source, len(renamed), renamed[0])
     return tuple(result)

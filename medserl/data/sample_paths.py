@@ -1,4 +1,4 @@
-"""Where the sample notes are: in the repository's `data/`, or, when the package came as a wheel, built once and cached."""
+"""Where the sample notes are: in the repository's `data/`, or, with a wheel, built once in the cache."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class FreshBatchSampler:
 
     - Notes without a correct text cannot be played and are left out, with a line in the log.
     - A batch has as many error games as benign ones, or one more of either where its size is odd.
-    - The last batch of an epoch is smaller where the notes do not divide evenly; it is kept, as balanced as any.
+    - The last batch of an epoch is kept where it is smaller than the others, and is as balanced as they are.
     - In epochs 0 and 1 each note is played once in each mode, likewise in 2 and 3, and so on.
     - The type of error is drawn evenly from MEDEC's five, whatever the note's own gold error is.
     """
@@ -35,11 +35,13 @@ class FreshBatchSampler:
             raise ConfigError(f"a batch of {batch_size} notes is impossible; use at least 1")
         self.notes = tuple(note for note in notes if note.correct_note is not None)
         if not self.notes:
-            raise DataError(f"none of the {len(notes)} notes has a correct text, so there is nothing to play on")
+            raise DataError(f"none of the {len(notes)} notes has a correct text; play needs notes that do")
         if len(self.notes) < len(notes):
             log.warning("%d notes without a correct text are left out of play", len(notes) - len(self.notes))
         if len(self.notes) < batch_size:
-            log.warning("a batch of %d was asked for, but there are only %d notes", batch_size, len(self.notes))
+            log.warning(
+                "batches of %d were asked for, but there are only %d notes", batch_size, len(self.notes)
+            )
         self.batch_size = batch_size
         self.seed = seed
         self._epoch = 0
@@ -62,7 +64,7 @@ class FreshBatchSampler:
         return batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the sampler stands, `position` being the batches given in `epoch`, and what this only holds for."""
+        """Where the sampler stands (`position` batches of `epoch` are given), and what this holds for."""
         return {"epoch": self._epoch, "position": self._position, **self._identity()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -95,8 +97,8 @@ class FreshBatchSampler:
     def _plan(self, epoch: int) -> list[list[GameSetup]]:
         """All batches of an epoch.
 
-        The modes alternate along the order of the epoch, so that any stretch of it is balanced; each batch is then
-        shuffled, so that its order says nothing of the modes.
+        The modes alternate along the order of the epoch, so that any stretch of it is balanced; each batch is
+        then shuffled, so that its order says nothing of the modes.
         """
         rng = random.Random(f"{self.seed}/epoch/{epoch}")
         sides = self._sides(epoch)

@@ -1,4 +1,4 @@
-"""Files to rows: encodings and the syntax of CSV and JSON Lines. What a row means is for `medserl.data.readers`."""
+"""Files to rows: encodings, and the syntax of CSV and JSON Lines; `readers` says what a row means."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LARGEST_FIELD = 2**31 - 1  # characters; the csv module's own limit of 131,072 
 
 @dataclass(frozen=True)
 class SkippedRow:
-    """A row that was not used. `line` counts from 1; a CSV row with line breaks in it is named by its last line."""
+    """A row that was not used. `line` counts from 1; a CSV row of several lines is named by its last one."""
 
     file: str
     line: int
@@ -56,7 +56,7 @@ def read_table(path: str | Path) -> Table:
     """Read a .csv, .jsonl or .ndjson file.
 
     Raises:
-        DataError: the file is missing, unreadable, empty, in an unknown encoding, or broken at a line that is named.
+        DataError: the file is missing, unreadable, empty, in no known encoding, or broken at a named line.
     """
     path = Path(path)
     kind = path.suffix.lower()
@@ -107,7 +107,7 @@ def _decode_windows(content: bytes, file: str) -> str:
 
 def _csv_rows(text: str, file: str) -> tuple[tuple[str, ...], list[Row], list[SkippedRow]]:
     csv.field_size_limit(_LARGEST_FIELD)
-    # newline="" leaves line breaks inside a field as they are; strict refuses broken quotes instead of guessing.
+    # newline="" leaves line breaks in a field as they are; strict refuses broken quotes instead of guessing.
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     columns: tuple[str, ...] = ()
     rows: list[Row] = []
@@ -127,7 +127,8 @@ def _csv_rows(text: str, file: str) -> tuple[tuple[str, ...], list[Row], list[Sk
                 rows.append(Row(reader.line_num, dict(zip(columns, cells, strict=False))))
     except csv.Error as error:
         raise DataError(
-            f"{file}, line {reader.line_num}: broken CSV ({error}); look for a quotation mark that is not doubled or closed"
+            f"{file}, line {reader.line_num}: broken CSV ({error}); "
+            "look for a quotation mark that is not doubled or not closed"
         ) from None
     return columns, rows, skipped
 
@@ -152,12 +153,14 @@ def _json_rows(text: str, file: str) -> tuple[tuple[str, ...], list[Row], list[S
             values = json.loads(line)
         except json.JSONDecodeError as error:
             raise DataError(
-                f"{file}, line {number}: broken JSON ({error.msg} at column {error.colno}); mend or delete the line"
+                f"{file}, line {number}: broken JSON ({error.msg} at column {error.colno}); mend or delete it"
             ) from None
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{file}, line {number}: unreadable JSON ({error}); mend or delete the line") from None
+            raise DataError(f"{file}, line {number}: unreadable JSON ({error}); mend or delete it") from None
         if not isinstance(values, dict):
-            raise DataError(f"{file}, line {number}: not a JSON object; each line should be one, such as " '{"note": "..."}')
+            raise DataError(
+                f'{file}, line {number}: not a JSON object; each line should be one: {{"note": "..."}}'
+            )
         columns.update(dict.fromkeys(values))
         rows.append(Row(number, values))
     return tuple(columns), rows, skipped

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from medserl.config import Settings, validate
+from medserl.config import Settings
 from medserl.data.notes import Note
 from medserl.engines import create_engine
 from medserl.errors import ConfigError, RunError
-from medserl.evaluation.baselines import majority_predictions, tfidf_predictions
-from medserl.evaluation.metrics import detection_metrics
+from medserl.evaluation.baselines import baseline_predictions
+from medserl.evaluation.metrics import by_group, detection_metrics, pair_outcomes, text_outcomes
 from medserl.evaluation.predict import predict
-from medserl.evaluation.predictions import labelled_texts, write_predictions
-from medserl.evaluation.table import comparison_table
+from medserl.evaluation.predictions import LabelledText, Prediction, labelled_texts, write_predictions
+from medserl.evaluation.statistics import compare_sentence
+from medserl.evaluation.table import markdown, rows, write_tables
 from medserl.game.prompts import load_prompts
 from medserl.rollout import VCFRolloutGenerator
 from medserl.runlog import CONFIG, RunFolder, read_settings
@@ -48,3 +50,55 @@ def _resolve(name: str, settings: Settings, run: Path | None) -> Settings:
     if (path / "config.json").is_file():
         return settings.with_overrides(model=name, adapter="none")
     raise ConfigError(f"--compare {name}: neither base, warmup, trained nor the folder of an adapter or a model")
+
+
+def compare_systems(
+    systems: Mapping[str, Settings], notes: Sequence[Note], folder: Path, train_notes: Sequence[Note]
+) -> str:
+    """Judge the notes with every system and write `folder`; returns the table and what is signal in it, as Markdown."""
+    texts = labelled_texts(notes)
+    folder.mkdir(parents=True, exist_ok=True)
+    predictions = dict(baseline_predictions(train_notes, texts))
+    for name, settings in systems.items():
+        label = Path(name).name
+        predictions[label] = _judge(settings, texts, label)
+        write_predictions(folder / f"{label}.predictions.jsonl", predictions[label])
+    text, table = _tables(texts, predictions)
+    write_tables(folder, text, table)
+    return text
+
+
+def _judge(settings: Settings, texts: Sequence[LabelledText], label: str) -> list[Prediction]:
+    engine = create_engine(settings, trainable=False)
+    prompts = load_prompts(settings.prompts, settings.injector_format)
+    try:
+        return predict(VCFRolloutGenerator(engine, prompts, settings), texts, label)
+    finally:
+        engine.close()
+
+
+def _tables(
+    texts: Sequence[LabelledText], predictions: Mapping[str, Sequence[Prediction]]
+) -> tuple[str, list[dict[str, Any]]]:
+    results = {name: detection_metrics(texts, said) for name, said in predictions.items()}
+    parts = [f"{len(texts)} texts, percent with 95 % intervals", "", markdown(results)]
+    table = rows(results)
+    for attribute in ("split", "error_type"):
+        groups = {name: by_group(texts, said, attribute) for name, said in predictions.items()}
+        for group in next(iter(groups.values())):
+            figures = {name: metrics[group] for name, metrics in groups.items()}
+            table += rows(figures, f"{attribute}={group}")
+            if attribute == "split":
+                parts += ["", f"{attribute} {group}", "", markdown(figures)]
+    parts += ["", *_sentences(texts, predictions)]
+    return "\n".join(parts), table
+
+
+def _sentences(texts: Sequence[LabelledText], predictions: Mapping[str, Sequence[Prediction]]) -> list[str]:
+    """The last system against each one before it: on pairs where there are any, else on texts."""
+    *others, last = predictions
+    outcomes, unit = pair_outcomes, "pairs"
+    if not pair_outcomes(texts, predictions[last]):
+        outcomes, unit = text_outcomes, "texts"
+    mine = outcomes(texts, predictions[last])
+    return [compare_sentence(last, mine, other, outcomes(texts, predictions[other]), unit) for other in others]

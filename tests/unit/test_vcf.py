@@ -1,4 +1,4 @@
-"""The VCF against DESIGN section 4: every reason, the length-aware bounds, plain oracles, MEDEC's own pairs."""
+"""The VCF against DESIGN section 4: every reason, length-aware bounds, plain oracles, MEDEC's own pairs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,11 @@ from medserl.game.vcf import MAX_JACCARD, MAX_WORD_EDITS, MIN_JACCARD, bag_jacca
 VOCABULARY = [f"w{'abcdefghij'[i % 10]}{'klmnopqrst'[i // 10]}" for i in range(100)]
 NEW_WORD = "zebra"  # in no note
 ANY_TEXT = st.text(max_size=120)
-CLINICAL_TEXT = st.lists(
-    st.sampled_from(
-        ["pain", "Fever", "38.3", "120/70", "<", "≥", "%", "Dr.", "b.i.d.", "C", "patient's", "é", "ﬁ", "²", "Σ", "ß"]
-        + [". ", "\n", " ", ", ", "; ", "! ", "(", ")", "👩‍⚕️", "â‰¥", "\x00", "\u2028", "-", "'"]
-    ),
-    max_size=40,
-).map(" ".join)
+PIECES = (
+    *("pain", "Fever", "38.3", "120/70", "<", "≥", "%", "Dr.", "b.i.d.", "C", "patient's", "é", "ﬁ", "²", "Σ", "ß"),
+    *(". ", "\n", " ", ", ", "; ", "! ", "(", ")", "\U0001f469\u200d\u2695\ufe0f", "â‰¥", "\x00", "\u2028", "-", "'"),
+)
+CLINICAL_TEXT = st.lists(st.sampled_from(PIECES), max_size=40).map(" ".join)
 NOTES = st.one_of(ANY_TEXT, CLINICAL_TEXT)
 LENGTHS = st.integers(1, 400)
 
@@ -41,7 +39,7 @@ def sentence_of(n_words: int) -> list[str]:
     return [VOCABULARY[i % len(VOCABULARY)] for i in range(n_words)]
 
 
-# -- the documented check and the reasons -----------------------------------------------------------------------
+# -- the documented check and the reasons ------------------------------------------------------------------
 
 
 def test_documented_check() -> None:
@@ -61,7 +59,9 @@ def test_documented_check() -> None:
     assert (edit.original_start, edit.original_end) == (17, 18)
 
 
-@pytest.mark.parametrize(("original", "modified"), [("", "a b"), ("a b", ""), ("", ""), ("a", " ...!\n"), ("—", "a")])
+@pytest.mark.parametrize(
+    ("original", "modified"), [("", "a b"), ("a b", ""), ("", ""), ("a", " ...!\n"), ("—", "a")]
+)
 def test_empty(original: str, modified: str) -> None:
     assert apply_vcf(original, modified).reason is Reason.EMPTY
 
@@ -120,13 +120,13 @@ def test_order_of_reasons() -> None:
     both = f"{' '.join([NEW_WORD] * 4 + first[4:])}. {' '.join([NEW_WORD] * 4 + second[4:])}."
     assert apply_vcf(original, both).reason is Reason.TOO_MANY_EDITS
     assert apply_vcf(original, both, max_word_edits=8).reason is Reason.TOO_DIFFERENT
-    assert apply_vcf(original, both, 0.1, 0.2, 8).reason is Reason.SEVERAL_SENTENCES  # ceiling raised: N/(N+1)
+    assert apply_vcf(original, both, 0.1, 1.0, 8).reason is Reason.SEVERAL_SENTENCES
     moved = f"{' '.join([first[1], first[0], *first[2:]])}. {' '.join([second[1], second[0], *second[2:]])}."
     assert apply_vcf(original, moved).reason is Reason.TOO_SIMILAR
     assert apply_vcf(original, moved, max_jaccard=1.0).reason is Reason.SEVERAL_SENTENCES
 
 
-# -- length-aware bounds ------------------------------------------------------------------------------------------
+# -- length-aware bounds -----------------------------------------------------------------------------------
 
 
 @given(plain_notes(), st.data())
@@ -174,7 +174,7 @@ def test_bounds_never_tighten(length: int) -> None:
     assert ceiling == max(0.99, length / (length + 1))
 
 
-# -- facts that hold for any two strings --------------------------------------------------------------------------
+# -- facts that hold for any two strings -------------------------------------------------------------------
 
 
 @given(NOTES, NOTES)
@@ -197,7 +197,8 @@ def test_identical_is_no_change(note: str) -> None:
 def test_case_and_punctuation_are_no_change(words: list[str], data: st.DataObject) -> None:
     cased = [word.upper() if data.draw(st.booleans()) else word.title() for word in words]
     mark = data.draw(st.sampled_from([" ", ", ", ". ", "; ", "! (", ") ", ' "', "\n", " - ", "... "]))
-    assert apply_vcf(" ".join(words), mark.join(cased) + data.draw(st.sampled_from(["", ".", "?!"]))).reason == "no_change"
+    end = data.draw(st.sampled_from(["", ".", "?!"]))
+    assert apply_vcf(" ".join(words), mark.join(cased) + end).reason is Reason.NO_CHANGE
 
 
 @given(NOTES, NOTES)
@@ -208,7 +209,7 @@ def test_counts_do_not_depend_on_the_direction(original: str, modified: str) -> 
     assert (there.reason is Reason.EMPTY) == (back.reason is Reason.EMPTY)
 
 
-# -- oracles ------------------------------------------------------------------------------------------------------
+# -- oracles -----------------------------------------------------------------------------------------------
 
 FEW_WORDS = st.lists(st.sampled_from(["a", "b", "cc", "dd", "ee"]), min_size=1, max_size=14)
 
@@ -257,7 +258,7 @@ def test_edits_rebuild_the_modified_note(original: str, modified: str) -> None:
         assert split_words(rebuilt).keys == split_words(modified).keys
 
 
-# -- words --------------------------------------------------------------------------------------------------------
+# -- words -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -283,10 +284,10 @@ def test_a_number_or_a_sign_is_one_word(old: str, new: str) -> None:
     assert result.word_edits == 1
 
 
-# -- one sentence -------------------------------------------------------------------------------------------------
+# -- one sentence ------------------------------------------------------------------------------------------
 
 BEFORE = "A young woman comes to the office with her mother after two weeks of cough at night. "
-AFTER = " She works in a bakery near the harbour, keeps no pets at home and never smoked or drank in her life."
+AFTER = " She works in a bakery near the harbour, keeps no pets at home and has never smoked."
 
 
 @pytest.mark.parametrize(
@@ -345,7 +346,7 @@ def test_sentences_hold_all_text_in_order(note: str) -> None:
     assert not note[end:].strip()
 
 
-# -- MEDEC --------------------------------------------------------------------------------------------------------
+# -- MEDEC -------------------------------------------------------------------------------------------------
 
 
 def gold_pairs(folder: Path) -> list[tuple[str, str]]:
