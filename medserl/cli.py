@@ -11,7 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 
 from medserl import __version__
-from medserl.config import Settings, describe, read_config, validate
+from medserl.config import Settings, describe, from_environment, read_config, validate
 from medserl.console import errors, say, set_up_logging
 from medserl.errors import MedSeRLError
 
@@ -156,9 +156,10 @@ def sample(*, seed: int = 0, output: Path = Path("data")) -> None:
 
 
 def _merge(settings: Settings | None, config: Path | None) -> Settings:
-    """Flags over file over defaults."""
-    given = settings.model_dump(include=settings.model_fields_set) if settings else {}
-    return validate({**(read_config(config) if config else {}), **given}, source="settings")
+    """Flags over environment over file over defaults."""
+    flags = settings.model_dump(include=settings.model_fields_set) if settings else {}
+    file = read_config(config) if config else {}
+    return validate({**file, **from_environment(), **flags})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

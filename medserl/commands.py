@@ -12,7 +12,7 @@ from medserl.config import Settings
 from medserl.console import say
 from medserl.data.notes import ERROR_TYPES, Note
 from medserl.data.readers import load_notes
-from medserl.data.sample_paths import sample_path
+from medserl.data.sample_paths import SampleSplit, sample_path
 from medserl.engines import create_engine
 from medserl.errors import ConfigError, DataError
 from medserl.evaluation.validation import Validation
@@ -28,7 +28,7 @@ from medserl.trainer import MedSeRLTrainer
 log = logging.getLogger("medserl")
 
 
-def read_notes(source: str, split: str) -> tuple[Note, ...]:
+def read_notes(source: str, split: SampleSplit) -> tuple[Note, ...]:
     """Notes of a file, or the sample's `split` for the word `sample`; unusable rows are named in the log."""
     path = sample_path(split) if source == "sample" else Path(source)
     loaded = load_notes(path)
@@ -150,5 +150,6 @@ def medec(source: Path | None, output: Path) -> None:
     """Convert or fetch MEDEC and say what came of it."""
     from medserl.data.medec import convert_medec, fetch_medec
 
-    for line in (convert_medec(source, output) if source else fetch_medec(output)).lines():
+    report = convert_medec(source, output) if source else fetch_medec(output)
+    for line in report.lines():
         say(line)

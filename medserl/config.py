@@ -1,11 +1,13 @@
-"""Every setting of a run, once: the fields below are the keys of `--config file.toml` and the flags of the command line.
+"""Every setting of a run, once: each field is a key of `--config file.toml` and a flag of the command line.
 
-`kl_coef` in a file is `--kl-coef` on the command line; flags win over the file, the file over the defaults.
+`kl_coef` in a file is `--kl-coef` on the command line and `MEDSERL_KL_COEF` in the environment; flags win over the
+environment, that over the file, the file over the defaults.
 """
 
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -104,6 +106,12 @@ def validate(values: Mapping[str, Any], source: str = "settings") -> Settings:
         return Settings.model_validate(dict(values))
     except ValidationError as error:
         raise ConfigError(f"{source}: {describe(error)}") from None
+
+
+def from_environment() -> dict[str, str]:
+    """Settings given as `MEDSERL_<SETTING>`; they are parsed by `validate`."""
+    names = {f"MEDSERL_{name.upper()}": name for name in Settings.model_fields}
+    return {names[key]: value for key, value in os.environ.items() if key in names}
 
 
 def check_names(values: Mapping[str, Any], source: str) -> None:

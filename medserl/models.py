@@ -76,7 +76,7 @@ def load_model(settings: Settings, *, trainable: bool = True) -> LoadedModel:
     options = {"trust_remote_code": settings.trust_remote_code}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             name, dtype=getattr(torch, dtype), use_safetensors=True, **options
         )
     except (OSError, ValueError) as error:

@@ -34,10 +34,10 @@ class VCFRolloutGenerator:
     def inject(self, games: Sequence[GameSetup], seed: int, *, greedy: bool = False) -> list[Attempts]:
         """The Injector's attempts at every game: the last one of each is accepted, or all were rejected."""
         prompts = [
-            self.prompts.injector(game.note.correct_note, game.mode, game.error_type) for game in games
+            self.prompts.injector(game.original, game.mode, game.error_type) for game in games
         ]
         return self.generate_with_vcf(
-            prompts, [game.note.correct_note for game in games], seed=seed, greedy=greedy
+            prompts, [game.original for game in games], seed=seed, greedy=greedy
         )
 
     def generate_with_vcf(
@@ -76,7 +76,7 @@ class VCFRolloutGenerator:
         unplayed = [
             Episode(
                 note_id=game.note.note_id,
-                original=game.note.correct_note,
+                original=game.original,
                 mode=game.mode,
                 error_type=game.error_type,
                 attempts=tries,
@@ -84,10 +84,14 @@ class VCFRolloutGenerator:
             )
             for game, tries in zip(games, attempts, strict=True)
         ]
-        accepted = [episode for episode in unplayed if episode.modified is not None]
-        turns = self.read([episode.modified for episode in accepted], derive_seed(seed, "assess"), greedy=greedy)
-        settled = {id(episode): _settle(episode, turn) for episode, turn in zip(accepted, turns, strict=True)}
-        return [settled.get(id(episode), episode) for episode in unplayed]
+        notes = [episode.modified for episode in unplayed]
+        turns = iter(
+            self.read([note for note in notes if note is not None], derive_seed(seed, "assess"), greedy=greedy)
+        )
+        return [
+            episode if note is None else _settle(episode, next(turns))
+            for episode, note in zip(unplayed, notes, strict=True)
+        ]
 
     def read(self, notes: Sequence[str], seed: int, *, greedy: bool = False) -> list[Turn]:
         """The Assessor's turn on each note."""

@@ -1,4 +1,4 @@
-"""A run's folder on disk (DESIGN, section 7): settings, log, metrics, episodes, checkpoints. Written, never half-written."""
+"""A run's folder on disk (DESIGN, section 7): settings, log, metrics, episodes, checkpoints."""
 
 from __future__ import annotations
 

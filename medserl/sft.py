@@ -28,6 +28,7 @@ from medserl.game.prompts import Messages, PromptSet, load_prompts
 from medserl.game.setup import GameSetup
 from medserl.game.text import split_sentences
 from medserl.game.vcf import apply_vcf
+from medserl.models import POLICY
 from medserl.rollout import VCFRolloutGenerator, derive_seed
 from medserl.round_metrics import game_metrics
 
@@ -60,17 +61,18 @@ def build_examples(notes: Sequence[Note], prompts: PromptSet, seed: int) -> list
     rng = random.Random(seed)
     examples: list[Example] = []
     for note in notes:
-        if note.is_pair:
-            examples += _examples_of(note, prompts, rng)
+        if note.correct_note is not None and note.incorrect_note is not None:
+            examples += _examples_of(note.correct_note, note.incorrect_note, note.error_type, prompts, rng)
     if not examples:
         raise DataError("warm-up needs pairs (a correct and an incorrect note) whose edit passes the VCF: found none")
     rng.shuffle(examples)
     return examples
 
 
-def _examples_of(note: Note, prompts: PromptSet, rng: random.Random) -> list[Example]:
+def _examples_of(
+    correct: str, incorrect: str, error_type: str | None, prompts: PromptSet, rng: random.Random
+) -> list[Example]:
     """Four examples of one pair; none where the gold edit is larger than the game allows."""
-    correct, incorrect = note.correct_note, note.incorrect_note
     error_answer = injection_answer(correct, incorrect, prompts)
     neutral = apply_neutral_edit(correct, rng)
     if error_answer is None or neutral is None:
@@ -78,10 +80,9 @@ def _examples_of(note: Note, prompts: PromptSet, rng: random.Random) -> list[Exa
     benign_answer = injection_answer(correct, neutral[0], prompts)
     if benign_answer is None:
         return []
-    error_type = note.error_type or rng.choice(ERROR_TYPES)
     sound = rng.choice([correct, neutral[0]])
     return [
-        Example(prompts.injector(correct, "error", error_type), error_answer),
+        Example(prompts.injector(correct, "error", error_type or rng.choice(ERROR_TYPES)), error_answer),
         Example(prompts.injector(correct, "benign", None), benign_answer),
         Example(prompts.assessor(incorrect), "final_answer: INCORRECT"),
         Example(prompts.assessor(sound), "final_answer: CORRECT"),
@@ -109,7 +110,8 @@ def injection_answer(original: str, modified: str, prompts: PromptSet) -> str | 
 def warm_up(settings: Settings, notes: Sequence[Note], plan: WarmUp, output: Path) -> Path:
     """Train an adapter on the notes' examples and save it to `output`, an ordinary PEFT folder."""
     from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
     from medserl.models import load_model
 
@@ -132,6 +134,7 @@ def warm_up(settings: Settings, notes: Sequence[Note], plan: WarmUp, output: Pat
             warmup_steps=max(1, plan.steps // 20),
             logging_steps=max(1, plan.steps // 10),
             completion_only_loss=True,
+            max_length=None,
             gradient_checkpointing=False,
             save_strategy="no",
             report_to="none",
@@ -142,8 +145,24 @@ def warm_up(settings: Settings, notes: Sequence[Note], plan: WarmUp, output: Pat
         ),
     )
     trainer.train()
-    loaded.model.save_pretrained(output, selected_adapters=["default"])
+    save_adapter(loaded.model, output)
     return output
+
+
+def save_adapter(model: Any, output: Path) -> None:
+    """Write the adapter in bfloat16: half the size, and no more precise than the weights that it is added to."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    output.mkdir(parents=True, exist_ok=True)
+    weights = {
+        name: tensor.to("cpu").bfloat16()
+        for name, tensor in get_peft_model_state_dict(model, adapter_name=POLICY).items()
+    }
+    save_file(weights, output / "adapter_model.safetensors")
+    config = model.peft_config[POLICY]
+    config.inference_mode = True
+    config.save_pretrained(output)
 
 
 def _row(example: Example) -> dict[str, Any]:
@@ -157,7 +176,7 @@ def format_skill(rollout: VCFRolloutGenerator, games: Sequence[GameSetup], seed:
     """What warm-up is for, measured by playing: VCF acceptance (first try, all tries) and the verdict parse rate."""
     episodes = rollout.play(games, derive_seed(seed, "format skill"))
     figures = game_metrics(episodes)
-    turns = rollout.read([game.note.correct_note for game in games], derive_seed(seed, "verdicts"))
+    turns = rollout.read([game.original for game in games], derive_seed(seed, "verdicts"))
     parsed = [parse_verdict(turn.completion.text) is not None for turn in turns]
     return {
         "vcf_first_attempt_rate": figures["vcf_first_attempt_rate"],

@@ -8,13 +8,14 @@ Everything a round needs is played in that round with the current weights and th
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from medserl.evaluation.validation import Validation
 
 log = logging.getLogger("medserl")
+
+T = TypeVar("T")
 
 EMPTY_ROUNDS_ALLOWED = 2
 """One more round in a row without any accepted note stops the run."""
@@ -135,6 +138,7 @@ class MedSeRLTrainer:
             ref_logprobs=[torch.tensor(row) for row in ref] if ref else None,
             roles=[turn.role for turn in turns],
         )
+        self._require_finite(samples, old, ref, advantages)
         return [
             WeightedTurn(
                 turn=sample.turn,
@@ -146,6 +150,16 @@ class MedSeRLTrainer:
             for i, sample in enumerate(samples)
         ]
 
+    def _require_finite(self, samples: Sequence[Sample], *figures: Sequence[Any] | None) -> None:
+        """Rewards, log-probabilities and advantages of every turn are numbers, or the run stops here."""
+        for i, sample in enumerate(samples):
+            rows = [torch.as_tensor(figure[i]) for figure in figures if figure is not None]
+            if not math.isfinite(sample.reward) or not all(torch.isfinite(row).all() for row in rows):
+                raise RunError(
+                    f"round {self.round}, note {sample.note_id} ({sample.turn.role}): a reward or log-probability is "
+                    'not finite; try a lower learning_rate, a higher kl_coef, or dtype = "float32"'
+                )
+
     # -- a run --------------------------------------------------------------------------------------------------
 
     def train(self) -> list[dict[str, Any]]:
@@ -156,11 +170,12 @@ class MedSeRLTrainer:
         """
         history = []
         with self._stoppable(), RoundPrinter(self.total_rounds()) as printer:
+            sampler = self._require(self.sampler, "notes to train on")
             if self.round == 0 and self.validation:
                 self._record({"round": 0, "epoch": 0, **self.validation.evaluate(self.rollout)}, printer)
             while not self._finished():
-                epoch = self.sampler.epoch
-                metrics = self.training_step(self.sampler.next_batch())
+                epoch = sampler.epoch
+                metrics = self.training_step(sampler.next_batch())
                 metrics["epoch"] = epoch
                 last = self._finished()
                 if self.validation and (last or self._due(self.settings.eval_every)):
@@ -176,7 +191,8 @@ class MedSeRLTrainer:
         return history
 
     def total_rounds(self) -> int:
-        rounds = self.sampler.batches_per_epoch * self.settings.max_epochs
+        """Rounds of the whole run: all epochs, or `max_rounds` where that is less."""
+        rounds = self._require(self.sampler, "notes to train on").batches_per_epoch * self.settings.max_epochs
         return min(rounds, self.settings.max_rounds or rounds)
 
     def _finished(self) -> bool:
@@ -217,16 +233,21 @@ class MedSeRLTrainer:
 
     def load_checkpoint(self) -> None:
         """Go on from the newest checkpoint of the run folder; rounds that it does not hold are played again."""
-        found = self.run.latest_checkpoint()
+        run = self._require(self.run, "a run folder")
+        found = run.latest_checkpoint()
         if found:
             folder, state = found
             self.engine.load(folder)
-            self.sampler.load_state_dict(state["sampler"])
+            self._require(self.sampler, "notes to train on").load_state_dict(state["sampler"])
             self.round, self._empty_rounds = state["round"], state["empty_rounds"]
-            self.run.forget_after(self.round)
-        else:
-            self.run.forget_after(-1)
-        log.info("resuming %s after round %d", self.run.path, self.round)
+        run.forget_after(self.round if found else -1)
+        log.info("resuming %s after round %d", run.path, self.round)
+
+    @staticmethod
+    def _require(given: T | None, what: str) -> T:
+        if given is None:
+            raise RunError(f"this trainer was made without {what}; give them to MedSeRLTrainer")
+        return given
 
     @contextmanager
     def _stoppable(self) -> Iterator[None]:

@@ -19,6 +19,9 @@ settings.register_profile("ci", max_examples=2000, derandomize=True, **_PATIENT)
 _IN_CI = os.environ.get("CI") == "true" or os.environ.get("HYPOTHESIS_PROFILE") == "ci"
 settings.load_profile("ci" if _IN_CI else "quick")
 
+# Not ours to mend: PEFT 0.21 asks transformers 5.24 for an attribute by its old name.
+PEFT_ON_NEW_TRANSFORMERS = "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+
 CHATML = (
     "{% for message in messages %}"
     "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
@@ -31,6 +34,10 @@ _CORPUS = (
     "She is treated with amoxicillin. Is this note medically correct?",
     "Reply with final_answer: CORRECT or final_answer: INCORRECT.",
 )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("filterwarnings", PEFT_ON_NEW_TRANSFORMERS)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medserl.data.facts import SLOTS, Fact, FactTable, Pool, load_facts
+from medserl.data.facts import SLOTS, Fact, FactTable, load_facts
 from medserl.data.vignette import write_sentences
 from medserl.errors import DataError
 from medserl.game.text import split_sentences, split_words

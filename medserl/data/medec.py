@@ -2,8 +2,8 @@
 
 MEDEC: Ben Abacha et al., "MEDEC: A Benchmark for Medical Error Detection and Correction in Clinical Notes",
 Findings of ACL 2025, CC BY 4.0. The MS part is public. The UW part needs a signed agreement: it is converted
-where a user has it, never fetched. Of the test split nothing is told but its size and the
-notes it shares with other splits.
+where a user has it, never fetched. Of the test split nothing is told but its size and the notes that it
+shares with other splits.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ HOME_PAGE = "https://github.com/abachaa/MEDEC"
 BASE_URL = "https://raw.githubusercontent.com/abachaa/MEDEC/49c59dcba43a7af8717590a405b11a57f42b04df/MEDEC-MS"
 """A fixed revision, so that everybody gets the same bytes."""
 
+DOWNLOADS = "medec_ms"
 CHECKSUMS = "SHA256SUMS"
 _TIMEOUT = 60  # seconds without an answer
 
@@ -129,8 +130,8 @@ class ConversionReport:
 def convert_medec(source_dir: str | Path, out_dir: str | Path) -> ConversionReport:
     """Write medec_train.jsonl, medec_validation.jsonl and medec_test.jsonl from a folder of published files.
 
-    Files are known by "train", "valid" or "test" in their names, in the folder and in those right below it; MS
-    and UW files of a split go into one file. Nothing is written before everything was read.
+    Files are known by "train", "valid" or "test" in their names, in the folder and in those right below it.
+    MS and UW files of a split go into one file. Nothing is written before everything was read.
 
     Raises:
         DataError: no folder, no MEDEC file in it, one that cannot be used, or an output that is not writable.
@@ -180,9 +181,7 @@ def find_sources(source_dir: Path) -> tuple[dict[str, list[Path]], list[str]]:
     elif pairs.is_file():
         sources["train"] = [pairs]
     if not sources:
-        raise DataError(
-            f"{source_dir}: no MEDEC file there; wanted are CSV files named with train, valid or test"
-        )
+        raise DataError(f"{source_dir}: no MEDEC file there; wanted are CSV files named with train, valid or test")
     return {split: sources[split] for split in SPLITS if split in sources}, left_out
 
 
@@ -243,7 +242,18 @@ def _write_whole(path: Path, content: bytes) -> None:
 # -- fetching ----------------------------------------------------------------------------------------------
 
 
-def fetch_medec(out_dir: str | Path, base_url: str = BASE_URL) -> tuple[Path, ...]:
+def fetch_medec(out_dir: str | Path, base_url: str = BASE_URL) -> ConversionReport:
+    """Download the published MEDEC-MS files into `out_dir/medec_ms` and convert them into `out_dir`.
+
+    Raises:
+        DataError: as `download_medec` and `convert_medec` say.
+    """
+    published = Path(out_dir) / DOWNLOADS
+    download_medec(published, base_url)
+    return convert_medec(published, out_dir)
+
+
+def download_medec(folder: str | Path, base_url: str = BASE_URL) -> tuple[Path, ...]:
     """Put the published MEDEC-MS files into a folder; files that are there already are only checked.
 
     The validation file's checksum is known. For the other two it is not: their columns and number of texts
@@ -252,7 +262,7 @@ def fetch_medec(out_dir: str | Path, base_url: str = BASE_URL) -> tuple[Path, ..
     Raises:
         DataError: no network, a file that is not what was published, or a folder that cannot be written.
     """
-    folder = Path(out_dir)
+    folder = Path(folder)
     recorded = _read_checksums(folder / CHECKSUMS)
     paths = []
     for published in PUBLISHED:
@@ -283,6 +293,9 @@ def _download(url: str) -> bytes:
         with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
             content: bytes = answer.read()
             return content
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise DataError(f"cannot download {url} ({error}); download by hand from {HOME_PAGE}") from None
     except (OSError, http.client.HTTPException) as error:  # URLError and time-outs are OSErrors
         reason = getattr(error, "reason", None) or error
         raise DataError(
@@ -314,8 +327,6 @@ def _read_checksums(path: Path) -> dict[str, str]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         match = re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line)
         if not match:
-            raise DataError(
-                f"{path}, line {number}: no checksum and file name; delete the file to start anew"
-            )
+            raise DataError(f"{path}, line {number}: no checksum and file name; delete the file to start anew")
         checksums[match[2]] = match[1]
     return checksums

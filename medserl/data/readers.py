@@ -189,7 +189,7 @@ def _text(value: Any, column: str) -> str | None:
     if _is_missing(value):
         return None
     if not isinstance(value, str):
-        raise _UnusableRow(f"{column!r} holds no text but a {type(value).__name__}")
+        raise _UnusableRow(f"{column!r} holds {type(value).__name__}, not text")
     if any("\ud800" <= char <= "\udfff" for char in value):
         raise _UnusableRow(f"{column!r} holds half a character (an unpaired surrogate)")
     return value
@@ -236,12 +236,14 @@ def parse_sentences(text: str) -> tuple[str, ...]:
     for line in io.StringIO(text, newline=""):
         number = str(len(sentences))
         if line.startswith(f"{number} ") or line.rstrip("\r\n") == number:
+            if sentences:
+                sentences[-1] = re.sub(r"(\r\n|\r|\n)\Z", "", sentences[-1])
             sentences.append(line[len(number) :].removeprefix(" "))
         elif sentences:
             sentences[-1] += line
         else:  # unnumbered from the start
             sentences.append(line)
-    return tuple(re.sub(r"(\r\n|\r|\n)\Z", "", sentence) for sentence in sentences)
+    return tuple(sentences)
 
 
 def unique_ids(notes: Iterable[Note], source: str) -> tuple[Note, ...]:

@@ -39,9 +39,7 @@ class FreshBatchSampler:
         if len(self.notes) < len(notes):
             log.warning("%d notes without a correct text are left out of play", len(notes) - len(self.notes))
         if len(self.notes) < batch_size:
-            log.warning(
-                "batches of %d were asked for, but there are only %d notes", batch_size, len(self.notes)
-            )
+            log.warning("batches of %d were asked for, but there are only %d notes", batch_size, len(self.notes))
         self.batch_size = batch_size
         self.seed = seed
         self._epoch = 0

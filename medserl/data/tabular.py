@@ -158,9 +158,7 @@ def _json_rows(text: str, file: str) -> tuple[tuple[str, ...], list[Row], list[S
         except (ValueError, RecursionError) as error:
             raise DataError(f"{file}, line {number}: unreadable JSON ({error}); mend or delete it") from None
         if not isinstance(values, dict):
-            raise DataError(
-                f'{file}, line {number}: not a JSON object; each line should be one: {{"note": "..."}}'
-            )
+            raise DataError(f'{file}, line {number}: not a JSON object; each line should be one: {{"note": "..."}}')
         columns.update(dict.fromkeys(values))
         rows.append(Row(number, values))
     return tuple(columns), rows, skipped

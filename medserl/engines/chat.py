@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from medserl.errors import ModelError
-from medserl.game.prompts import Messages
+from medserl.game.prompts import Message, Messages
 
 
 class ChatRenderer:
@@ -30,14 +30,14 @@ class ChatRenderer:
         self.token_ids = lru_cache(maxsize=8192)(self._token_ids_uncached)
 
     def text(self, messages: Messages) -> str:
-        chat = [dict(message) for message in messages]
+        chat = [{"role": message["role"], "content": message["content"]} for message in messages]
         if not self._has_system_role and chat[0]["role"] == "system":
             system = chat.pop(0)["content"]
             chat[0]["content"] = f"{system}\n\n{chat[0]['content']}"
         return self._apply(chat)
 
     def _token_ids_uncached(self, key: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
-        messages = tuple({"role": role, "content": content} for role, content in key)
+        messages = tuple(Message(role=role, content=content) for role, content in key)
         return tuple(self._tokenizer(self.text(messages), add_special_tokens=False)["input_ids"])
 
     def ids(self, messages: Messages) -> tuple[int, ...]:

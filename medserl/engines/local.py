@@ -42,8 +42,13 @@ class LocalEngine:
         self._lora = loaded.has_adapter
         self._reference_copy = self._freeze_copy() if not self._lora and settings.kl_coef else None
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self._optimizer = torch.optim.AdamW(
-            self._parameters, lr=settings.learning_rate, betas=ADAM_BETAS, weight_decay=0.0
+        # A model loaded for judging alone has nothing to train.
+        self._optimizer = (
+            torch.optim.AdamW(
+                self._parameters, lr=settings.learning_rate, betas=ADAM_BETAS, weight_decay=0.0
+            )
+            if self._parameters
+            else None
         )
         self._stop_ids = stop_token_ids(self.model, self.tokenizer)
         self._pad_id = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
@@ -158,7 +163,7 @@ class LocalEngine:
     # -- update -------------------------------------------------------------------------------------------------
 
     def update(self, turns: Sequence[WeightedTurn], *, learning_rate: float) -> UpdateStats:
-        for group in self._optimizer.param_groups:
+        for group in self._adam().param_groups:
             group["lr"] = learning_rate
         steps = min(self.settings.mini_batches, len(turns))
         totals = _Totals()
@@ -168,7 +173,7 @@ class LocalEngine:
 
     def _optimizer_step(self, turns: Sequence[WeightedTurn], totals: _Totals, *, first: bool) -> None:
         n_tokens = sum(len(turn.advantages) for turn in turns)
-        self._optimizer.zero_grad(set_to_none=True)
+        self._adam().zero_grad(set_to_none=True)
         for batch in self._micro_batches([turn.turn for turn in turns]):
             members = [turns[i] for i in batch]
             logprobs, entropies = self._score(self.model, [member.turn for member in members], entropy=True)
@@ -176,7 +181,7 @@ class LocalEngine:
             for member, loss in zip(members, losses, strict=True):
                 if not torch.isfinite(loss).all():
                     raise RunError(
-                        f"the loss of note {member.note_id} ({member.turn.role}) is not finite; "
+                        f"the loss on note {member.note_id} ({member.turn.role}) is not finite; "
                         "try a lower learning_rate, or dtype = \"float32\""
                     )
             loss = torch.cat(losses).sum() / n_tokens
@@ -186,7 +191,7 @@ class LocalEngine:
         if not torch.isfinite(norm):
             raise RunError("the gradient is not finite; try a lower learning_rate, or dtype = \"float32\"")
         totals.grad_norms.append(norm.item())
-        self._optimizer.step()
+        self._adam().step()
 
     def _token_losses(self, logprobs: Tensor, turn: WeightedTurn, totals: _Totals) -> Tensor:
         old = torch.tensor(turn.old_logprobs, device=self.device)
@@ -200,6 +205,11 @@ class LocalEngine:
             )
         return losses
 
+    def _adam(self) -> torch.optim.AdamW:
+        if self._optimizer is None:
+            raise RunError("this model was loaded for judging, not for training: none of its weights can change")
+        return self._optimizer
+
     def sync(self) -> None:
         """Nothing to do: rollouts read the very weights that are trained."""
 
@@ -211,7 +221,7 @@ class LocalEngine:
         else:
             self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        torch.save(self._optimizer.state_dict(), folder / OPTIMIZER_FILE)
+        torch.save(self._adam().state_dict(), folder / OPTIMIZER_FILE)
 
     def load(self, folder: Path) -> None:
         if self._lora:
@@ -221,7 +231,7 @@ class LocalEngine:
             fresh = type(self.model).from_pretrained(folder, dtype=self.model.dtype)
             self.model.load_state_dict(fresh.state_dict())
         state = torch.load(folder / OPTIMIZER_FILE, weights_only=True, map_location=self.device)
-        self._optimizer.load_state_dict(state)
+        self._adam().load_state_dict(state)
 
     def peak_memory_bytes(self) -> int:
         if self.device.type == "cuda":

@@ -1,43 +1,47 @@
-"""What takes no understanding: the majority class, and words counted by a linear classifier."""
+"""What a system must beat: the more frequent class, and a classifier that sees words and no medicine."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-
-from medserl.data.notes import Note
-from medserl.evaluation.predictions import LabelledText, Prediction, labelled_texts
+from medserl.errors import DataError
+from medserl.evaluation.predictions import LabelledText, Prediction
 
 
 def majority_predictions(train: Sequence[LabelledText], texts: Sequence[LabelledText]) -> list[Prediction]:
-    """The commoner class of the training texts for every text; INCORRECT where they are even."""
-    errors = sum(text.is_error for text in train)
-    verdict = "INCORRECT" if 2 * errors >= len(train) else "CORRECT"
-    return [Prediction(text.text_id, verdict) for text in texts]
+    """The same verdict for every text: the more frequent one in training, INCORRECT where both are as frequent.
+
+    Raises:
+        DataError: no training texts.
+    """
+    if not train:
+        raise DataError("the majority baseline needs training texts, and there are none")
+    share = sum(text.is_error for text in train) / len(train)
+    return [_prediction(text, share) for text in texts]
 
 
 def tfidf_predictions(train: Sequence[LabelledText], texts: Sequence[LabelledText]) -> list[Prediction]:
-    """TF-IDF of words and word pairs with logistic regression, fitted on the training texts."""
-    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(max_iter=1000))
-    model.fit([text.text for text in train], [text.is_error for text in train])
-    flagged = model.predict([text.text for text in texts])
-    return [
-        Prediction(text.text_id, "INCORRECT" if flag else "CORRECT")
-        for text, flag in zip(texts, flagged, strict=True)
-    ]
+    """Logistic regression on TF-IDF weights of single words and neighbouring two (scikit-learn, C = 1).
+
+    Raises:
+        DataError: training texts of one class only.
+    """
+    labels = [text.is_error for text in train]
+    if len(set(labels)) < 2:
+        raise DataError("the TF-IDF baseline needs training texts with and without an error")
+    if not texts:
+        return []
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    model = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=1.0, max_iter=1000)
+    )
+    model.fit([text.text for text in train], labels)
+    chances = model.predict_proba([text.text for text in texts])[:, list(model.classes_).index(True)]
+    return [_prediction(text, float(chance)) for text, chance in zip(texts, chances, strict=True)]
 
 
-def baseline_predictions(
-    train_notes: Sequence[Note], texts: Sequence[LabelledText]
-) -> dict[str, list[Prediction]]:
-    """Both baselines by name; none where the training notes hold only one class."""
-    train = labelled_texts(train_notes)
-    if len({text.is_error for text in train}) < 2:
-        return {}
-    return {
-        "majority": majority_predictions(train, texts),
-        "tf-idf": tfidf_predictions(train, texts),
-    }
+def _prediction(text: LabelledText, p_incorrect: float) -> Prediction:
+    return Prediction(text.text_id, "INCORRECT" if p_incorrect >= 0.5 else "CORRECT", p_incorrect=p_incorrect)

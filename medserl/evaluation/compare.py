@@ -18,7 +18,7 @@ from medserl.evaluation.statistics import compare_sentence
 from medserl.evaluation.table import markdown, rows, write_tables
 from medserl.game.prompts import load_prompts
 from medserl.rollout import VCFRolloutGenerator
-from medserl.runlog import CONFIG, RunFolder, read_settings
+from medserl.runlog import RunFolder, read_settings
 
 
 def resolve_systems(settings: Settings, names: Sequence[str], run: Path | None) -> dict[str, Settings]:

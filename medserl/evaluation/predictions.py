@@ -1,60 +1,170 @@
-"""What is judged and what was said of it: labelled texts, and a system's predictions on them."""
+"""Texts that have a label, what a system said of them, and the files that hold what it said."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any, get_args
 
 from medserl.data.notes import Note
+from medserl.errors import DataError, RunError
 from medserl.game.roles import Verdict
+
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
 @dataclass(frozen=True)
 class LabelledText:
-    """One text with its label. The twins of a pair share `pair_id`."""
+    """One text to judge, and the truth about it.
+
+    `pair_id` is the same for both twins of a pair and None for a lone text. `error_type` and `fact_id` are those of
+    the pair, on both twins. `error_sentence_id`, an index into `sentences`, and `corrected_sentence` are known of
+    texts with an error only.
+    """
 
     text_id: str
     text: str
     is_error: bool
     pair_id: str | None = None
     error_type: str | None = None
+    error_sentence_id: int | None = None
+    sentences: tuple[str, ...] = ()
+    corrected_sentence: str | None = None
+    fact_id: str | None = None
     split: str | None = None
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a system said of one text; `verdict` None is no verdict, which counts as wrong."""
+    """What a system said of one text.
+
+    `verdict` is None where the system gave none. `p_incorrect` is the probability of INCORRECT among the two verdicts.
+    `error_sentence_id` and `correction` answer MEDEC's subtasks B and C, where they were asked.
+    """
 
     text_id: str
     verdict: Verdict | None
+    error_sentence_id: int | None = None
+    correction: str | None = None
+    p_incorrect: float | None = None
     completion: str = ""
 
 
-def labelled_texts(notes: Sequence[Note], *, published_only: bool = False) -> tuple[LabelledText, ...]:
-    """Both twins of every pair and every lone note; with `published_only` a pair gives its incorrect text alone.
+def labelled_texts(notes: Iterable[Note], published_only: bool = False) -> tuple[LabelledText, ...]:
+    """The texts of the notes: both twins of a pair (ids `NOTE-correct`, `NOTE-incorrect`), one text of a lone note.
 
-    In MEDEC's files a row with an error is published as the incorrect text; its corrected twin comes with it as the
-    reference, and is not one of the benchmark's texts.
+    With `published_only` a pair gives its text with the error alone, as MEDEC's rows do, and every id is the note's.
     """
-    texts = []
+    texts: list[LabelledText] = []
     for note in notes:
-        pair = note.note_id if note.is_pair and not published_only else None
-        common = {"pair_id": pair, "error_type": note.error_type, "split": note.split}
-        if note.correct_note is not None and not (published_only and note.is_pair):
-            suffix = "-correct" if pair else ""
-            texts.append(LabelledText(note.note_id + suffix, note.correct_note, False, **common))
-        if note.incorrect_note is not None:
-            suffix = "-incorrect" if pair else ""
-            texts.append(LabelledText(note.note_id + suffix, note.incorrect_note, True, **common))
+        if note.is_pair and not published_only:
+            texts += [_correct(note, f"{note.note_id}-correct"), _incorrect(note, f"{note.note_id}-incorrect")]
+        elif note.incorrect_note is not None:
+            texts.append(_incorrect(note, note.note_id))
+        else:
+            texts.append(_correct(note, note.note_id))
     return tuple(texts)
 
 
-def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
-    """One JSON object a line, whole or not at all."""
-    scratch = path.with_name(f".{path.name}.partial")
-    lines = (json.dumps(asdict(prediction), ensure_ascii=False) + "\n" for prediction in predictions)
-    scratch.write_text("".join(lines), encoding="utf-8")
-    os.replace(scratch, path)
+def _correct(note: Note, text_id: str) -> LabelledText:
+    assert note.correct_note is not None
+    sentences = note.sentences
+    if note.is_pair:  # the note's sentences are those of the other twin
+        sentences = _corrected_sentences(note)
+    return LabelledText(
+        text_id,
+        note.correct_note,
+        is_error=False,
+        pair_id=note.note_id if note.is_pair else None,
+        error_type=note.error_type,
+        sentences=sentences,
+        fact_id=note.fact_id,
+        split=note.split,
+    )
+
+
+def _corrected_sentences(note: Note) -> tuple[str, ...]:
+    """The sentences of the correct twin; none where it is not known which sentence differs."""
+    place, corrected = note.error_sentence_id, note.corrected_sentence
+    if place is None or corrected is None or place >= len(note.sentences):
+        return ()
+    return (*note.sentences[:place], corrected, *note.sentences[place + 1 :])
+
+
+def _incorrect(note: Note, text_id: str) -> LabelledText:
+    assert note.incorrect_note is not None
+    return LabelledText(
+        text_id,
+        note.incorrect_note,
+        is_error=True,
+        pair_id=note.note_id if note.is_pair else None,
+        error_type=note.error_type,
+        error_sentence_id=note.error_sentence_id,
+        sentences=note.sentences,
+        corrected_sentence=note.corrected_sentence,
+        fact_id=note.fact_id,
+        split=note.split,
+    )
+
+
+def write_predictions(path: str | Path, predictions: Iterable[Prediction]) -> None:
+    """One JSON object a line. Raises RunError where the file cannot be written."""
+    lines = "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in predictions)
+    try:
+        Path(path).write_text(lines, encoding="utf-8", errors="surrogatepass")
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def read_predictions(path: str | Path) -> list[Prediction]:
+    """The predictions of a file that `write_predictions` wrote.
+
+    Raises:
+        DataError: no such file, or a line that is no prediction; the message names it.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="surrogatepass").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    return [_prediction(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
+
+
+def _prediction(line: str, where: str) -> Prediction:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: no JSON: {error.msg}") from None
+    known = [field.name for field in fields(Prediction)]
+    if not isinstance(row, dict) or not {"text_id", "verdict"} <= row.keys() <= set(known):
+        raise DataError(f"{where}: no prediction; wanted is an object with text_id and verdict, and of {known} only")
+    wrong = [name for name, value in row.items() if not _fits(name, value)]
+    if wrong:
+        raise DataError(f"{where}: {wrong[0]} cannot be {json.dumps(row[wrong[0]])[:40]}")
+    return Prediction(**row)
+
+
+def _fits(name: str, value: Any) -> bool:
+    if name in ("text_id", "completion"):
+        return isinstance(value, str)
+    if value is None:
+        return True
+    if name == "verdict":
+        return value in VERDICTS
+    if name == "correction":
+        return isinstance(value, str)
+    if isinstance(value, bool):
+        return False
+    if name == "error_sentence_id":
+        return isinstance(value, int)
+    return isinstance(value, int | float) and 0 <= value <= 1
+
+
+def check_unique(ids: Sequence[str], what: str) -> None:
+    """Raises DataError, naming it, where an id stands twice."""
+    seen: set[str] = set()
+    for one in ids:
+        if one in seen:
+            raise DataError(f"{what} {one!r} occurs twice; ids must be unique")
+        seen.add(one)

@@ -22,7 +22,7 @@ _NUMBERED_SENTENCE = re.compile(r"(\d{1,4})[.):]?[ \t]+(\S[^\r\n]*)")
 
 def visible(completion: str) -> str:
     """The completion without hidden thinking. Thinking that never ended leaves nothing to see."""
-    before, opened, after = completion.rpartition("</think>")
+    _, opened, after = completion.rpartition("</think>")
     if opened:
         return after
     return completion.split("<think>", 1)[0]

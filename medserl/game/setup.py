@@ -15,3 +15,10 @@ class GameSetup:
     note: Note
     mode: Mode
     error_type: str | None = None
+
+    @property
+    def original(self) -> str:
+        """The correct note that is played on."""
+        if self.note.correct_note is None:
+            raise ValueError(f"note {self.note.note_id} has no correct text, so it cannot be played on")
+        return self.note.correct_note

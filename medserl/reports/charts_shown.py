@@ -67,7 +67,7 @@ GAME = (
         "Mean reward by role",
         "Zero-sum: what one role gains, the other loses, but for games without a verdict.",
         "reward",
-        (("reward_injector", "Injector"), ("reward_assessor", "Assessor")),
+        (("reward_assessor", "Assessor"), ("reward_injector", "Injector")),
     ),
 )
 
@@ -94,9 +94,9 @@ HELD_OUT = (
 LEARNING = (
     Plan(
         "Distance from the reference model",
-        "KL by role, in nats a token. It should grow slowly; a run-away means the policy left language behind.",
+        "KL by role, in nats a token. It should grow slowly; a run-away means language is lost.",
         "number",
-        (("kl_injector", "Injector"), ("kl_assessor", "Assessor")),
+        (("kl_assessor", "Assessor"), ("kl_injector", "Injector")),
     ),
     Plan(
         "Entropy",
@@ -109,22 +109,28 @@ LEARNING = (
         "Mean tokens of a completion.",
         "number",
         (
-            ("tokens_per_completion_injector", "Injector"),
             ("tokens_per_completion_assessor", "Assessor"),
+            ("tokens_per_completion_injector", "Injector"),
         ),
     ),
     Plan(
         "Mean advantage by role",
         "What REINFORCE++ multiplies the gradient with, averaged over a round's turns.",
         "number",
-        (("advantage_injector", "Injector"), ("advantage_assessor", "Assessor")),
+        (("advantage_assessor", "Assessor"), ("advantage_injector", "Injector")),
     ),
     Plan("Gradient norm", "Before clipping.", "number", (("grad_norm", "gradient norm"),)),
     Plan(
-        "Clipped and stale",
-        "Share of clipped tokens; and how far the sampler's and the trainer's log-probabilities lie apart.",
+        "Clip fraction",
+        "Share of tokens whose probability moved beyond PPO's clip; 0 with one step a round.",
+        "percent",
+        (("clip_fraction", "clip fraction"),),
+    ),
+    Plan(
+        "Sampler against trainer",
+        "Mean gap between the sampled and the recomputed log-probabilities; near 0 when both agree.",
         "number",
-        (("clip_fraction", "clip fraction"), ("logprob_gap", "log-probability gap")),
+        (("logprob_gap", "log-probability gap"),),
     ),
 )
 

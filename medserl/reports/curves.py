@@ -1,7 +1,7 @@
 """Curves by round as small inline SVG: drawn from metrics.jsonl, coloured by the page's style sheet.
 
-No plotting library: what the page needs is a dozen small line and bar charts whose colours follow the reader's light
-or dark setting through CSS, in a file of a few hundred kilobytes.
+No plotting library: what the page needs is a dozen small line and bar charts whose colours follow the
+reader's light or dark setting through CSS, in a file of a few hundred kilobytes.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from medserl.reports.run_files import Row
 
-WIDTH, HEIGHT = 440, 230
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 30
+WIDTH, HEIGHT = 370, 210
+LEFT, RIGHT, TOP, BOTTOM = 50, 8, 10, 30
 MOST_POINTS = 120
 """Longer runs are drawn as means over equal stretches of rounds."""
 MOST_MARKERS = 40
@@ -42,7 +42,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Series:
-    """One drawn curve: `shape` and `markers` are SVG path data, `labels` the value at every point as a reader sees it."""
+    """One drawn curve: `shape` and `markers` are SVG path data, `labels` the values in words."""
 
     name: str
     shape: str
@@ -136,7 +136,7 @@ class Frame:
         return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
     def line(self, values: Sequence[float | None], known: Sequence[bool]) -> str:
-        """A path that breaks where a figure was asked for and is missing, and passes over rounds that did not ask."""
+        """A path that breaks where a figure was asked for and is missing, not where nobody asked."""
         parts, command = [], "M"
         for x, value, asked in zip(self.xs, values, known, strict=True):
             if value is not None:
@@ -147,7 +147,7 @@ class Frame:
         return "".join(parts)
 
     def markers(self, values: Sequence[float | None], order: int) -> str:
-        """A mark on every point, of another shape for each curve, so that colour is not all that tells them apart."""
+        """A mark on every point, of another shape for each curve: colour is not all that tells them apart."""
         found = [(x, self.y(v)) for x, v in zip(self.xs, values, strict=True) if v is not None]
         if len(self.xs) > MOST_MARKERS:
             found = found if len(found) == 1 else []
@@ -228,12 +228,12 @@ def format_value(value: float | None, unit: Unit) -> str:
     if value is None:
         return "–"
     if unit == "percent":
-        return f"{100 * value:.0f} %"
+        return f"{100 * value:.0f}\u00a0%"
     text = f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return f"{text} s" if unit == "seconds" else text.replace("-", "−")
+    return f"{text}\u00a0s" if unit == "seconds" else text.replace("-", "−")
 
 
 def format_tick(value: float, unit: Unit) -> str:
     if unit == "percent":
-        return f"{100 * value:.0f} %"
+        return f"{100 * value:.0f}\u00a0%"
     return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6g}").replace("-", "−")

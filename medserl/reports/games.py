@@ -24,7 +24,7 @@ LONGEST_COMPLETION = 4_000
 MOST_EDITS_LISTED = 8
 
 Marked = list[str]
-"""A text in pieces: plain, marked, plain, marked ... Marked pieces may be empty (the other note has words there)."""
+"""A text in pieces: plain, marked, plain ... A marked piece is empty where only the other note has words."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,6 @@ def show_game(episode: Row) -> dict[str, Any]:
     """One row of episodes.jsonl as the browser shows it."""
     original = episode["original"]
     attempts = episode.get("attempts") or []
-    accepted = bool(attempts) and attempts[-1]["reason"] is None
     written = [attempt["modified"] for attempt in attempts if attempt["modified"] is not None]
     shown = written[-1] if written else None
     edits = apply_vcf(original, shown).edits if shown is not None else ()
@@ -77,8 +76,8 @@ def show_game(episode: Row) -> dict[str, Any]:
         "fact": episode.get("fact_id"),
         "mode": episode["mode"],
         "type": episode.get("error_type"),
-        "outcome": outcome(episode, accepted),
-        "accepted": accepted,
+        "outcome": outcome(episode),
+        "accepted": is_accepted(episode),
         "original": marked(original, [(edit.original_start, edit.original_end) for edit in edits]),
         "modified": marked(shown, [(e.modified_start, e.modified_end) for e in edits]) if shown else None,
         "attempts": [_show_attempt(original, attempt) for attempt in attempts],
@@ -88,9 +87,15 @@ def show_game(episode: Row) -> dict[str, Any]:
     }
 
 
-def outcome(episode: Row, accepted: bool) -> str:
-    """How a game ended: `assessor` or `injector` (who won), `no_verdict`, or `no_note` (nothing passed the VCF)."""
-    if not accepted:
+def is_accepted(episode: Row) -> bool:
+    """Whether an attempt passed the VCF: always the last."""
+    attempts = episode.get("attempts")
+    return bool(attempts and attempts[-1]["reason"] is None)
+
+
+def outcome(episode: Row) -> str:
+    """How a game ended: `assessor` or `injector` (who won), `no_verdict`, `no_note` (none accepted)."""
+    if not is_accepted(episode):
         return "no_note"
     if episode.get("verdict") is None:
         return "no_verdict"
@@ -123,4 +128,5 @@ def _show_attempt(original: str, attempt: Row) -> dict[str, Any]:
 def _cut(text: str | None) -> str | None:
     if text is None or len(text) <= LONGEST_COMPLETION:
         return text
-    return f"{text[:LONGEST_COMPLETION]} … ({len(text) - LONGEST_COMPLETION:,} more characters are in episodes.jsonl)"
+    rest = len(text) - LONGEST_COMPLETION
+    return f"{text[:LONGEST_COMPLETION]} … ({rest:,} more characters are in episodes.jsonl)"

@@ -8,19 +8,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from medserl.errors import RunError
 from medserl.runlog import CONFIG, EPISODES, METRICS, read_rows
 
-TABLE, PROVENANCE = "eval/table.json", "provenance.json"
+TABLE, FINDINGS, PROVENANCE = "eval/table.json", "eval/table.md", "provenance.json"
+
+TABLE_KEYS = {"system", "figure", "value", "low", "high", "n"}
 
 Row = Mapping[str, Any]
+Kind = TypeVar("Kind", list[Any], dict[str, Any])
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The contents of a run folder. `table` and `provenance` are empty where the run has none."""
+    """The contents of a run folder. `table`, `findings` and `provenance` are empty where the run has none."""
 
     path: Path
     settings: Row
@@ -28,6 +31,7 @@ class RunFiles:
     rows: list[dict[str, Any]]
     episodes: list[dict[str, Any]]
     table: list[dict[str, Any]]
+    findings: list[str]
     provenance: Row
 
     @cached_property
@@ -37,8 +41,9 @@ class RunFiles:
 
     @property
     def uses_sample(self) -> bool:
-        """Whether the notes are the embedded, invented ones."""
-        return self.settings.get("prompt_data", "sample") == "sample"
+        """Whether the notes are the embedded, invented ones, asked for by name or by file."""
+        source = str(self.settings.get("prompt_data", "sample"))
+        return source == "sample" or Path(source).match("medec_*_sample.jsonl")
 
 
 def read_run(path: Path) -> RunFiles:
@@ -63,7 +68,8 @@ def read_run(path: Path) -> RunFiles:
         code_version=_leading_comment(text),
         rows=_rows(path / METRICS, "round"),
         episodes=_rows(path / EPISODES, "mode"),
-        table=_json(path / TABLE, list),
+        table=_table(path / TABLE),
+        findings=_findings(path / FINDINGS),
         provenance=_json(path / PROVENANCE, dict),
     )
 
@@ -87,7 +93,25 @@ def _rows(path: Path, needed: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _json(path: Path, kind: type) -> Any:
+def _table(path: Path) -> list[dict[str, Any]]:
+    rows = _json(path, list)
+    for number, row in enumerate(rows, start=1):
+        missing = TABLE_KEYS.difference(row) if isinstance(row, dict) else TABLE_KEYS
+        if missing:
+            raise RunError(f"{path}: entry {number} has no {min(missing)!r}; run `medserl evaluate` again")
+    return rows
+
+
+def _findings(path: Path) -> list[str]:
+    """The sentences below the evaluation's last table: which systems differ."""
+    if not path.exists():
+        return []
+    lines = _read_text(path).splitlines()
+    last = max((number for number, line in enumerate(lines) if line.startswith("|")), default=-1)
+    return [line.strip() for line in lines[last + 1 :] if line.strip()]
+
+
+def _json(path: Path, kind: type[Kind]) -> Kind:
     if not path.exists():
         return kind()
     text = _read_text(path)

@@ -1,0 +1,87 @@
+"""Do the probabilities behind the verdicts mean what they say, and which threshold on them judges best?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from medserl.errors import DataError
+from medserl.evaluation.predictions import LabelledText, Prediction
+from medserl.evaluation.statistics import NOTHING, Estimate, bootstrap_estimate, mean_estimate
+
+BINS = 10
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A text is called INCORRECT where its probability of INCORRECT is at least `value`.
+
+    `balanced_accuracy` is that on the `n` validation texts on which the threshold was chosen: it flatters, and is no
+    result.
+    """
+
+    value: float
+    balanced_accuracy: float
+    n: int
+
+
+def brier_score(probabilities: Sequence[float], is_error: Sequence[bool], clusters: Sequence[str]) -> Estimate:
+    """Mean squared distance of P(INCORRECT) from the truth: 0 is perfect, 0.25 what saying 0.5 throughout gives.
+
+    Source: Brier, Monthly Weather Review 78 (1950), for two classes.
+    """
+    distance = np.asarray(probabilities, dtype=float) - np.asarray(is_error, dtype=float)
+    return mean_estimate(list(distance**2), clusters)
+
+
+def calibration_error(probabilities: Sequence[float], is_error: Sequence[bool], clusters: Sequence[str]) -> Estimate:
+    """Expected calibration error of P(INCORRECT) in 10 bins of equal width: 0 is perfect.
+
+    The mean over texts of |mean probability - share of errors| of the text's bin (Naeini et al., AAAI 2015). A bin's
+    chance error never cancels out, so few texts give a figure that is too high, in the interval more so.
+    """
+    if not len(probabilities):
+        return NOTHING
+    p, truth = np.asarray(probabilities, dtype=float), np.asarray(is_error, dtype=float)
+    columns = np.zeros((len(p), BINS + 1))
+    columns[np.arange(len(p)), np.minimum((p * BINS).astype(int), BINS - 1)] = p - truth
+    columns[:, BINS] = 1
+    return bootstrap_estimate(lambda sums: np.abs(sums[..., :BINS]).sum(axis=-1) / sums[..., BINS], columns, clusters)
+
+
+def choose_threshold(texts: Sequence[LabelledText], predictions: Sequence[Prediction]) -> Threshold:
+    """The threshold with the best balanced accuracy on these texts, which must be validation texts, never test texts.
+
+    Between two neighbouring probabilities any threshold is as good: the middle is taken. Among equally good ones the
+    one nearest to 0.5 is.
+
+    Raises:
+        DataError: no probabilities, or texts of one class only.
+    """
+    known = {one.text_id: one.p_incorrect for one in predictions if one.p_incorrect is not None}
+    judged = [(known[text.text_id], text.is_error) for text in texts if text.text_id in known]
+    errors = sum(is_error for _, is_error in judged)
+    if not 0 < errors < len(judged):
+        raise DataError("a threshold needs validation texts with and without an error, judged with probabilities")
+    p = np.array([probability for probability, _ in judged])
+    truth = np.array([is_error for _, is_error in judged])
+    values = np.unique(p)
+    candidates = np.concatenate([[0.0], (values[:-1] + values[1:]) / 2, [1.0], [0.5]])
+    flagged = p[None, :] >= candidates[:, None]
+    recall = flagged[:, truth].mean(axis=1)
+    specificity = (~flagged[:, ~truth]).mean(axis=1)
+    balanced = (recall + specificity) / 2
+    best = min(range(len(candidates)), key=lambda i: (-round(balanced[i], 12), abs(candidates[i] - 0.5)))
+    return Threshold(float(candidates[best]), float(balanced[best]), len(judged))
+
+
+def apply_threshold(predictions: Sequence[Prediction], threshold: Threshold) -> list[Prediction]:
+    """The predictions with verdicts by probability; where there is no probability, there is no verdict."""
+    return [
+        replace(one, verdict=None)
+        if one.p_incorrect is None
+        else replace(one, verdict="INCORRECT" if one.p_incorrect >= threshold.value else "CORRECT")
+        for one in predictions
+    ]

@@ -1,0 +1,132 @@
+"""`medserl report RUN`: a run folder as one self-contained HTML file that opens from disk without a network.
+
+Safety: the template engine escapes everything; the games travel as JSON with `<` escaped and are put on the
+page as text; and a content security policy forbids every connection and every script but our own.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from medserl import __version__
+from medserl.errors import RunError
+from medserl.game.vcf import Reason
+from medserl.reports.charts_shown import draw_groups
+from medserl.reports.curves import HEIGHT, LEFT, RIGHT, TOP, WIDTH, marker, rounds_per_point
+from medserl.reports.games import ShownGames, choose_games
+from medserl.reports.own_games import FIGURES, count, periods
+from medserl.reports.run_files import Row, RunFiles, read_run
+from medserl.reports.summary import sentences, settings_rows, tiles
+from medserl.reports.tables import evaluation_tables, in_words, interval
+
+TEMPLATE, STYLE, SCRIPT = "report.html.jinja", "report.css", "report.js"
+OUTPUT = "report.html"
+
+
+def write_report(run: Path, output: Path | None = None) -> Path:
+    """Write the report of the run folder `run` to `output` (default RUN/report.html) and return its path.
+
+    Raises:
+        RunError: no run is in the folder, one of its files cannot be read, or the report cannot be written.
+    """
+    page = render(read_run(run))
+    target = output or run / OUTPUT
+    scratch = target.with_name(f".{target.name}.partial")
+    try:
+        scratch.write_bytes(page.encode("utf-8", "replace"))  # half a surrogate pair in a note becomes "?"
+        os.replace(scratch, target)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise RunError(f"{target}: the report cannot be written there: {error.strerror or error}") from None
+    return target
+
+
+def render(run: RunFiles) -> str:
+    """The whole page."""
+    games = choose_games(run.episodes)
+    script = _package_text(SCRIPT)
+    return (
+        _templates()
+        .get_template(TEMPLATE)
+        .render(
+            run=run,
+            name=run.path.resolve().name,
+            style=Markup(_package_text(STYLE)),
+            script=Markup(script),
+            script_hash=_csp_hash(script),
+            tiles=tiles(run),
+            sentences=sentences(run),
+            notices=[],
+            tables=evaluation_tables(run.table),
+            in_words=in_words,
+            interval=interval,
+            own_figures=[name for name, _, _ in FIGURES],
+            own_periods=[(period.name, count(period.games)) for period in periods(run.episodes)],
+            groups=draw_groups(run.rows),
+            rounds_per_point=rounds_per_point(run.rows),
+            box={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP},
+            marker=marker,
+            games=games,
+            choices=filter_choices(games),
+            games_json=script_json(games.games),
+            settings=settings_rows(run.settings),
+            provenance=flatten(run.provenance),
+            version=__version__,
+            today=date.today().isoformat(),
+        )
+    )
+
+
+def filter_choices(shown: ShownGames) -> dict[str, list[Any]]:
+    """What the games can be filtered by: only values that occur."""
+    reasons = {attempt["reason"] for game in shown.games for attempt in game["attempts"]}
+    return {
+        "rounds": sorted({game["round"] for game in shown.games}),
+        "types": sorted({game["type"] for game in shown.games if game["type"]}),
+        "reasons": [str(reason) for reason in Reason if reason in reasons],
+    }
+
+
+def script_json(value: Sequence[Row]) -> Markup:
+    """JSON that is safe inside a `<script type="application/json">`: nothing in it can end the element."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def flatten(tree: Row, prefix: str = "") -> list[tuple[str, str]]:
+    """Nested records as (dotted name, value) pairs."""
+    pairs: list[tuple[str, str]] = []
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        pairs += flatten(value, f"{name}.") if isinstance(value, dict) else [(name, str(value))]
+    return pairs
+
+
+def _csp_hash(script: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _package_text(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=PackageLoader("medserl.reports", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

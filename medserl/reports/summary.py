@@ -1,0 +1,179 @@
+"""What a supervisor reads in a minute: what was run, what came of it, in sentences and a few figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from medserl.config import Settings
+from medserl.evaluation.statistics import Estimate
+from medserl.reports.run_files import Row, RunFiles
+from medserl.reports.tables import find_estimate, in_words, interval
+
+BEFORE, AFTER = {"warmup": "after the warm-up", "base": "for the base model"}, "trained"
+"""Systems of the evaluation: training starts from the warmed-up model where there is one."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    name: str
+    value: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out accuracy before and after self-play, and where it was measured."""
+
+    before: Estimate
+    after: Estimate
+    source: str
+    start: str
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.0f}\u00a0%"
+
+
+def held_out(run: RunFiles) -> HeldOut | None:
+    """Accuracy from the evaluation where there is one, else from the validation made during training."""
+    after = find_estimate(run.table, AFTER, "accuracy")
+    for system, start in BEFORE.items():
+        before = find_estimate(run.table, system, "accuracy")
+        if before.value is not None and after.value is not None:
+            return HeldOut(before, after, "in the evaluation", start)
+    validated = [row for row in run.rows if row.get("eval_accuracy") is not None]
+    if len(validated) < 2:
+        return None
+    first, last = (Estimate(row["eval_accuracy"], None, None, 0) for row in (validated[0], validated[-1]))
+    return HeldOut(first, last, "on the validation notes", f"at round {validated[0]['round']}")
+
+
+def sentences(run: RunFiles) -> list[str]:
+    """The run in plain words, the outcome first."""
+    return [
+        _outcome(run),
+        *([" ".join(run.findings)] if run.findings else []),
+        _what_was_run(run),
+        *_games_in_words(run),
+    ]
+
+
+def _outcome(run: RunFiles) -> str:
+    found = held_out(run)
+    if not run.rounds:
+        return "No round has been played yet: there is nothing to judge."
+    if found is None:
+        return "There is no held-out evaluation of this run, so nothing here says whether the model got better."
+    texts = f" ({found.after.n:,} texts)" if found.after.n else ""
+    return (
+        f"Held-out accuracy {found.source}{texts}: {_with_interval(found.before)} {found.start}, "
+        f"{_with_interval(found.after)} after self-play. {_judgement(found.before, found.after)}"
+    )
+
+
+def _judgement(before: Estimate, after: Estimate) -> str:
+    if before.low is None or before.high is None or after.low is None or after.high is None:
+        return "No intervals were computed: a difference of a few points may well be chance."
+    if after.low > before.high:
+        return "The intervals lie apart: a gain."
+    if after.high < before.low:
+        return "The intervals lie apart: a loss."
+    return "The intervals overlap: accuracy alone does not tell the two apart."
+
+
+def _with_interval(estimate: Estimate) -> str:
+    between = interval(estimate)
+    return in_words(estimate) + (f" (95\u00a0% interval {between})" if between else "")
+
+
+def _what_was_run(run: RunFiles) -> str:
+    setting = run.settings.get
+    trained = setting("roles_trained", "both")
+    roles = "both roles" if trained == "both" else f"the {trained} alone"
+    rank = setting("lora_rank")
+    weights = "all weights" if rank == 0 else f"a LoRA adapter of rank {rank}" if rank else "its weights"
+    games = sum(row["games"] for row in run.rounds)
+    return (
+        f"{setting('model', 'The model')} played {games:,} games in {_count(len(run.rounds), 'round')}, "
+        f"as Injector and as Assessor, on {_notes(run)}. After each round REINFORCE++ updated {weights} "
+        f"from the turns of {roles}."
+    )
+
+
+def _notes(run: RunFiles) -> str:
+    if run.uses_sample:
+        return "the sample notes, whose patients are invented"
+    return f"notes from {run.settings.get('prompt_data')}"
+
+
+def _games_in_words(run: RunFiles) -> list[str]:
+    if not run.rounds:
+        return []
+    first, last = run.rounds[0], run.rounds[-1]
+    line = (
+        f"In round {first['round']} the VCF accepted an edit for {percent(first.get('vcf_acceptance_rate'))} "
+        f"of the notes and the Assessor was right in {percent(first.get('assessor_accuracy'))} of these games"
+    )
+    if first is last:
+        return [f"{line}."]
+    later = (
+        f"in round {last['round']} it was {percent(last.get('vcf_acceptance_rate'))} "
+        f"and {percent(last.get('assessor_accuracy'))}"
+    )
+    both = run.settings.get("roles_trained", "both") == "both"
+    caution = " Both sides learn, so a flat line can hide progress." if both else ""
+    return [f"{line}; {later}.{caution}"]
+
+
+def tiles(run: RunFiles) -> list[Tile]:
+    """The key figures."""
+    games = sum(row["games"] for row in run.rounds)
+    accepted = sum(row.get("accepted_games") or 0 for row in run.rounds)
+    notes = len({episode["note_id"] for episode in run.episodes})
+    seconds = sum(value for row in run.rounds for key, value in row.items() if key.startswith("seconds_") and value)
+    return [
+        _held_out_tile(run),
+        Tile("Rounds", f"{len(run.rounds):,}", _epochs(run.rounds)),
+        Tile("Games", f"{games:,}", f"on {_count(notes, 'note')}" if notes else "no game was logged"),
+        Tile("Edits accepted", percent(accepted / games if games else None), f"{accepted:,} of {games:,} games"),
+        Tile("Time", _duration(seconds), "playing and learning, without evaluation"),
+    ]
+
+
+def _held_out_tile(run: RunFiles) -> Tile:
+    found = held_out(run)
+    if found is None:
+        return Tile("Held-out accuracy", "–", "not measured before and after")
+    intervals = [between for one in (found.before, found.after) if (between := interval(one))]
+    detail = f"95\u00a0% intervals {' and '.join(intervals)}" if intervals else f"{found.source}, no intervals"
+    return Tile("Held-out accuracy", f"{percent(found.before.value)} → {percent(found.after.value)}", detail)
+
+
+def _epochs(rounds: Sequence[Row]) -> str:
+    epochs = {row["epoch"] for row in rounds if row.get("epoch") is not None}
+    return f"{_count(len(epochs), 'pass', 'passes')} over the notes" if epochs else ""
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def settings_rows(settings: Row) -> list[dict[str, Any]]:
+    """Every setting with its meaning, and whether it differs from the default."""
+    rows = []
+    for name, value in settings.items():
+        field = Settings.model_fields.get(name)
+        about = (field.description or "") if field else ""
+        changed = field is not None and value != field.default
+        rows.append({"name": name, "value": str(value), "about": about, "changed": changed})
+    return rows

@@ -1,0 +1,387 @@
+"""The local engine on a tiny random Llama: what it samples, scores, learns, keeps, saves and refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from medserl.config import Settings
+from medserl.engines import create_engine
+from medserl.engines.base import Sampling, WeightedTurn
+from medserl.engines.local import LocalEngine
+from medserl.errors import ModelError, RunError
+from medserl.game.episode import Turn
+from medserl.game.prompts import Messages, load_prompts
+
+NOTES = (
+    "A man has fever.",
+    "A 54-year-old woman comes to the physician because of fever and cough for three days.",
+    "Her temperature is 38.3 C (100.9 F), pulse is 96/min. She is treated with amoxicillin.",
+    "The chest is clear. The abdomen is soft. Dr. Smith gives aspirin b.i.d. with food.",
+    "No murmur.",
+    "He smokes and drinks; his blood pressure is 120/70 mm Hg.",
+)
+LEARNING_RATE = 1e-3
+
+
+def engine_of(folder: Path, **changes: Any) -> LocalEngine:
+    options = {"adapter": "none", "device": "cpu", "dtype": "float32", "lora_rank": 4, "lora_alpha": 8}
+    engine = create_engine(Settings(model=str(folder), **{**options, **changes}))
+    assert isinstance(engine, LocalEngine)
+    return engine
+
+
+def chats() -> list[Messages]:
+    prompts = load_prompts("brief", "edit")
+    return [prompts.assessor(note) for note in NOTES] + [prompts.injector(NOTES[3], "benign", None)]
+
+
+def played(engine: LocalEngine, seed: int = 0, max_new_tokens: int = 12) -> list[Turn]:
+    completions = engine.generate(chats(), Sampling(max_new_tokens, seed=seed))
+    return [Turn("assessor", chat, done) for chat, done in zip(chats(), completions, strict=True)]
+
+
+def weighted(turns: Sequence[Turn], advantage: Any = None) -> list[WeightedTurn]:
+    """Turns with an advantage of their own for every token: alternating in sign, unless one is given."""
+    return [
+        WeightedTurn(
+            turn=turn,
+            old_logprobs=turn.completion.logprobs,
+            advantages=tuple(
+                advantage if advantage is not None else (-1) ** i * (1 + t / 4)
+                for t in range(len(turn.completion.token_ids))
+            ),
+            note_id=f"n{i}",
+        )
+        for i, turn in enumerate(turns)
+    ]
+
+
+def trained(engine: LocalEngine) -> dict[str, torch.Tensor]:
+    """A copy of every trained weight."""
+    return {name: p.detach().clone() for name, p in engine.model.named_parameters() if p.requires_grad}
+
+
+def gradients(engine: LocalEngine) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in engine.model.named_parameters() if p.requires_grad}
+
+
+def assert_identical(some: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> None:
+    assert some.keys() == others.keys()
+    assert all(torch.equal(tensor, others[name]) for name, tensor in some.items())
+
+
+def flat(rows: Sequence[Sequence[float]]) -> torch.Tensor:
+    return torch.tensor([value for row in rows for value in row])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tensors this small are slower on several threads, the more so on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+# -- sampling and scoring ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [("float32", 1e-4), ("bfloat16", 0.15)],  # bfloat16 has 8 bits: a logit of 8 is rounded by up to 1/32
+)
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_sampled_logprobs_are_the_recomputed_ones(
+    tiny_llama: Path, dtype: str, tolerance: float, lora_rank: int
+) -> None:
+    engine = engine_of(tiny_llama, dtype=dtype, lora_rank=lora_rank, training_token_budget=256)
+    turns = played(engine)
+    sampled, recomputed = flat([turn.completion.logprobs for turn in turns]), flat(engine.logprobs(turns))
+    assert (sampled - recomputed).abs().max().item() < tolerance
+
+
+def test_scores_are_those_of_a_plain_forward_pass(tiny_llama: Path) -> None:
+    engine = engine_of(tiny_llama)
+    for turn, scores in zip(turns := played(engine), engine.logprobs(turns), strict=True):
+        done = turn.completion
+        with torch.inference_mode():
+            expected = plain_logprobs(engine, turn)
+        assert len(scores) == len(done.token_ids)
+        assert scores == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def plain_logprobs(engine: LocalEngine, turn: Turn) -> torch.Tensor:
+    """Of each completion token: one turn, no padding, all logits."""
+    done = turn.completion
+    logits = engine.model(torch.tensor([done.prompt_ids + done.token_ids])).logits[0]
+    before_each = range(len(done.prompt_ids) - 1, len(logits) - 1)
+    return logits.log_softmax(-1)[before_each, done.token_ids]
+
+
+@pytest.mark.parametrize("budget", [256, 300, 100_000])
+def test_completions_do_not_depend_on_the_batches(tiny_llama: Path, budget: int) -> None:
+    whole = played(engine_of(tiny_llama), max_new_tokens=24)
+    cut = played(engine_of(tiny_llama, generation_token_budget=budget), max_new_tokens=24)
+    for turn, other in zip(whole, cut, strict=True):
+        assert turn.completion.token_ids == other.completion.token_ids
+        assert turn.completion.logprobs == pytest.approx(other.completion.logprobs, abs=1e-5)
+
+
+def test_greedy_equals_hugging_face_generate(tiny_llama: Path) -> None:
+    engine = engine_of(tiny_llama)
+    completions = engine.generate(chats(), Sampling(20, temperature=0.0))
+    for done in completions:
+        prompt = torch.tensor([done.prompt_ids])
+        tokens = engine.model.generate(
+            input_ids=prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=20
+        )
+        assert done.token_ids == tuple(tokens[0, prompt.shape[1] :].tolist())
+
+
+def test_a_stop_token_ends_the_turn_and_is_not_said(tiny_llama: Path) -> None:
+    engine = engine_of(tiny_llama)
+    whole = played(engine, max_new_tokens=16)
+    stop = whole[0].completion.token_ids[4]
+    engine = engine_of(tiny_llama)
+    engine.model.generation_config.eos_token_id = [engine.tokenizer.eos_token_id, stop]
+    engine = LocalEngine(_loaded(engine), engine.settings)
+    for turn, other in zip(whole, played(engine, max_new_tokens=16), strict=True):
+        tokens, done = turn.completion.token_ids, other.completion
+        length = tokens.index(stop) + 1 if stop in tokens else len(tokens)
+        assert done.token_ids == tokens[:length]
+        assert len(done.logprobs) == length
+        assert done.finish == ("stop" if tokens[length - 1] == stop else turn.completion.finish)
+        said = tokens[: length - 1] if done.finish == "stop" else tokens
+        assert done.text == engine.tokenizer.decode(said, skip_special_tokens=True)
+
+
+def _loaded(engine: LocalEngine) -> Any:
+    from medserl.models import LoadedModel
+
+    return LoadedModel(engine.model, engine.tokenizer, has_adapter=True)
+
+
+def test_nothing_to_do_is_fine(tiny_llama: Path) -> None:
+    engine = engine_of(tiny_llama)
+    assert engine.generate([], Sampling(4)) == []
+    assert engine.logprobs([]) == []
+
+
+def test_a_note_too_long_for_the_context_is_one_clear_line(tiny_llama: Path) -> None:
+    engine = engine_of(tiny_llama)
+    long_note = load_prompts("brief", "edit").assessor("fever and cough " * 500)
+    with pytest.raises(ModelError, match=r"context holds 512; leave such notes out") as caught:
+        engine.generate([*chats(), long_note], Sampling(16))
+    assert "\n" not in str(caught.value)
+    longest = max(len(engine.chat.ids(chat)) for chat in chats())
+    with pytest.raises(ModelError):
+        engine.generate(chats(), Sampling(512 - longest + 1))
+
+
+# -- learning ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lora_rank", [0, 4])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_an_advantage_moves_the_sampled_tokens_its_way(tiny_llama: Path, lora_rank: int, sign: float) -> None:
+    engine = engine_of(tiny_llama, lora_rank=lora_rank)
+    turns = played(engine)
+    before = flat(engine.logprobs(turns)).mean()
+    stats = engine.update(weighted(turns, sign), learning_rate=LEARNING_RATE)
+    engine.sync()
+    assert sign * (flat(engine.logprobs(turns)).mean() - before) > 1e-3
+    assert stats.optimizer_steps == 1
+    assert stats.tokens == sum(len(turn.completion.token_ids) for turn in turns)
+    assert stats.loss == pytest.approx(-sign, abs=1e-4)  # every ratio is 1
+    assert stats.logprob_gap < 1e-4
+    assert stats.clip_fraction == 0.0
+    assert stats.grad_norm > 0.0
+    assert 0.0 < stats.entropy < torch.tensor(384.0).log().item()
+
+
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_one_step_is_the_same_whatever_the_budget(tiny_llama: Path, lora_rank: int) -> None:
+    turns = played(engine_of(tiny_llama))
+    engines = [
+        engine_of(tiny_llama, lora_rank=lora_rank, training_token_budget=budget, max_grad_norm=1e9)
+        for budget in (256, 400, 100_000)
+    ]
+    sizes = [len(list(engine._micro_batches(turns))) for engine in engines]
+    assert sizes[0] > sizes[1] > sizes[2] == 1
+    stats = [engine.update(weighted(turns), learning_rate=LEARNING_RATE) for engine in engines]
+    for engine, figures in zip(engines[:2], stats, strict=False):
+        for name, gradient in gradients(engines[2]).items():
+            torch.testing.assert_close(gradients(engine)[name], gradient, rtol=1e-3, atol=1e-6)
+        for name, weight in trained(engines[2]).items():
+            gap = (trained(engine)[name] - weight).abs()
+            # Adam's first step is +-lr whatever the gradient: where that is rounding noise, so is the sign.
+            assert gap.max() <= 2.01 * LEARNING_RATE
+            assert (gap > 0.01 * LEARNING_RATE).float().mean() < 0.01
+        assert figures.loss == pytest.approx(stats[2].loss, abs=1e-5)
+        assert figures.grad_norm == pytest.approx(stats[2].grad_norm, rel=1e-3)
+
+
+def test_the_gradient_is_that_of_the_token_mean(tiny_llama: Path) -> None:
+    """All weights: the step's gradient against autograd on a plain loop, turn by turn, without padding."""
+    engine = engine_of(tiny_llama, lora_rank=0, max_grad_norm=1e9)
+    turns = weighted(played(engine))
+    parameters = [p for p in engine.model.parameters() if p.requires_grad]
+    total, n_tokens = torch.zeros(()), 0
+    for item in turns:
+        ratio = (plain_logprobs(engine, item.turn) - torch.tensor(item.old_logprobs)).exp()  # 1, but for rounding
+        total = total - (ratio * torch.tensor(item.advantages)).sum()
+        n_tokens += len(item.advantages)
+    expected = torch.autograd.grad(total / n_tokens, parameters)
+    engine.update(turns, learning_rate=LEARNING_RATE)
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("checkpointing", "passes"), [(False, 1), (True, 2)])
+def test_gradient_checkpointing_computes_layers_again(
+    tiny_llama: Path, checkpointing: bool, passes: int
+) -> None:
+    engine = engine_of(tiny_llama, gradient_checkpointing=checkpointing)
+    turns = weighted(played(engine)[:1])
+    layers = [layer for name, layer in engine.model.named_modules() if name.endswith("layers.0.mlp")]
+    calls: list[int] = []
+    layers[0].register_forward_hook(lambda *_: calls.append(1))
+    engine.update(turns, learning_rate=LEARNING_RATE)
+    assert len(calls) == passes
+
+
+def test_gradients_are_clipped_to_the_norm(tiny_llama: Path) -> None:
+    engine = engine_of(tiny_llama, lora_rank=0, max_grad_norm=0.01)
+    stats = engine.update(weighted(played(engine)), learning_rate=LEARNING_RATE)
+    clipped = torch.stack([gradient.norm() for gradient in gradients(engine).values()]).norm().item()
+    assert stats.grad_norm > 0.01
+    assert clipped == pytest.approx(0.01, rel=1e-3)
+
+
+def test_mini_batches_are_as_many_steps(tiny_llama: Path) -> None:
+    engine = engine_of(tiny_llama, mini_batches=3)
+    turns = weighted(played(engine))
+    stats = engine.update(turns, learning_rate=LEARNING_RATE)
+    assert stats.optimizer_steps == 3
+    assert {int(state["step"]) for state in engine._optimizer.state.values()} == {3}
+    assert stats.tokens == sum(len(item.advantages) for item in turns)
+
+
+@pytest.mark.parametrize("estimator", ["k2", "k3"])
+def test_kl_as_a_loss_pulls_the_policy_back(tiny_llama: Path, estimator: str) -> None:
+    engine = engine_of(tiny_llama, kl_estimator=estimator, kl_coef=1.0)
+    turns = played(engine)
+    for _ in range(5):
+        engine.update(weighted(turns, 1.0), learning_rate=LEARNING_RATE)
+    reference = engine.logprobs(turns, reference=True)
+
+    def distance() -> float:
+        return (flat(engine.logprobs(turns)) - flat(reference)).square().mean().item()
+
+    before = distance()
+    engine._optimizer.state.clear()  # no momentum away from the reference
+    old = engine.logprobs(turns)
+    still = [
+        WeightedTurn(turn, old[i], (0.0,) * len(old[i]), "n", reference[i]) for i, turn in enumerate(turns)
+    ]
+    for _ in range(5):
+        engine.update(still, learning_rate=LEARNING_RATE)
+    assert distance() < before
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_and_changes_nothing(tiny_llama: Path, bad: float) -> None:
+    engine = engine_of(tiny_llama)
+    turns = played(engine)
+    before = trained(engine)
+    with pytest.raises(RunError, match=r"the loss .* note n\d \(assessor\) is not finite") as caught:
+        engine.update([*weighted(turns[:2]), *weighted(turns[2:], bad)], learning_rate=LEARNING_RATE)
+    assert "\n" not in str(caught.value)
+    assert_identical(trained(engine), before)
+
+
+# -- the reference -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_the_reference_is_the_base_model_and_stays(tiny_llama: Path, lora_rank: int) -> None:
+    engine = engine_of(tiny_llama, lora_rank=lora_rank)
+    turns = played(engine)
+    base = engine_of(tiny_llama, lora_rank=0).logprobs(turns)
+    for seed in range(3):
+        engine.update(weighted(played(engine, seed)), learning_rate=0.01)
+    assert engine.logprobs(turns, reference=True) == base
+    assert (flat(engine.logprobs(turns)) - flat(base)).abs().max() > 1e-2  # after the reference, the policy again
+
+
+def test_the_reference_is_the_start_adapter_where_there_is_one(tiny_llama: Path, tmp_path: Path) -> None:
+    warm = engine_of(tiny_llama)
+    turns = played(warm)
+    warm.update(weighted(turns), learning_rate=0.01)
+    warm.save(tmp_path)
+    start = warm.logprobs(turns)
+    engine = engine_of(tiny_llama, adapter=str(tmp_path))
+    assert engine.logprobs(turns) == engine.logprobs(turns, reference=True) == start
+    assert start != warm.logprobs(turns, reference=True)  # so not the bare base model
+    for _ in range(3):
+        engine.update(weighted(turns), learning_rate=0.01)
+    assert engine.logprobs(turns, reference=True) == start
+    assert (flat(engine.logprobs(turns)) - flat(start)).abs().max() > 1e-2
+
+
+# -- save and load -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lora_rank", "dtype", "warm"),
+    [(4, "float32", False), (4, "float32", True), (4, "bfloat16", True), (0, "float32", False)],
+)
+def test_a_round_trip_is_bit_identical(
+    tiny_llama: Path, tmp_path: Path, lora_rank: int, dtype: str, warm: bool
+) -> None:
+    """After loading, the next update and the next games are those of the run that never stopped."""
+    options: dict[str, Any] = {"lora_rank": lora_rank, "dtype": dtype}
+    if warm:
+        first = engine_of(tiny_llama, **options)
+        first.update(weighted(played(first)), learning_rate=0.01)
+        (tmp_path / "warm").mkdir()
+        first.save(tmp_path / "warm")
+        options["adapter"] = str(tmp_path / "warm")
+    engine, folder = engine_of(tiny_llama, **options), tmp_path / "saved"
+    folder.mkdir()
+    turns = played(engine)
+    for _ in range(2):
+        engine.update(weighted(turns), learning_rate=LEARNING_RATE)
+    engine.save(folder)
+    saved = trained(engine)
+
+    resumed = engine_of(tiny_llama, **options)
+    resumed.load(folder)
+    assert_identical(trained(resumed), saved)
+    assert_identical(_optimizer_tensors(resumed), _optimizer_tensors(engine))
+    assert resumed.logprobs(turns, reference=True) == engine.logprobs(turns, reference=True)
+    for each in (engine, resumed):
+        each.update(weighted(turns), learning_rate=LEARNING_RATE)
+    assert_identical(trained(resumed), trained(engine))
+    assert played(resumed, seed=9) == played(engine, seed=9)
+    assert any(not torch.equal(weight, saved[name]) for name, weight in trained(resumed).items())
+
+
+def _optimizer_tensors(engine: LocalEngine) -> dict[str, torch.Tensor]:
+    states = engine._optimizer.state_dict()["state"]
+    return {f"{number}/{key}": value for number, state in states.items() for key, value in state.items()}
+
+
+def test_an_adapter_that_does_not_fit_is_one_clear_line(tiny_llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no adapter_config\.json there"):
+        engine_of(tiny_llama, adapter=str(tmp_path))
+    engine_of(tiny_llama).save(tmp_path)
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"cut short")
+    with pytest.raises(ModelError, match="does not fit") as caught:
+        engine_of(tiny_llama, adapter=str(tmp_path))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,124 @@
+"""The loop with the scripted engine: a whole run in a second."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medserl.config import Settings
+from medserl.data.readers import load_notes
+from medserl.data.sample_paths import sample_path
+from medserl.data.sampler import sample_notes
+from medserl.engines.base import UpdateStats, WeightedTurn
+from medserl.engines.scripted import ScriptedEngine
+from medserl.errors import RunError
+from medserl.evaluation.validation import Validation
+from medserl.runlog import RunFolder, read_rows
+from medserl.trainer import MedSeRLTrainer
+
+SETTINGS = Settings(engine="scripted", rollout_batch_size=16, max_rounds=4, tensorboard=False, save_every=2)
+
+
+def build(run: RunFolder | None = None, engine: ScriptedEngine | None = None, **changes: Any) -> MedSeRLTrainer:
+    notes = load_notes(sample_path("train")).notes[:80]
+    held_out = load_notes(sample_path("validation")).notes
+    return MedSeRLTrainer(SETTINGS, engine, notes, Validation(held_out, 8), run, **changes)
+
+
+def folder(path: Path, **changes: Any) -> RunFolder:
+    return RunFolder.create(SETTINGS.with_overrides(output_dir=str(path), **changes))
+
+
+def test_a_run_leaves_every_file(tmp_path: Path) -> None:
+    run = folder(tmp_path / "run")
+    build(run).train()
+    rows = read_rows(run.path / "metrics.jsonl")
+    assert [row["round"] for row in rows] == [0, 1, 2, 3, 4]
+    assert "eval_accuracy" in rows[0] and "eval_pairwise_accuracy" in rows[-1]
+    episodes = read_rows(run.path / "episodes.jsonl")
+    assert len(episodes) == 4 * 16 and {row["mode"] for row in episodes} == {"error", "benign"}
+    assert "vcf_acceptance_rate=" in (run.path / "logs/train.log").read_text(encoding="utf-8")
+    assert [path.name for path in run.checkpoints()] == ["round_2", "round_4"]
+    assert (run.path / "config.toml").read_text(encoding="utf-8").startswith("# medserl")
+
+
+def test_every_accepted_game_is_accounted_for() -> None:
+    trained: list[WeightedTurn] = []
+
+    class Recording(ScriptedEngine):
+        def update(self, turns: Sequence[WeightedTurn], *, learning_rate: float) -> UpdateStats:
+            trained.extend(turns)
+            return super().update(turns, learning_rate=learning_rate)
+
+    metrics = build(engine=Recording()).training_step(sample_notes(size=16))
+    assert len(trained) == metrics["samples"] == 2 * metrics["accepted_games"]
+    assert {turn.turn.role for turn in trained} == {"injector", "assessor"}
+
+
+@pytest.mark.parametrize("role", ["injector", "assessor"])
+def test_only_the_chosen_role_is_trained(role: str) -> None:
+    metrics = build(roles_trained=role).training_step(sample_notes(size=16))
+    other = {"injector": "assessor", "assessor": "injector"}[role]
+    assert metrics[f"advantage_{role}"] is not None and metrics[f"advantage_{other}"] is None
+
+
+def test_modes_and_notes_are_fresh_each_round() -> None:
+    trainer = build()
+    first, second = trainer.sampler.next_batch(), trainer.sampler.next_batch()
+    assert not {game.note.note_id for game in first} & {game.note.note_id for game in second}
+    assert sum(game.mode == "error" for game in first) == 8
+
+
+def test_rounds_without_an_accepted_note_go_on_twice_and_stop_at_the_third(caplog: pytest.LogCaptureFixture) -> None:
+    mute = ScriptedEngine(lambda messages, rng: "no.")
+    trainer = build(engine=mute)
+    trainer.validation = None
+    with pytest.raises(RunError, match="3 rounds in a row"):
+        trainer.train()
+    assert trainer.round == 3 and mute.updates == 0
+    assert caplog.text.count("accepted no note") == 3
+
+
+def test_a_game_without_a_verdict_trains_the_assessor_alone() -> None:
+    def player(messages: Any, rng: Any) -> str:
+        content = messages[-1]["content"]
+        return "appears correct" if "final_answer" in content else "0 Something else entirely is written."
+
+    engine = ScriptedEngine()
+    default = engine.player
+    engine.player = lambda messages, rng: (
+        "appears correct" if "final_answer" in messages[-1]["content"] else default(messages, rng)
+    )
+    metrics = build(engine=engine).training_step(sample_notes(size=16))
+    assert metrics["no_verdict_rate"] == 1.0
+    assert metrics["reward_assessor"] == -1.0 and metrics["reward_injector"] is None
+    assert metrics["samples"] == metrics["accepted_games"]
+
+
+def test_resume_gives_the_same_metrics(tmp_path: Path) -> None:
+    straight = build(folder(tmp_path / "a")).train()
+    run = folder(tmp_path / "b")
+    build(run, max_rounds=2).train()
+    run.close()
+    run, _ = RunFolder.reopen(tmp_path / "b")
+    second = build(run)
+    second.load_checkpoint()
+    resumed = second.train()
+    timings = ("seconds_", "tokens_per_second_")
+    plain = [{k: v for k, v in row.items() if not k.startswith(timings)} for row in straight + resumed]
+    assert plain[4:] == plain[2:4]
+
+
+def test_a_non_finite_reward_or_loss_stops_the_run() -> None:
+    class Broken(ScriptedEngine):
+        def _complete(self, text: str, messages: Any) -> Any:
+            completion = super()._complete(text, messages)
+            return replace(completion, logprobs=(math.nan,) * len(completion.logprobs))
+
+    with pytest.raises(RunError, match=r"round 1.*note .*not finite"):
+        build(engine=Broken()).training_step(sample_notes(size=16))

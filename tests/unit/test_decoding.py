@@ -1,0 +1,207 @@
+"""Batched sampling on a tiny random Llama: exact samples, stops, nucleus, compaction, batches of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medserl.engines import decoding
+from medserl.engines.base import Sampling
+from medserl.engines.decoding import Row, choose, left_pad, nucleus, sample
+
+PROMPTS = [tuple(range(5, 5 + n)) for n in (17, 3, 9, 9, 30, 4, 12, 1)]
+NO_STOP: frozenset[int] = frozenset()
+MANY_STOPS = frozenset(range(0, 384, 6))  # about one token in six ends a row: rows leave at different steps
+
+
+@pytest.fixture(scope="module")
+def model(tiny_llama: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tensors this small are slower on several threads, the more so on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def run(model: Any, prompts: list[tuple[int, ...]], sampling: Sampling, **changes: Any) -> list[Row]:
+    options: dict[str, Any] = {"stop_ids": NO_STOP, "pad_id": 0, "token_budget": 10_000}
+    return sample(model, prompts, sampling, **{**options, **changes})
+
+
+def assert_same(rows: list[Row], others: list[Row]) -> None:
+    for row, other in zip(rows, others, strict=True):
+        assert (row.index, row.prompt, row.token_ids) == (other.index, other.prompt, other.token_ids)
+        assert row.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+
+
+# -- the model in a loop of its own ------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def plain_logits(model: Any, tokens: list[int]) -> torch.Tensor:
+    """Logits after `tokens`: no cache, no padding, no batch."""
+    return model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0].float()
+
+
+def plain_sample(model: Any, prompt: tuple[int, ...], draws: torch.Tensor, temperature: float) -> list[int]:
+    """Inverse-transform sampling, one token at a time."""
+    tokens = list(prompt)
+    for uniform in draws:
+        probabilities = (plain_logits(model, tokens)[-1] / temperature).softmax(-1).double()
+        cumulative = probabilities.cumsum(-1)
+        tokens.append(int((cumulative <= uniform.double() * cumulative[-1]).sum()))
+    return tokens[len(prompt) :]
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_samples_are_those_of_a_plain_loop(model: Any, temperature: float) -> None:
+    sampling = Sampling(max_new_tokens=8, temperature=temperature, seed=3)
+    draws = torch.rand(len(PROMPTS), 8, generator=torch.Generator().manual_seed(3))
+    for row, uniforms in zip(run(model, PROMPTS, sampling), draws, strict=True):
+        assert row.token_ids == plain_sample(model, row.prompt, uniforms, temperature)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+def test_logprobs_are_the_policys_own_whatever_the_temperature(model: Any, temperature: float) -> None:
+    for row in run(model, PROMPTS, Sampling(6, temperature, top_p=0.9, seed=1)):
+        logits = plain_logits(model, [*row.prompt, *row.token_ids])[len(row.prompt) - 1 : -1]
+        expected = logits.log_softmax(-1)[range(6), row.token_ids]
+        assert row.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_greedy_is_the_most_likely_token(model: Any) -> None:
+    for row in run(model, PROMPTS, Sampling(6, temperature=0.0)):
+        logits = plain_logits(model, [*row.prompt, *row.token_ids])[len(row.prompt) - 1 : -1]
+        assert row.token_ids == logits.argmax(-1).tolist()
+
+
+# -- batches, stops, compaction ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stop_ids", [NO_STOP, MANY_STOPS])
+@pytest.mark.parametrize("token_budget", [1, 60, 130, 10_000])
+def test_the_budget_does_not_change_what_is_sampled(
+    model: Any, token_budget: int, stop_ids: frozenset[int]
+) -> None:
+    sampling = Sampling(max_new_tokens=16, seed=5)
+    alone = run(model, PROMPTS, sampling, stop_ids=stop_ids, token_budget=1)
+    assert_same(run(model, PROMPTS, sampling, stop_ids=stop_ids, token_budget=token_budget), alone)
+
+
+def test_what_a_prompt_samples_does_not_depend_on_the_prompts_after_it(model: Any) -> None:
+    sampling = Sampling(max_new_tokens=10, seed=5)
+    assert_same(run(model, PROMPTS, sampling)[:3], run(model, PROMPTS[:3], sampling))
+
+
+def test_a_row_ends_with_its_first_stop_token(model: Any) -> None:
+    """Stopping and dropping rows cuts each completion short, and changes nothing before that."""
+    sampling = Sampling(max_new_tokens=24, seed=7)
+    unstopped = run(model, PROMPTS, sampling)
+    stopped = run(model, PROMPTS, sampling, stop_ids=MANY_STOPS)
+    for row, whole in zip(stopped, unstopped, strict=True):
+        ends = [i for i, token in enumerate(whole.token_ids) if token in MANY_STOPS]
+        length = ends[0] + 1 if ends else 24
+        assert row.stopped is bool(ends)
+        assert row.token_ids == whole.token_ids[:length]
+        assert row.logprobs == pytest.approx(whole.logprobs[:length], abs=1e-5)
+    assert len({len(row.token_ids) for row in stopped}) > 3  # so rows did leave at different steps
+
+
+def test_finished_rows_leave_the_batch(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def count(logits: torch.Tensor, sampling: Sampling, uniforms: torch.Tensor) -> Any:
+        sizes.append(len(logits))
+        return choose(logits, sampling, uniforms)
+
+    monkeypatch.setattr(decoding, "choose", count)
+    rows = run(model, PROMPTS, Sampling(24, seed=7), stop_ids=MANY_STOPS)
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] == len(PROMPTS) > sizes[-1]
+    assert len(sizes) == max(len(row.token_ids) for row in rows)  # and the batch ends with its last row
+
+
+def test_seeds(model: Any) -> None:
+    one, same, other = (run(model, PROMPTS, Sampling(8, seed=seed)) for seed in (1, 1, 2))
+    assert_same(one, same)
+    assert [row.token_ids for row in one] != [row.token_ids for row in other]
+
+
+def test_no_prompts(model: Any) -> None:
+    assert run(model, [], Sampling(4)) == []
+
+
+@given(st.lists(st.integers(1, 50), max_size=20), st.integers(1, 30), st.integers(1, 400))
+def test_batches_keep_to_the_budget_and_lose_nobody(lengths: list[int], new: int, budget: int) -> None:
+    rows = [Row(i, (1,) * length) for i, length in enumerate(lengths)]
+    batches = list(decoding._batches(rows, new, budget))
+    assert sorted(row.index for batch in batches for row in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * (max(len(row.prompt) for row in batch) + new) <= budget
+
+
+def test_left_pad() -> None:
+    input_ids, mask = left_pad([(1, 2, 3), (4,), (5, 6)], pad_id=9)
+    assert input_ids.tolist() == [[1, 2, 3], [9, 9, 4], [9, 5, 6]]
+    assert mask.tolist() == [[1, 1, 1], [0, 0, 1], [0, 1, 1]]
+
+
+# -- one token ---------------------------------------------------------------------------------------------
+
+WEIGHTS = st.lists(st.integers(0, 20), min_size=2, max_size=12).filter(any)
+
+
+def test_choose_draws_each_token_as_often_as_it_is_likely() -> None:
+    probabilities = torch.tensor([0.05, 0.0, 0.4, 0.25, 0.3])
+    n = 20_000
+    uniforms = (torch.arange(n) + 0.5) / n  # an even grid over (0, 1)
+    tokens, logprobs = choose(probabilities.log().expand(n, -1), Sampling(1), uniforms)
+    assert (tokens.bincount(minlength=5) / n).tolist() == pytest.approx(probabilities.tolist(), abs=2 / n)
+    torch.testing.assert_close(logprobs, probabilities.log()[tokens])
+
+
+@pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24])
+def test_choose_takes_no_impossible_token_at_either_end(uniform: float) -> None:
+    logits = torch.tensor([[0.0, 0.5, 0.5, 0.0]]).log()
+    tokens, _ = choose(logits, Sampling(1), torch.tensor([uniform]))
+    assert tokens.item() == (1 if uniform == 0 else 2)
+
+
+def test_choose_with_a_temperature_and_a_nucleus() -> None:
+    probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    n = 10_000
+    uniforms = (torch.arange(n) + 0.5) / n
+    tokens, logprobs = choose(probabilities.log().expand(n, -1), Sampling(1, 0.5, top_p=0.9), uniforms)
+    sharpened = probabilities[:2].square()  # 0.25 : 0.09 : 0.0225 : 0.0025 is 68 %, 25 %, 6 %, 1 %
+    shares = (tokens.bincount(minlength=4) / n).tolist()
+    assert shares == pytest.approx([*(sharpened / sharpened.sum()).tolist(), 0, 0], abs=2 / n)
+    torch.testing.assert_close(logprobs, probabilities.log()[tokens])
+
+
+@given(WEIGHTS, st.integers(1, 100))
+def test_nucleus_is_the_smallest_set_that_holds_the_mass(weights: list[int], percent: int) -> None:
+    total = sum(weights)
+    kept = nucleus(torch.tensor([weights], dtype=torch.float64), total * percent / 100)[0]
+    held, expected = 0, []
+    for i in sorted(range(len(weights)), key=lambda i: -weights[i]):
+        if held * 100 >= total * percent:
+            break
+        held += weights[i]
+        expected.append(weights[i])
+    positive = [weight for weight in expected if weight]
+    assert sorted(kept[kept > 0].tolist(), reverse=True) == positive
+    for weight, left in zip(weights, kept.tolist(), strict=True):
+        assert left in (0, weight)

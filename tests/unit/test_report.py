@@ -1,0 +1,338 @@
+"""The report of a run: complete runs, runs with nearly nothing in them, hostile notes, long runs, wrong folders."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medserl.config import Settings
+from medserl.errors import RunError
+from medserl.game.text import normalize
+from medserl.reports.charts_shown import draw_groups
+from medserl.reports.curves import MOST_POINTS, Plan, draw, nice_steps
+from medserl.reports.games import choose_games, marked, show_game
+from medserl.reports.html import script_json, write_report
+from medserl.reports.own_games import count, periods
+from medserl.runlog import EPISODES, METRICS, read_rows
+from tests.synthetic_run import HOSTILE, episode, write_config, write_evaluation, write_rows, write_run
+
+NOTE = "The patient has type 2 diabetes. Metformin was started."
+ERROR = "The patient has type 1 diabetes. Metformin was started."
+
+
+class Page(HTMLParser):
+    """What a browser would see: the text, the tags in use, and the embedded games."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.games: list[dict] = []
+        self._inside = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).replace("\u00a0", " ").split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = dict(attrs).get("id") or tag if tag in ("script", "style") else ""
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "games-data":
+            self.games = json.loads(data)
+        elif not self._inside:
+            self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return Page(write_report(write_run(tmp_path_factory.mktemp("runs") / "full")))
+
+
+def test_a_complete_run_tells_its_story(full: Page) -> None:
+    for words in (
+        "52.0 % (95 % interval 45.1–58.6 %) after the warm-up, 65.5 % (95 % interval 58.6–72.1 %) after self-play",
+        "The intervals overlap",
+        "trained is better than warmup by 9.0 points",
+        "smollm2-135m played 384 games in 12 rounds",
+        "Invented patients, for developing software, not for clinical use",
+        "Not a medical device",
+        "All 384 games of the run.",
+        "medserl 0.1.0, git 0123456789ab",
+        "first 3 rounds",
+        "rollout_batch_size",
+    ):
+        assert words in full.text
+    assert len(full.games) == 384
+    assert sum(tag == "figure" for tag, _ in full.tags) == 18
+
+
+def test_the_page_asks_the_network_for_nothing(full: Page) -> None:
+    for tag, attributes in full.tags:
+        assert tag not in ("iframe", "object", "embed", "img", "base")
+        assert not attributes.get("src")
+        assert (attributes.get("href") or "#").startswith(("#", "data:,"))
+    policy = next(a["content"] for tag, a in full.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy and policy.startswith("default-src 'none'")
+
+
+def test_the_report_goes_where_it_is_asked_to(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", rounds=1, games=2)
+    assert write_report(run) == run / "report.html"
+    assert write_report(run, tmp_path / "other.html").is_file()
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("source", "label"), [("sample", True), ("data/medec_train_sample.jsonl", True), ("medec_train.jsonl", False)]
+)
+def test_only_invented_patients_are_called_invented(tmp_path: Path, source: str, label: bool) -> None:
+    page = Page(write_report(write_run(tmp_path / "run", rounds=1, games=2, prompt_data=source)))
+    assert ("Invented patients" in page.text) is label
+    assert "Not a medical device" in page.text
+
+
+def test_one_round_without_evaluation(tmp_path: Path) -> None:
+    page = Page(write_report(write_run(tmp_path / "run", rounds=1, games=4, evaluation=False)))
+    assert "There is no held-out evaluation of this run" in page.text
+    assert "medserl evaluate" in page.text
+    assert "first round" not in page.text
+
+
+def test_validation_stands_in_for_an_evaluation(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    for file in (run / "eval").iterdir():
+        file.unlink()
+    text = Page(write_report(run)).text
+    assert "Held-out accuracy on the validation notes" in text
+    assert "No intervals were computed" in text
+
+
+def test_intervals_that_lie_apart_are_a_gain(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", rounds=1, games=2, evaluation=False)
+    (run / "eval").mkdir()
+    rows = [
+        {"system": system, "figure": "accuracy", "value": value, "low": value - 0.05, "high": value + 0.05, "n": 400}
+        for system, value in (("base", 0.5), ("trained", 0.7))
+    ]
+    (run / "eval" / "table.json").write_text(json.dumps(rows), encoding="utf-8")
+    assert (
+        "70.0 % (95 % interval 65.0–75.0 %) after self-play. The intervals lie apart: a gain."
+        in Page(write_report(run)).text
+    )
+
+
+def test_a_run_that_has_not_played_yet(tmp_path: Path) -> None:
+    write_config(tmp_path, Settings())
+    page = Page(write_report(tmp_path))
+    assert "No round has been played yet" in page.text
+    assert "No game was logged" in page.text
+    assert page.games == []
+
+
+def test_rounds_full_of_nothing_are_shown(tmp_path: Path) -> None:
+    write_config(tmp_path, Settings())
+    silent = {"round": 1, "games": 2, "accepted_games": 0, "vcf_acceptance_rate": 0.0, "assessor_accuracy": None}
+    write_rows(tmp_path / METRICS, [silent, silent | {"round": 2}])
+    write_rows(tmp_path / EPISODES, [episode(NOTE, [None, NOTE]).record(1), episode(NOTE, []).record(2)])
+    page = Page(write_report(tmp_path))
+    assert "0 of 4 games" in page.text
+    assert [game["outcome"] for game in page.games] == ["no_note", "no_note"]
+    assert page.games[0]["attempts"][1]["reason"] == "no_change"
+
+
+def test_hostile_text_stays_text(tmp_path: Path) -> None:
+    evil = f"The patient has {HOSTILE} today. Metformin was started."
+    run = write_run(tmp_path / "<b>run&amp;", rounds=1, games=2)
+    game = episode(evil, [f"{evil} {HOSTILE}", evil.replace("Metformin", "Insulin")], said=HOSTILE)
+    write_rows(run / EPISODES, [game.record(1)])
+    page = Page(write_report(run))
+    assert page.games[0]["assessor"] == HOSTILE
+    assert "".join(page.games[0]["original"]) == evil
+    assert "<b>run&amp;" in page.text
+    assert "img" not in {tag for tag, _ in page.tags}
+    assert sum(tag == "script" for tag, _ in page.tags) == 2
+
+
+@given(st.text())
+def test_embedded_json_cannot_end_its_element(text: str) -> None:
+    embedded = script_json([{"note": text}])
+    assert "<" not in embedded
+    assert json.loads(embedded) == [{"note": text}]
+
+
+def test_half_a_surrogate_pair_does_not_stop_the_report(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", rounds=1, games=2)
+    row = episode(NOTE, [ERROR]).record(1)
+    (run / EPISODES).write_text(json.dumps(row | {"assessor_completion": "\ud83d"}) + "\n", encoding="utf-8")
+    assert Page(write_report(run)).games[0]["assessor"] == "?"
+
+
+def test_ten_thousand_games_make_less_than_ten_megabytes(tmp_path: Path) -> None:
+    sentence = "The patient was seen again and the plan of treatment was discussed at length. "
+    notes = [(f"Note {i}. {NOTE} {sentence * 15}", f"Note {i}. {ERROR} {sentence * 15}") for i in range(50)]
+    run = write_run(tmp_path / "run", rounds=1, games=32, notes=notes, evaluation=False)
+    for name in (METRICS, EPISODES):
+        rows = read_rows(run / name)
+        write_rows(run / name, [row | {"round": number} for number in range(1, 314) for row in rows])
+    report = write_report(run)
+    page = Page(report)
+    assert report.stat().st_size < 10_000_000
+    assert f"{len(page.games):,} of 10,016 games, a random share of every round" in page.text
+    assert {game["round"] for game in page.games} == set(range(1, 314))
+    assert "every point is the mean of 3 rounds" in page.text
+
+
+def test_a_sample_of_games_takes_alike_from_every_round() -> None:
+    rows = [episode(NOTE, [ERROR]).record(1 + i % 4) for i in range(400)]
+    size = len(json.dumps(show_game(rows[0])).encode())
+    shown = choose_games(rows, budget=43 * size)
+    assert shown.sampled
+    assert [sum(g["round"] == r for g in shown.games) for r in (1, 2, 3, 4)] == [11, 11, 11, 10]
+    assert shown == choose_games(rows, budget=43 * size)
+    assert not choose_games(rows).sampled
+
+
+def test_a_game_shows_its_edit_and_its_winner() -> None:
+    game = show_game(episode(NOTE, [None, ERROR], said="final_answer: CORRECT").record(3))
+    assert game["original"] == ["The patient has type ", "2", " diabetes. Metformin was started."]
+    assert game["modified"] == ["The patient has type ", "1", " diabetes. Metformin was started."]
+    assert game["outcome"] == "injector"
+    assert [attempt["reason"] for attempt in game["attempts"]] == ["format", None]
+    assert game["attempts"][1]["edits"] == [["2", "1"]]
+    assert game["rewards"] == [1.0, -1.0]
+
+
+@pytest.mark.parametrize(
+    ("mode", "said", "ending"),
+    [
+        ("error", "final_answer: INCORRECT", "assessor"),
+        ("benign", "final_answer: INCORRECT", "injector"),
+        ("benign", "final_answer: CORRECT", "assessor"),
+        ("benign", "fine", "no_verdict"),
+    ],
+)
+def test_outcomes(mode: str, said: str, ending: str) -> None:
+    assert show_game(episode(NOTE, [ERROR], mode=mode, said=said).record(1))["outcome"] == ending
+
+
+@given(st.text(), st.lists(st.integers(0, 40), max_size=6))
+def test_marking_loses_no_letter(text: str, cuts: list[int]) -> None:
+    text = normalize(text)
+    places = sorted(min(cut, len(text)) for cut in cuts[: len(cuts) // 2 * 2])
+    spans = list(zip(places[::2], places[1::2], strict=True))
+    pieces = marked(text, spans)
+    assert "".join(pieces) == text
+    assert pieces[1::2] == [text[start:end] for start, end in spans]
+
+
+def test_long_completions_are_cut_and_say_so() -> None:
+    game = show_game(episode(NOTE, [ERROR], said="word " * 1000 + "end").record(1))
+    assert game["assessor"].endswith("(1,003 more characters are in episodes.jsonl)")
+
+
+def test_shares_of_own_games_are_counted_with_wilson_intervals() -> None:
+    games = [episode(NOTE, [ERROR], said="final_answer: INCORRECT").record(1)] * 3
+    games += [episode(NOTE, [ERROR], said="final_answer: CORRECT").record(1), episode(NOTE, [None]).record(1)]
+    accepted, accuracy, recall, specificity, silent = count(games)
+    assert (accepted.value, accepted.n) == (0.8, 5)
+    assert (accuracy.value, recall.value) == (0.75, 0.75)
+    assert (recall.low, recall.high) == pytest.approx((0.30064, 0.95441), abs=1e-5)
+    assert (specificity.value, specificity.n) == (None, 0)
+    assert silent.value == 0.0
+
+
+def test_periods_are_the_first_and_last_quarter() -> None:
+    rows = [episode(NOTE, [ERROR]).record(r) for r in range(1, 9)]
+    named = {period.name: [row["round"] for row in period.games] for period in periods(rows)}
+    assert named == {"first 2 rounds": [1, 2], "last 2 rounds": [7, 8], "all rounds": list(range(1, 9))}
+
+
+def test_a_line_breaks_at_a_missing_value_and_bridges_rounds_that_did_not_measure() -> None:
+    plan = Plan("t", "a", "percent", (("x", "x"), ("y", "y")))
+    rows = [{"round": r} for r in range(5)]
+    for row, value in zip(rows, (0.1, 0.2, None, 0.4, 0.5), strict=True):
+        row["x"] = value
+    rows[0]["y"], rows[4]["y"] = 0.3, 0.3
+    chart = draw(plan, rows)
+    assert chart is not None
+    assert [re.findall("[ML]", series.shape) for series in chart.series] == [["M", "L", "M", "L"], ["M", "L"]]
+    assert chart.series[0].labels == ["10\u00a0%", "20\u00a0%", "–", "40\u00a0%", "50\u00a0%"]
+
+
+def test_charts_without_figures_are_left_out() -> None:
+    assert draw_groups([{"round": 1, "entropy": None, "kl_injector": float("nan")}]) == []
+    assert [group.title for group in draw_groups([{"round": 1, "entropy": 1.5}])] == ["Learning"]
+
+
+def test_long_runs_are_drawn_as_means() -> None:
+    chart = draw(Plan("t", "a", "number", (("x", "x"),)), [{"round": r, "x": r % 2} for r in range(1, 1001)])
+    assert chart is not None
+    assert len(chart.readout["x"]) <= MOST_POINTS
+    assert chart.readout["rounds"][0] == "rounds 1–9"
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
+def test_axis_steps_are_few_and_inside(low: float, width: float) -> None:
+    steps = nice_steps(low, low + width, 5)
+    assert len(steps) <= 7
+    assert all(low - 1e-6 * width <= step <= low + width * (1 + 1e-6) + 1e-9 for step in steps)
+
+
+def test_recorded_versions_and_hashes_are_shown(tmp_path: Path) -> None:
+    write_config(tmp_path, Settings())
+    assert "not recorded by this run" in Page(write_report(tmp_path)).text
+    record = {"versions": {"torch": "2.13.0"}, "sha256": {"medec_train.jsonl": "0a1b2c"}}
+    (tmp_path / "provenance.json").write_text(json.dumps(record), encoding="utf-8")
+    text = Page(write_report(tmp_path)).text
+    assert "versions.torch 2.13.0" in text
+    assert "sha256.medec_train.jsonl 0a1b2c" in text
+
+
+# -- folders that hold no run, and broken files
+
+
+def test_wrong_folders_get_one_line(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no such folder"):
+        write_report(tmp_path / "absent")
+    with pytest.raises(RunError, match=r"no config\.toml there"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("config.toml", "a = = 1", "cannot be read as TOML"),
+        (METRICS, "{broken\n", "a line is no JSON"),
+        (METRICS, '{"loss": 1}\n', "line 1 has no 'round'"),
+        (EPISODES, "3\n", "line 1 has no 'mode'"),
+        ("eval/table.json", "{}", "expected a JSON list"),
+        ("eval/table.json", "[", "is no JSON"),
+        ("eval/table.json", '[{"system": "base"}]', "entry 1 has no"),
+    ],
+)
+def test_broken_files_get_one_line(tmp_path: Path, name: str, text: str, message: str) -> None:
+    write_config(tmp_path, Settings())
+    write_evaluation(tmp_path / "eval")
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(RunError, match=message) as caught:
+        write_report(tmp_path)
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_place_that_cannot_be_written_gets_one_line(tmp_path: Path) -> None:
+    write_config(tmp_path, Settings())
+    with pytest.raises(RunError, match="cannot be written there"):
+        write_report(tmp_path, tmp_path / "absent" / "report.html")
