@@ -70,6 +70,7 @@ def evaluate(
     compare: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     run: Path | None = None,
     limit: int = 0,
+    published_only: bool = False,
     output: Path | None = None,
     config: Path | None = None,
 ) -> None:
@@ -81,12 +82,13 @@ def evaluate(
     compare: Systems: base, warmup, trained (needs --run), or folders of adapters or models.
     run: Run folder whose newest checkpoint is `trained`; its settings are used.
     limit: Use only so many notes, drawn by the seed; 0 for all.
+    published_only: Of a MEDEC row with an error judge the published text alone, without its corrected twin.
     output: Folder of tables and predictions; default RUN/eval, else outputs/eval.
     config: TOML file of settings.
     """
     from medserl.commands import evaluate as judge
 
-    judge(_merge(settings, config), data, compare or [], run, limit, output)
+    judge(_merge(settings, config), data, compare or [], run, limit, published_only, output)
 
 
 @app.command

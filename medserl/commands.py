@@ -106,17 +106,26 @@ def _games(notes: Sequence[Note], count: int, seed: int) -> list[GameSetup]:
 
 
 def evaluate(
-    settings: Settings, data: str, systems: Sequence[str], run: Path | None, limit: int, output: Path | None
+    settings: Settings,
+    data: str,
+    systems: Sequence[str],
+    run: Path | None,
+    limit: int,
+    published_only: bool,
+    output: Path | None,
 ) -> None:
     """Judge the labelled notes with each system and write tables and predictions."""
     from medserl.evaluation.compare import compare_systems, resolve_systems
+    from medserl.evaluation.predictions import labelled_texts
 
     notes = list(read_notes(data, "test"))
     if limit and limit < len(notes):
         notes = random.Random(settings.seed).sample(notes, limit)
     chosen = resolve_systems(settings, systems, run)
     folder = output or (run / "eval" if run else Path("outputs/eval"))
-    say(compare_systems(chosen, notes, folder, train_notes=read_notes(settings.prompt_data, "train")))
+    texts = labelled_texts(notes, published_only=published_only)
+    train_texts = labelled_texts(read_notes(next(iter(chosen.values())).prompt_data, "train"))
+    say(compare_systems(chosen, texts, folder, train_texts))
     say(f"tables and predictions: {folder}")
 
 

@@ -5,13 +5,14 @@
 #   bash scripts/run_medserl_pipeline.sh --rebuild-warmup     # warm up again instead of using the shipped adapter
 #   bash scripts/run_medserl_pipeline.sh --model Qwen/Qwen3-4B --prompt-data data/medec_train.jsonl --max-epochs 5
 #
-# Its own flags: --run DIR, --rebuild-warmup, --test-data FILE, --stage env|warmup|train|evaluate|report (from that stage
-# on, with --run). All others go to `medserl train` (and the settings among them to the other stages).
+# Its own flags: --run DIR, --rebuild-warmup, --test-data FILE, --stage env|warmup|train|evaluate|report (that stage and the
+# ones after it, of the run that --run names). All others go to `medserl train`. VENV names another environment than .venv.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 run="outputs/medserl_pipeline_$(date +%Y%m%d_%H%M%S)"
 stage=env
+venv="${VENV:-.venv}"
 rebuild=no
 test_data=sample
 settings=()
@@ -35,7 +36,7 @@ shared=()
 for ((i = 0; i < ${#settings[@]}; i++)); do
   case "${settings[i]}" in
     --model | --prompts | --injector-format | --device | --dtype | --seed | --lora-rank | --lora-targets | --prompt-data)
-      shared+=("${settings[i]}" "${settings[i + 1]}") ;;
+      shared+=("${settings[i]}" "${settings[i + 1]-}") ;;
   esac
 done
 
@@ -54,24 +55,24 @@ esac
 say() { printf '\n== %s\n' "$*"; }
 
 if due env; then
-  say "environment (.venv)"
-  [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+  say "environment ($venv)"
+  [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 fi
-medserl=.venv/bin/medserl
+medserl="$venv/bin/medserl"
 
 adapter=()
 if [ "$rebuild" = yes ] || [[ " ${settings[*]} " == *" --model "* && " ${settings[*]} " != *" --adapter "* ]]; then
   adapter=(--adapter "$run-warmup")
   if due warmup; then
     say "warm-up"
-    "$medserl" sft "${shared[@]}" --output "$run-warmup"
+    "$medserl" sft ${shared[@]+"${shared[@]}"} --output "$run-warmup"
   fi
 fi
 
 if due train; then
   say "online self-play"
-  "$medserl" train "${settings[@]}" "${adapter[@]}" --output-dir "$run"
+  "$medserl" train ${settings[@]+"${settings[@]}"} ${adapter[@]+"${adapter[@]}"} --output-dir "$run"
 fi
 if due evaluate; then
   say "evaluation: base, warm-up, trained"

@@ -68,6 +68,15 @@ def invent_patient(fact: Fact, rng: random.Random) -> Patient:
     return Patient(age, sex, age < rules()["child_below"])
 
 
+def vital_ranges(fact: Fact, is_child: bool) -> dict[str, tuple[int, int]]:
+    """Vital signs that go with the fact: lowest and highest; `temp` in tenths of a degree Celsius."""
+    data = vignette_data()
+    ranges = dict(data["vitals"][fact.vitals])
+    if is_child:
+        ranges |= data["child_vitals"].get(fact.vitals, {})
+    return {name: (low, high) for name, (low, high) in ranges.items()}
+
+
 def write_sentences(
     fact: Fact, findings: Mapping[str, str], carrier: str, rng: random.Random, held_back: bool
 ) -> list[str]:
@@ -113,10 +122,9 @@ def _opening(
 
 def _vitals(fact: Fact, patient: Patient, rng: random.Random, held_back: bool) -> str:
     data = vignette_data()
-    ranges = dict(data["vitals"][fact.vitals])
-    if patient.is_child:
-        ranges |= data["child_vitals"].get(fact.vitals, {})
-    drawn = {name: rng.randint(low, high) for name, (low, high) in ranges.items()}
+    drawn = {
+        name: rng.randint(low, high) for name, (low, high) in vital_ranges(fact, patient.is_child).items()
+    }
     values = {}
     if "temp" in drawn:
         celsius = drawn["temp"] / 10

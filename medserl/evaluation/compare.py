@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from medserl.config import Settings
-from medserl.data.notes import Note
 from medserl.engines import create_engine
 from medserl.errors import ConfigError, RunError
-from medserl.evaluation.baselines import baseline_predictions
-from medserl.evaluation.metrics import by_group, detection_metrics, pair_outcomes, text_outcomes
+from medserl.evaluation.baselines import majority_predictions, tfidf_predictions
+from medserl.evaluation.metrics import Attribute, by_group, detection_metrics
 from medserl.evaluation.predict import predict
-from medserl.evaluation.predictions import LabelledText, Prediction, labelled_texts, write_predictions
-from medserl.evaluation.statistics import compare_sentence
-from medserl.evaluation.table import markdown, rows, write_tables
+from medserl.evaluation.predictions import LabelledText, Prediction, write_predictions
+from medserl.evaluation.table import comparison_table, markdown, rows, write_tables
 from medserl.game.prompts import load_prompts
 from medserl.rollout import VCFRolloutGenerator
 from medserl.runlog import RunFolder, read_settings
+
+log = logging.getLogger("medserl")
+
+ATTRIBUTES: tuple[Attribute, ...] = ("split", "error_type", "length")
 
 
 def resolve_systems(settings: Settings, names: Sequence[str], run: Path | None) -> dict[str, Settings]:
@@ -53,19 +55,40 @@ def _resolve(name: str, settings: Settings, run: Path | None) -> Settings:
 
 
 def compare_systems(
-    systems: Mapping[str, Settings], notes: Sequence[Note], folder: Path, train_notes: Sequence[Note]
+    systems: Mapping[str, Settings], texts: Sequence[LabelledText], folder: Path, train: Sequence[LabelledText]
 ) -> str:
-    """Judge the notes with every system and write `folder`; returns the table and what is signal in it, as Markdown."""
-    texts = labelled_texts(notes)
+    """Judge the texts with every system and write `folder`; returns the table and what is signal in it, as Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
-    predictions = dict(baseline_predictions(train_notes, texts))
+    predictions = baseline_predictions(train, texts)
     for name, settings in systems.items():
         label = Path(name).name
         predictions[label] = _judge(settings, texts, label)
         write_predictions(folder / f"{label}.predictions.jsonl", predictions[label])
-    text, table = _tables(texts, predictions)
-    write_tables(folder, text, table)
+    results = {name: detection_metrics(texts, said) for name, said in predictions.items()}
+    comparisons = comparison_table(results)
+    parts = [f"{len(texts)} texts; percent, with 95 % intervals", "", markdown(results)]
+    table = rows(results)
+    for attribute in ATTRIBUTES:
+        groups = {name: by_group(texts, said, attribute) for name, said in predictions.items()}
+        for group in next(iter(groups.values())):
+            figures = {name: metrics[group] for name, metrics in groups.items()}
+            table += rows(figures, f"{attribute}={group}")
+            if attribute == "split":
+                parts += ["", f"### {group}", "", markdown(figures)]
+    sentences = [row["sentence"] for row in comparisons if row["system"] == list(results)[-1]]
+    text = "\n".join([*parts, "", *(f"- {sentence}." for sentence in sentences)])
+    write_tables(folder, text, table, comparisons)
     return text
+
+
+def baseline_predictions(
+    train: Sequence[LabelledText], texts: Sequence[LabelledText]
+) -> dict[str, list[Prediction]]:
+    """Majority and TF-IDF by name; none, with a line in the log, where the training notes hold only one class."""
+    if len({text.is_error for text in train}) < 2:
+        log.warning("no baselines: the training notes hold no labelled pair to fit them on")
+        return {}
+    return {"majority": majority_predictions(train, texts), "tf-idf": tfidf_predictions(train, texts)}
 
 
 def _judge(settings: Settings, texts: Sequence[LabelledText], label: str) -> list[Prediction]:
@@ -75,30 +98,3 @@ def _judge(settings: Settings, texts: Sequence[LabelledText], label: str) -> lis
         return predict(VCFRolloutGenerator(engine, prompts, settings), texts, label)
     finally:
         engine.close()
-
-
-def _tables(
-    texts: Sequence[LabelledText], predictions: Mapping[str, Sequence[Prediction]]
-) -> tuple[str, list[dict[str, Any]]]:
-    results = {name: detection_metrics(texts, said) for name, said in predictions.items()}
-    parts = [f"{len(texts)} texts, percent with 95 % intervals", "", markdown(results)]
-    table = rows(results)
-    for attribute in ("split", "error_type"):
-        groups = {name: by_group(texts, said, attribute) for name, said in predictions.items()}
-        for group in next(iter(groups.values())):
-            figures = {name: metrics[group] for name, metrics in groups.items()}
-            table += rows(figures, f"{attribute}={group}")
-            if attribute == "split":
-                parts += ["", f"{attribute} {group}", "", markdown(figures)]
-    parts += ["", *_sentences(texts, predictions)]
-    return "\n".join(parts), table
-
-
-def _sentences(texts: Sequence[LabelledText], predictions: Mapping[str, Sequence[Prediction]]) -> list[str]:
-    """The last system against each one before it: on pairs where there are any, else on texts."""
-    *others, last = predictions
-    outcomes, unit = pair_outcomes, "pairs"
-    if not pair_outcomes(texts, predictions[last]):
-        outcomes, unit = text_outcomes, "texts"
-    mine = outcomes(texts, predictions[last])
-    return [compare_sentence(last, mine, other, outcomes(texts, predictions[other]), unit) for other in others]

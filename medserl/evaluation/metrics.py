@@ -6,10 +6,12 @@ every figure: as a missed error where there was one, as a false alarm where ther
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 
@@ -18,12 +20,10 @@ from medserl.evaluation.predictions import LabelledText, Prediction, check_uniqu
 from medserl.evaluation.statistics import Array, Estimate, bootstrap_estimate, share_estimate
 from medserl.game.roles import Verdict
 
+Attribute = Literal["error_type", "split", "length"]
+
 LENGTH_EDGES = (100, 150, 200, 400)
 """Words at which a new bucket of note lengths begins."""
-
-SHARES = ("accuracy", "recall", "specificity", "flag_rate", "no_verdict_rate", "pairwise_accuracy")
-FIGURES = (*SHARES, "f1", "balanced_accuracy", "mcc", "brier", "ece")
-"""Names of all figures, in the order of tables' columns."""
 
 
 @dataclass(frozen=True)
@@ -43,37 +43,29 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class DetectionShares:
-    """Shares of texts, or of pairs, with Wilson intervals.
+class DetectionMetrics:
+    """All figures on one set of texts.
 
-    accuracy: judged rightly. recall: of the texts with an error, called INCORRECT. specificity: of the texts without,
-    called CORRECT. flag_rate: called INCORRECT. no_verdict_rate: neither. pairwise_accuracy: of the pairs, both twins
-    judged rightly (guessing gives 0.25).
+    Shares, with Wilson intervals. accuracy: texts judged rightly. pairwise_accuracy: pairs with both twins judged
+    rightly (guessing gives 0.25). recall: texts with an error, called INCORRECT. specificity: texts without, called
+    CORRECT. flag_rate: texts called INCORRECT. no_verdict_rate: texts called neither.
+
+    With bootstrap intervals. f1: of INCORRECT, 2 TP / (2 TP + FP + FN). balanced_accuracy: mean of recall and
+    specificity. mcc: Matthews correlation, 0 where all texts are judged alike. brier, ece: see
+    `medserl.evaluation.calibration`; they rest on the texts that have a probability.
+
+    `missing` counts texts without a prediction, `unmatched` predictions without a text.
     """
 
     accuracy: Estimate
+    pairwise_accuracy: Estimate
     recall: Estimate
     specificity: Estimate
-    flag_rate: Estimate
-    no_verdict_rate: Estimate
-    pairwise_accuracy: Estimate
-
-
-@dataclass(frozen=True)
-class DetectionMetrics(DetectionShares):
-    """All figures on one set of texts.
-
-    f1: of INCORRECT, 2 TP / (2 TP + FP + FN). balanced_accuracy: mean of recall and specificity. mcc: Matthews
-    correlation, 0 where all texts are judged alike. brier, ece: see `medserl.evaluation.calibration`; they rest on
-    the texts that have a probability. These five have bootstrap intervals over pairs.
-
-    `missing` counts texts without a prediction, `unmatched` predictions without a text. Groups that have no text are
-    left out. An error type's group holds both twins of its pairs.
-    """
-
     f1: Estimate
     balanced_accuracy: Estimate
     mcc: Estimate
+    flag_rate: Estimate
+    no_verdict_rate: Estimate
     brier: Estimate
     ece: Estimate
     n_texts: int
@@ -81,10 +73,11 @@ class DetectionMetrics(DetectionShares):
     n_pairs: int
     missing: int
     unmatched: int
-    by_error_type: Mapping[str, DetectionShares] = field(repr=False)
-    by_length: Mapping[str, DetectionShares] = field(repr=False)
-    by_split: Mapping[str, DetectionShares] = field(repr=False)
     outcomes: tuple[Outcome, ...] = field(repr=False)
+
+    def items(self) -> list[tuple[str, Estimate]]:
+        """The figures by name, in the order above."""
+        return [(name, value) for name, value in vars(self).items() if isinstance(value, Estimate)]
 
 
 def detection_metrics(texts: Sequence[LabelledText], predictions: Sequence[Prediction]) -> DetectionMetrics:
@@ -93,36 +86,59 @@ def detection_metrics(texts: Sequence[LabelledText], predictions: Sequence[Predi
     Raises:
         DataError: two texts, or two predictions, have the same id.
     """
-    check_unique([text.text_id for text in texts], "text")
-    check_unique([one.text_id for one in predictions], "prediction for text")
-    by_id = {one.text_id: one for one in predictions}
-    outcomes = tuple(_outcome(text, by_id.get(text.text_id)) for text in texts)
-    clusters = [one.cluster for one in outcomes]
-    confusion = _confusion(outcomes)
-    judged = [one for one in outcomes if one.p_incorrect is not None]
-    probabilities = (
-        [one.p_incorrect for one in judged if one.p_incorrect is not None],
-        [one.is_error for one in judged],
-        [one.cluster for one in judged],
-    )
-    found = sum(text.text_id in by_id for text in texts)
+    outcomes = judge(texts, predictions)
+    confusion, clusters = _confusion(outcomes), [one.cluster for one in outcomes]
+    pairs = pairs_right(outcomes)
+    chances = [(p, one.is_error, one.cluster) for one in outcomes if (p := one.p_incorrect) is not None]
+    probabilities = [p for p, _, _ in chances], [e for _, e, _ in chances], [c for _, _, c in chances]
+    found = len({text.text_id for text in texts} & {one.text_id for one in predictions})
     return DetectionMetrics(
-        **vars(_shares(outcomes)),
+        accuracy=_share(outcomes, lambda one: one.right),
+        pairwise_accuracy=share_estimate(pairs),
+        recall=_share([one for one in outcomes if one.is_error], lambda one: one.right),
+        specificity=_share([one for one in outcomes if not one.is_error], lambda one: one.right),
         f1=bootstrap_estimate(f1, confusion, clusters),
         balanced_accuracy=bootstrap_estimate(balanced_accuracy, confusion, clusters),
         mcc=bootstrap_estimate(mcc, confusion, clusters),
+        flag_rate=_share(outcomes, lambda one: one.verdict == "INCORRECT"),
+        no_verdict_rate=_share(outcomes, lambda one: one.verdict is None),
         brier=brier_score(*probabilities),
         ece=calibration_error(*probabilities),
         n_texts=len(texts),
         n_errors=sum(one.is_error for one in outcomes),
-        n_pairs=len(pair_outcomes(outcomes)),
+        n_pairs=len(pairs),
         missing=len(texts) - found,
         unmatched=len(predictions) - found,
-        by_error_type=_by(texts, outcomes, lambda text: text.error_type),
-        by_length=_by(texts, outcomes, lambda text: length_bucket(text.text), LENGTH_BUCKETS),
-        by_split=_by(texts, outcomes, lambda text: text.split),
         outcomes=outcomes,
     )
+
+
+def by_group(
+    texts: Sequence[LabelledText], predictions: Sequence[Prediction], attribute: Attribute
+) -> dict[str, DetectionMetrics]:
+    """The same figures apart by error type (both twins of its pairs), by split, or by the note's length.
+
+    Texts of which the attribute is not known are in no group; lengths come shortest first.
+    """
+    members: dict[str, list[LabelledText]] = defaultdict(list)
+    for text in texts:
+        name = length_bucket(text.text) if attribute == "length" else getattr(text, attribute)
+        if name is not None:
+            members[name].append(text)
+    by_id = {one.text_id: one for one in predictions}
+    return {
+        name: detection_metrics(members[name], [by_id[t.text_id] for t in members[name] if t.text_id in by_id])
+        for name in (LENGTH_BUCKETS if attribute == "length" else sorted(members))
+        if name in members
+    }
+
+
+def judge(texts: Sequence[LabelledText], predictions: Sequence[Prediction]) -> tuple[Outcome, ...]:
+    """The outcome of every text, in order. Raises DataError where an id stands twice."""
+    check_unique([text.text_id for text in texts], "text")
+    check_unique([one.text_id for one in predictions], "prediction for text")
+    by_id = {one.text_id: one for one in predictions}
+    return tuple(_outcome(text, by_id.get(text.text_id)) for text in texts)
 
 
 def _outcome(text: LabelledText, said: Prediction | None) -> Outcome:
@@ -136,42 +152,27 @@ def _outcome(text: LabelledText, said: Prediction | None) -> Outcome:
     )
 
 
-def pair_outcomes(outcomes: Iterable[Outcome]) -> dict[str, bool]:
-    """Of every pair of which both twins are there: were both judged rightly?"""
+def text_outcomes(texts: Sequence[LabelledText], predictions: Sequence[Prediction]) -> list[bool]:
+    """For each text, whether its verdict is right."""
+    return [one.right for one in judge(texts, predictions)]
+
+
+def pair_outcomes(texts: Sequence[LabelledText], predictions: Sequence[Prediction]) -> list[bool]:
+    """`pairs_right` of the predictions on the texts."""
+    return pairs_right(judge(texts, predictions))
+
+
+def pairs_right(outcomes: Iterable[Outcome]) -> list[bool]:
+    """For each pair with both twins present, whether both are right; in order of first appearance."""
     twins: dict[str, dict[bool, bool]] = defaultdict(dict)
     for one in outcomes:
         if one.has_twin:
             twins[one.cluster][one.is_error] = one.right
-    return {pair: all(right.values()) for pair, right in twins.items() if len(right) == 2}
+    return [all(right.values()) for right in twins.values() if len(right) == 2]
 
 
-def _shares(outcomes: Sequence[Outcome]) -> DetectionShares:
-    def share(hit: Callable[[Outcome], bool], among: Callable[[Outcome], bool] = lambda one: True) -> Estimate:
-        chosen = [one for one in outcomes if among(one)]
-        return share_estimate([hit(one) for one in chosen], [one.cluster for one in chosen])
-
-    return DetectionShares(
-        accuracy=share(lambda one: one.right),
-        recall=share(lambda one: one.right, among=lambda one: one.is_error),
-        specificity=share(lambda one: one.right, among=lambda one: not one.is_error),
-        flag_rate=share(lambda one: one.verdict == "INCORRECT"),
-        no_verdict_rate=share(lambda one: one.verdict is None),
-        pairwise_accuracy=share_estimate(list(pair_outcomes(outcomes).values())),
-    )
-
-
-def _by(
-    texts: Sequence[LabelledText],
-    outcomes: Sequence[Outcome],
-    group: Callable[[LabelledText], str | None],
-    order: Sequence[str] | None = None,
-) -> dict[str, DetectionShares]:
-    members: dict[str, list[Outcome]] = defaultdict(list)
-    for text, one in zip(texts, outcomes, strict=True):
-        name = group(text)
-        if name is not None:
-            members[name].append(one)
-    return {name: _shares(members[name]) for name in order or sorted(members) if name in members}
+def _share(outcomes: Sequence[Outcome], hit: Callable[[Outcome], bool]) -> Estimate:
+    return share_estimate([hit(one) for one in outcomes], [one.cluster for one in outcomes])
 
 
 def _bucket_names() -> tuple[str, ...]:
@@ -184,10 +185,10 @@ LENGTH_BUCKETS = _bucket_names()
 
 def length_bucket(text: str) -> str:
     """The bucket of a note's length, counted in words between white space."""
-    return LENGTH_BUCKETS[int(np.searchsorted(LENGTH_EDGES, len(text.split()), side="right"))]
+    return LENGTH_BUCKETS[bisect_right(LENGTH_EDGES, len(text.split()))]
 
 
-# -- figures of a confusion table (..., 4): true positives, false negatives, true negatives, false positives ------------
+# -- figures of a confusion table (..., 4): true positives, false negatives, true negatives, false positives -----------
 
 
 def _confusion(outcomes: Sequence[Outcome]) -> Array:

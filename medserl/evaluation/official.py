@@ -125,8 +125,7 @@ def _judge(
     compared = {
         text.text_id: (by_id[text.text_id].correction, reference_correction(text))
         for text in texts
-        if text.text_id in by_id
-        and NOT_APPLICABLE not in (by_id[text.text_id].correction, reference_correction(text))
+        if text.text_id in by_id and NOT_APPLICABLE not in (by_id[text.text_id].correction, reference_correction(text))
     }
     scores = _score(list(compared.values()), scorers)
     by_text = dict(zip(compared, scores, strict=True))
@@ -172,9 +171,7 @@ def _deep_recursion(words: int) -> Iterator[None]:
         sys.setrecursionlimit(limit)
 
 
-def _summary(
-    judged: Sequence[_Judged], scorers: Mapping[str, Scorer], left_out: Mapping[str, str]
-) -> OfficialScores:
+def _summary(judged: Sequence[_Judged], scorers: Mapping[str, Scorer], left_out: Mapping[str, str]) -> OfficialScores:
     ids = [one.text.text_id for one in judged]
     reasons = _reasons(judged, scorers, left_out)
     metrics = [name for name in CORRECTION_METRICS if name not in reasons]
@@ -201,9 +198,7 @@ def _summary(
     )
 
 
-def _reasons(
-    judged: Sequence[_Judged], scorers: Mapping[str, Scorer], left_out: Mapping[str, str]
-) -> dict[str, str]:
+def _reasons(judged: Sequence[_Judged], scorers: Mapping[str, Scorer], left_out: Mapping[str, str]) -> dict[str, str]:
     """Why a score cannot be computed, by its name."""
     reasons = {}
     errors = [one.text for one in judged if one.text.is_error]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -52,7 +53,7 @@ class Prediction:
     completion: str = ""
 
 
-def labelled_texts(notes: Iterable[Note], published_only: bool = False) -> tuple[LabelledText, ...]:
+def labelled_texts(notes: Iterable[Note], *, published_only: bool = False) -> tuple[LabelledText, ...]:
     """The texts of the notes: both twins of a pair (ids `NOTE-correct`, `NOTE-incorrect`), one text of a lone note.
 
     With `published_only` a pair gives its text with the error alone, as MEDEC's rows do, and every id is the note's.
@@ -110,10 +111,13 @@ def _incorrect(note: Note, text_id: str) -> LabelledText:
 
 
 def write_predictions(path: str | Path, predictions: Iterable[Prediction]) -> None:
-    """One JSON object a line. Raises RunError where the file cannot be written."""
+    """One JSON object a line, whole or not at all. Raises RunError where the file cannot be written."""
+    path = Path(path)
+    scratch = path.with_name(f".{path.name}.partial")
     lines = "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in predictions)
     try:
-        Path(path).write_text(lines, encoding="utf-8", errors="surrogatepass")
+        scratch.write_text(lines, encoding="utf-8", errors="surrogatepass")
+        os.replace(scratch, path)
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror}") from error
 

@@ -1,4 +1,4 @@
-"""Submission files of the shared task MEDIQA-CORR 2024: one line a text, `[id] [flag] [sentence id] [correction or NA]`.
+"""Submission files of the shared task MEDIQA-CORR 2024: a line a text, `[id] [flag] [sentence id] [correction or NA]`.
 
     ms-val-0 0 -1 NA
     ms-val-1 1 8 "The sentence, corrected."

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from medserl.evaluation.metrics import DetectionMetrics
-from medserl.evaluation.statistics import Estimate
+from medserl.errors import DataError, RunError
+from medserl.evaluation.metrics import DetectionMetrics, pairs_right
+from medserl.evaluation.statistics import Estimate, compare, comparison_sentence
 
 HEADERS = {
     "accuracy": "accuracy",
@@ -21,11 +24,16 @@ HEADERS = {
     "mcc": "MCC",
     "flag_rate": "flagged",
     "no_verdict_rate": "no verdict",
+    "brier": "Brier",
+    "ece": "ECE",
 }
+_ON_OWN_SCALE = ("mcc", "brier", "ece")  # all others are shares, shown in percent
+
+Row = dict[str, Any]
 
 
-def rows(results: Mapping[str, DetectionMetrics], group: str = "all") -> list[dict[str, Any]]:
-    """One row for each system and figure."""
+def rows(results: Mapping[str, DetectionMetrics], group: str = "all") -> list[Row]:
+    """One row for each system and figure; figures that no system has are left out."""
     return [
         {
             "system": system,
@@ -38,35 +46,100 @@ def rows(results: Mapping[str, DetectionMetrics], group: str = "all") -> list[di
         }
         for system, metrics in results.items()
         for name, estimate in metrics.items()
+        if name in _measured(results)
     ]
+
+
+def comparison_table(results: Mapping[str, DetectionMetrics]) -> list[Row]:
+    """Each system against each one before it, in texts judged rightly, and in pairs where there are any.
+
+    `difference` is the system's share minus the other's, with its 95 % interval. The p-values are not corrected for
+    their number.
+
+    Raises:
+        DataError: two systems were scored on different texts.
+    """
+    found = []
+    for other, system in combinations(results, 2):
+        if [o.text_id for o in results[system].outcomes] != [o.text_id for o in results[other].outcomes]:
+            raise DataError(f"{system} and {other} were scored on different texts and cannot be compared")
+        found.append(_compared(system, results[system], other, results[other], "texts"))
+        if results[system].n_pairs:
+            found.append(_compared(system, results[system], other, results[other], "pairs"))
+    return found
+
+
+def _compared(system: str, mine: DetectionMetrics, other: str, theirs: DetectionMetrics, unit: str) -> Row:
+    if unit == "pairs":
+        right, other_right = pairs_right(mine.outcomes), pairs_right(theirs.outcomes)
+        clusters = [str(i) for i in range(len(right))]
+    else:
+        right, other_right = [o.right for o in mine.outcomes], [o.right for o in theirs.outcomes]
+        clusters = [o.cluster for o in mine.outcomes]
+    comparison = compare(right, other_right, clusters)
+    return {
+        "system": system,
+        "against": other,
+        "unit": unit,
+        "difference": comparison.difference.value,
+        "low": comparison.difference.low,
+        "high": comparison.difference.high,
+        "n": comparison.difference.n,
+        "p_value": comparison.p_value,
+        "test": comparison.test,
+        "sentence": comparison_sentence(system, other, comparison, unit),
+    }
 
 
 def markdown(results: Mapping[str, DetectionMetrics]) -> str:
-    """Systems down, figures across, each in percent with its 95 % interval (MCC as it is)."""
-    lines = [
-        "| system | " + " | ".join(HEADERS.values()) + " |",
-        "|---" * (len(HEADERS) + 1) + "|",
-    ]
+    """Systems down, figures across, each with its 95 % interval; shares in percent."""
+    names = _measured(results)
+    lines = ["| system | " + " | ".join(HEADERS[name] for name in names) + " |", "|---" * (len(names) + 1) + "|"]
     for system, metrics in results.items():
-        cells = [_cell(name, estimate) for name, estimate in metrics.items()]
-        lines.append(f"| {system} | " + " | ".join(cells) + " |")
+        figures = dict(metrics.items())
+        name = system.replace("|", "\\|")
+        lines.append(f"| {name} | " + " | ".join(_cell(one, figures[one]) for one in names) + " |")
     return "\n".join(lines)
+
+
+def _measured(results: Mapping[str, DetectionMetrics]) -> list[str]:
+    """The figures that at least one system has."""
+    known = {name for metrics in results.values() for name, estimate in metrics.items() if estimate.value is not None}
+    return [name for name in HEADERS if name in known]
 
 
 def _cell(name: str, estimate: Estimate) -> str:
     if estimate.value is None:
         return "-"
-    if name == "mcc":
-        return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
-    return f"{100 * estimate.value:.1f} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
+    scale, digits = (1, 2) if name in _ON_OWN_SCALE else (100, 1)
+    value = f"{scale * estimate.value:.{digits}f}"
+    if estimate.low is None or estimate.high is None:
+        return value
+    return f"{value} ({scale * estimate.low:.{digits}f} to {scale * estimate.high:.{digits}f})"
 
 
-def write_tables(folder: Path, text: str, table: list[dict[str, Any]]) -> None:
-    """`table.md`, `table.csv` and `table.json` in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "table.md").write_text(text + "\n", encoding="utf-8")
-    (folder / "table.json").write_text(json.dumps(table, indent=1), encoding="utf-8")
-    with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(table[0]))
+def to_csv(table: Sequence[Row]) -> str:
+    """The rows under a header of their keys; empty for no rows."""
+    text = StringIO(newline="")
+    if table:
+        writer = csv.DictWriter(text, fieldnames=list(table[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(table)
+    return text.getvalue()
+
+
+def write_tables(folder: Path, text: str, table: Sequence[Row], comparisons: Sequence[Row] = ()) -> None:
+    """`table.md`, `table.csv` and `table.json` in `folder`, and `comparisons.csv` and `.json` where there are any.
+
+    Raises:
+        RunError: they cannot be written.
+    """
+    files = {"table.md": text + "\n", "table.csv": to_csv(table), "table.json": json.dumps(list(table), indent=1)}
+    if comparisons:
+        files |= {"comparisons.csv": to_csv(comparisons), "comparisons.json": json.dumps(list(comparisons), indent=1)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (folder / name).write_text(content, encoding="utf-8", newline="")
+    except OSError as error:
+        raise RunError(f"{error.filename or folder}: cannot be written: {error.strerror}") from error

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from medserl.evaluation.convergence import Convergence, EditDiversity, GoldGap
 from medserl.game.vcf import Reason
 from medserl.phases import PHASES
 from medserl.reports.curves import Chart, Plan, draw
@@ -69,6 +71,18 @@ GAME = (
         "reward",
         (("reward_assessor", "Assessor"), ("reward_injector", "Injector")),
     ),
+    Plan(
+        "Variety of the edits",
+        "Different edits among a round's accepted ones; and how much of an edit's words others use too (self-BLEU).",
+        "percent",
+        (("distinct_ratio", "different edits"), ("self_bleu", "shared words")),
+    ),
+    Plan(
+        "Variety of the error types",
+        "Entropy in bits over accepted error games; five types alike give 2.32.",
+        "number",
+        (("error_type_entropy", "entropy of types"),),
+    ),
 )
 
 HELD_OUT = (
@@ -88,6 +102,12 @@ HELD_OUT = (
             ("eval_flag_rate", "flag rate"),
             ("eval_no_verdict_rate", "no verdict"),
         ),
+    ),
+    Plan(
+        "Self-made against gold errors",
+        "The Assessor in its own games minus on validation notes; growth means it learns the Injector's habits.",
+        "number",
+        (("accuracy_gap", "accuracy"), ("recall_gap", "recall")),
     ),
 )
 
@@ -157,6 +177,15 @@ GROUPS = (
     ("Learning", LEARNING),
     ("Machine", MACHINE),
 )
+
+
+def with_convergence(rows: Sequence[Row], found: Convergence) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl together with the figures that only convergence computes."""
+    extra: dict[int, dict[str, Any]] = {}
+    figures: list[EditDiversity | GoldGap] = [*found.diversity, *found.gold_gaps]
+    for one in figures:
+        extra.setdefault(one.round, {}).update(vars(one))
+    return [{**row, **extra.get(row["round"], {})} for row in rows]
 
 
 def draw_groups(rows: Sequence[Row]) -> list[Group]:

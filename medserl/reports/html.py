@@ -21,8 +21,9 @@ from markupsafe import Markup
 
 from medserl import __version__
 from medserl.errors import RunError
+from medserl.evaluation.convergence import convergence
 from medserl.game.vcf import Reason
-from medserl.reports.charts_shown import draw_groups
+from medserl.reports.charts_shown import draw_groups, with_convergence
 from medserl.reports.curves import HEIGHT, LEFT, RIGHT, TOP, WIDTH, marker, rounds_per_point
 from medserl.reports.games import ShownGames, choose_games
 from medserl.reports.own_games import FIGURES, count, periods
@@ -55,6 +56,7 @@ def write_report(run: Path, output: Path | None = None) -> Path:
 def render(run: RunFiles) -> str:
     """The whole page."""
     games = choose_games(run.episodes)
+    found = convergence(run.rows, run.episodes)
     script = _package_text(SCRIPT)
     return (
         _templates()
@@ -67,13 +69,13 @@ def render(run: RunFiles) -> str:
             script_hash=_csp_hash(script),
             tiles=tiles(run),
             sentences=sentences(run),
-            notices=[],
+            notices=[notice.text for notice in found.notices],
             tables=evaluation_tables(run.table),
             in_words=in_words,
             interval=interval,
             own_figures=[name for name, _, _ in FIGURES],
             own_periods=[(period.name, count(period.games)) for period in periods(run.episodes)],
-            groups=draw_groups(run.rows),
+            groups=draw_groups(with_convergence(run.rows, found)),
             rounds_per_point=rounds_per_point(run.rows),
             box={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP},
             marker=marker,

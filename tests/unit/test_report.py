@@ -75,7 +75,7 @@ def test_a_complete_run_tells_its_story(full: Page) -> None:
     ):
         assert words in full.text
     assert len(full.games) == 384
-    assert sum(tag == "figure" for tag, _ in full.tags) == 18
+    assert sum(tag == "figure" for tag, _ in full.tags) == 21
 
 
 def test_the_page_asks_the_network_for_nothing(full: Page) -> None:
@@ -288,6 +288,16 @@ def test_axis_steps_are_few_and_inside(low: float, width: float) -> None:
     steps = nice_steps(low, low + width, 5)
     assert len(steps) <= 7
     assert all(low - 1e-6 * width <= step <= low + width * (1 + 1e-6) + 1e-9 for step in steps)
+
+
+def test_what_convergence_finds_is_noticed_and_drawn(tmp_path: Path) -> None:
+    write_config(tmp_path, Settings())
+    rows = [{"round": r, "games": 1, "assessor_flag_rate": 1.0, "no_verdict_rate": 0.0} for r in (1, 2, 3)]
+    write_rows(tmp_path / METRICS, rows)
+    write_rows(tmp_path / EPISODES, [episode(NOTE, [ERROR]).record(r) for r in (1, 2, 3)])
+    text = Page(write_report(tmp_path)).text
+    assert "Worth a look From round 1 on the Assessor's answer is INCORRECT" in text
+    assert "Variety of the edits" in text
 
 
 def test_recorded_versions_and_hashes_are_shown(tmp_path: Path) -> None:
