@@ -13,13 +13,13 @@ from medserl.game.vcf import apply_vcf
 
 def show_game(episode: Episode) -> None:
     asked = f"error mode, {episode.error_type}" if episode.mode == "error" else "benign mode"
-    console.print(Panel(episode.original, title=f"note {episode.note_id} ({asked})", title_align="left"))
+    console.print(Panel(episode.original, title=f"note {episode.note_id} ({asked})", title_align="left"), soft_wrap=False)
     for number, attempt in enumerate(episode.attempts, start=1):
         _show_attempt(number, attempt, episode.original)
     if episode.assessor is None:
         console.print("No attempt was accepted: the Assessor saw nothing, nobody won.", style="yellow")
         return
-    console.print(Panel(Text(episode.assessor.completion.text), title="Assessor", title_align="left"))
+    console.print(Panel(Text(episode.assessor.completion.text), title="Assessor", title_align="left"), soft_wrap=False)
     console.print(outcome(episode), style="bold")
 
 
@@ -32,7 +32,7 @@ def _show_attempt(number: int, attempt: Attempt, original: str) -> None:
     if attempt.modified is None:
         console.print(Text(attempt.turn.completion.text, style="dim"))
     else:
-        console.print(highlighted(original, attempt.modified))
+        console.print(highlighted(original, attempt.modified), soft_wrap=False)
 
 
 def highlighted(original: str, modified: str) -> Text:

@@ -98,9 +98,7 @@ class FactWordings:
         return deck.pop()
 
 
-def _build_split(
-    split: str, table: FactTable, builders: Mapping[str, FactWordings], rng: random.Random
-) -> list[Row]:
+def _build_split(split: str, table: FactTable, builders: Mapping[str, FactWordings], rng: random.Random) -> list[Row]:
     rows = []
     for pool in table.pools:
         facts = [fact for fact in table.of_pool(pool) if fact.heldout == (split == "test-unseen")]
@@ -148,9 +146,7 @@ def _right_forms(facts: Sequence[Fact], rng: random.Random) -> list[str]:
     return forms
 
 
-def _cost(
-    fact: Fact, right: str, wrong: str, times: Mapping[tuple[str, str], int], rng: random.Random
-) -> float:
+def _cost(fact: Fact, right: str, wrong: str, times: Mapping[tuple[str, str], int], rng: random.Random) -> float:
     """Cost of `wrong` for this fact: rarely met terms first, then forms of the same kind; the rest by chance."""
     noise = rng.random()
     term = fact.pool.term_of(wrong)

@@ -262,5 +262,6 @@ def _answer_counts(pool: Pool, facts: list[Fact]) -> list[str]:
     for term in pool.terms:
         n = right[term.name]
         if n not in (3, 6) or held[term.name] * 3 != n:
-            problems.append(f"{pool.name}: {term.name!r} answers {n} facts, {held[term.name]} held out; 3 or 6, a third")
+            held_out = f"{held[term.name]} of them held out"
+            problems.append(f"{pool.name}: {term.name!r} answers {n} facts, {held_out}; it has to be 3 or 6, a third")
     return problems

@@ -79,9 +79,7 @@ def neutral_edits(note: str) -> list[NeutralEdit]:
             if not inside or len(now) != len(sentences) or not apply_vcf(note, modified).passed:
                 continue
             changed = now[inside[0]]
-            edits.append(
-                NeutralEdit(modified, inside[0], modified[changed.start : changed.end], substitution)
-            )
+            edits.append(NeutralEdit(modified, inside[0], modified[changed.start : changed.end], substitution))
     return edits
 
 

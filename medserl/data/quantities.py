@@ -7,11 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _ONES = (
-    *("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen".split()),
-    *("fifteen sixteen seventeen eighteen nineteen".split()),
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
 )
 _TENS = {
-    word: 10 * n for n, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)
+    "twenty": 20,
+    "thirty": 30,
+    "forty": 40,
+    "fifty": 50,
+    "sixty": 60,
+    "seventy": 70,
+    "eighty": 80,
+    "ninety": 90,
 }
 _SMALL = {word: n for n, word in enumerate(_ONES)} | _TENS
 _SPELLED = re.compile(
@@ -39,7 +46,7 @@ _DAYS_A_MONTH = 30.4
 
 @dataclass(frozen=True)
 class Quantity:
-    """An amount in the smallest unit of what it measures. Days and months are kept apart: neither is so many of the other."""
+    """An amount in the smallest unit of what it measures. Days and months are kept apart: no month is so many days."""
 
     measures: str
     amount: float

@@ -48,9 +48,12 @@ def keys(text: str) -> tuple[str, ...]:
 
 def read_statement(sentence: str, fact: Fact) -> Statement | None:
     """What `sentence` states about the fact, or None where it is no statement of it."""
-    words = list(keys(sentence))
+    words = list(keys(re.sub("|".join(lexicon()["emphatic"]), "", sentence)))
     tokens = _name_terms(words, fact)
     named = [token for token in tokens if token in (_RIGHT, _WRONG)]
+    if not named and fact.pool.kind == "negation":
+        tokens = _denial_moved_out(words, fact)
+        named = [token for token in tokens if token in (_RIGHT, _WRONG)]
     if not named:
         return _judge_slot(words, fact)
     tokens = _without_contrast(tokens)
@@ -88,9 +91,13 @@ def _name_terms(words: Sequence[str], fact: Fact) -> list[str]:
     return [token for n, token in enumerate(tokens) if not (n and token == tokens[n - 1] == _RIGHT)]
 
 
-def _amount_standing(
-    amount: Quantity, answer: Quantity, forms: Mapping[tuple[str, ...], str]
-) -> str | None:
+def _denial_moved_out(words: Sequence[str], fact: Fact) -> list[str]:
+    """Yes-or-no answers are verbs, and a denial may stand inside one: "is hardly indicated"."""
+    denials = [word for word in words if word in lexicon()["inner_denying"]]
+    return _name_terms([word for word in words if word not in denials], fact) + denials
+
+
+def _amount_standing(amount: Quantity, answer: Quantity, forms: Mapping[tuple[str, ...], str]) -> str | None:
     ratio = amount.ratio(answer)
     if ratio is None:
         return None
@@ -148,16 +155,19 @@ def _judge_frame(tokens: Sequence[str], names: Names, fact: Fact) -> Statement |
     """Compare what stands around the term with the pool's carrying sentences."""
     frame = Counter(token for token in tokens if token not in (_RIGHT, _WRONG))
     carriers = _carrier_words(fact.pool)
-    carrier = min(carriers, key=lambda words: ((frame - words).total() + (words - frame).total()))
+    carrier = min(carriers, key=lambda words: (frame - words).total() + (words - frame).total())
     added = frame - carrier
-    denials = sum(n for word, n in added.items() if word in lexicon()["denying"])
-    denials += sum(phrase in " ".join(tokens) for phrase in ("away from", "fail to", "failed to"))
     safe = {word for words in carriers for word in words}
-    safe |= {*lexicon()["stating"], *lexicon()["hedging"], *lexicon()["denying"], "out", "decide", "advise", "argue"}
+    safe |= {*lexicon()["stating"], *lexicon()["hedging"], *lexicon()["denying"]}
+    said = f" {' '.join(tokens)} "
+    left_open = [phrase for phrase in lexicon()["open"] if f" {phrase} " in said]
     strange = [word for word in added if word not in safe]
-    if strange:
+    if left_open or strange:
         like_a_carrier = (frame & carrier).total() * 2 >= carrier.total()
-        return Statement(names, "unclear", f"says something else: {' '.join(strange)}") if like_a_carrier else None
+        reason = f"does not plainly state the term: {' '.join(left_open + strange)}"
+        return Statement(names, "unclear", reason) if like_a_carrier else None
+    denials = sum(n for word, n in added.items() if word in lexicon()["denying"])
+    denials += sum(f" {phrase} " in said for phrase in lexicon()["denying_phrases"])
     if denials > 1:
         return Statement(names, "unclear", "denies more than once")
     return Statement(names, "denies" if denials else "asserts", "carries the term")
@@ -187,9 +197,7 @@ def _judge_unlisted(slot: tuple[str, ...], fact: Fact) -> Statement:
         if change == "opposite":
             return Statement("wrong", "asserts", f"{said!r} turns a word of the answer into its opposite")
     known = {word for form in all_forms(fact.answer) for word in keys(form)}
-    if fact.pool.kind == "organism" and any(
-        word in lexicon()["organisms"] and word not in known for word in slot
-    ):
+    if fact.pool.kind == "organism" and any(word in lexicon()["organisms"] and word not in known for word in slot):
         return Statement("wrong", "asserts", f"{said!r} is another organism")
     if any(
         _single_change(keys(form), slot) == "spelling"

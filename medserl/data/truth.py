@@ -7,12 +7,12 @@ What is judged is *the note's statement of its fact*, the sentence that names th
              (a word turned into its opposite, an amount three times off, another organism)
     unknown  there is no statement, or it cannot be read for certain
 
-`check_edit` also looks at what else was changed. An edit elsewhere never makes the statement false; but the statement
-rests on the findings, so it is true only as long as they mean the same. An edit elsewhere keeps it *true* when it is
-neutral: a substitution of the neutral table, case, plural, digits for a spelled number, the same amount in another unit,
-a detail that means nothing exchanged or left out, an age within the fact's ages, a vital sign within the range that goes
-with the fact. Any other change of a finding makes it *unknown*: whether the changed findings still point to the same
-term is medicine, and a program that knows only the table must not guess it.
+`check_edit` also looks at what else was changed. An edit elsewhere never makes the statement false; but the
+statement rests on the findings, so it is true only as long as they mean the same. An edit elsewhere keeps it *true*
+when it is neutral: a substitution of the neutral table, case, plural, digits for a spelled number, the same amount in
+another unit, a detail that means nothing exchanged or left out, an age within the fact's ages, a vital sign within
+the range that goes with the fact. Any other change of a finding makes it *unknown*: whether the changed findings
+still point to the same term is medicine, and a program that knows only the table must not guess it.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _explain_neutral(original: str, modified: str) -> str:
     distance = Levenshtein.distance(split_words(current).keys, target)
     while distance:
         best = current
-        for old, new, pattern in _either_way():
+        for new, pattern in _either_way():
             for match in pattern.finditer(current):
                 tried = current[: match.start()] + new + current[match.end() :]
                 tried_distance = Levenshtein.distance(split_words(tried).keys, target)
@@ -119,13 +119,11 @@ def _explain_neutral(original: str, modified: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _either_way() -> tuple[tuple[str, str, re.Pattern[str]], ...]:
-    """Neutral pairs both ways round: what may be replaced may also have been the replacement."""
+def _either_way() -> tuple[tuple[str, re.Pattern[str]], ...]:
+    """(new text, pattern of the old) both ways round: what may be replaced may also have been the replacement."""
     pairs = {(sub.old, sub.new) for sub in load_substitutions()}
     pairs |= {(new, old) for old, new in pairs}
-    return tuple(
-        (old, new, re.compile(rf"(?<![\w-]){re.escape(old)}(?![\w-])", re.I)) for old, new in sorted(pairs)
-    )
+    return tuple((new, re.compile(rf"(?<![\w-]){re.escape(old)}(?![\w-])", re.I)) for old, new in sorted(pairs))
 
 
 def _means_the_same(old: str, new: str, fact: Fact, age: int | None) -> bool:
@@ -153,7 +151,8 @@ def _amounts(words: Sequence[str]) -> list[object]:
 def _only_synonyms(old: Sequence[str], new: Sequence[str]) -> bool:
     if len(old) != len(new):
         return False
-    return all(a == b or any(a in group and b in group for group in lexicon()["same"]) for a, b in zip(old, new, strict=True))
+    changed = [{a, b} for a, b in zip(old, new, strict=True) if a != b]
+    return all(any(pair <= set(group) for group in lexicon()["same"]) for pair in changed)
 
 
 def _is_detail(sentence: str) -> bool:

@@ -103,9 +103,7 @@ def write_sentences(
     return told
 
 
-def _opening(
-    fact: Fact, presents: str, about: str, patient: Patient, rng: random.Random, held_back: bool
-) -> str:
+def _opening(fact: Fact, presents: str, about: str, patient: Patient, rng: random.Random, held_back: bool) -> str:
     if patient.is_child:
         places = ["child"]
     elif re.search(rules()["purpose"], presents):
@@ -122,9 +120,7 @@ def _opening(
 
 def _vitals(fact: Fact, patient: Patient, rng: random.Random, held_back: bool) -> str:
     data = vignette_data()
-    drawn = {
-        name: rng.randint(low, high) for name, (low, high) in vital_ranges(fact, patient.is_child).items()
-    }
+    drawn = {name: rng.randint(low, high) for name, (low, high) in vital_ranges(fact, patient.is_child).items()}
     values = {}
     if "temp" in drawn:
         celsius = drawn["temp"] / 10

@@ -76,7 +76,7 @@ def compare_systems(
             if attribute == "split":
                 parts += ["", f"### {group}", "", markdown(figures)]
     sentences = [row["sentence"] for row in comparisons if row["system"] == list(results)[-1]]
-    text = "\n".join([*parts, "", *(f"- {sentence}." for sentence in sentences)])
+    text = "\n".join([*parts, "", *(f"- {sentence}" for sentence in sentences)])
     write_tables(folder, text, table, comparisons)
     return text
 

@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 from medserl.errors import RunError
 from medserl.runlog import CONFIG, EPISODES, METRICS, read_rows
 
-TABLE, FINDINGS, PROVENANCE = "eval/table.json", "eval/table.md", "provenance.json"
+TABLE, COMPARISONS, PROVENANCE = "eval/table.json", "eval/comparisons.json", "provenance.json"
 
 TABLE_KEYS = {"system", "figure", "value", "low", "high", "n"}
+COMPARISON_KEYS = {"system", "against", "unit", "sentence"}
 
 Row = Mapping[str, Any]
 Kind = TypeVar("Kind", list[Any], dict[str, Any])
@@ -23,7 +24,7 @@ Kind = TypeVar("Kind", list[Any], dict[str, Any])
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The contents of a run folder. `table`, `findings` and `provenance` are empty where the run has none."""
+    """The contents of a run folder. `table`, `comparisons` and `provenance` are empty where the run has none."""
 
     path: Path
     settings: Row
@@ -31,7 +32,7 @@ class RunFiles:
     rows: list[dict[str, Any]]
     episodes: list[dict[str, Any]]
     table: list[dict[str, Any]]
-    findings: list[str]
+    comparisons: list[dict[str, Any]]
     provenance: Row
 
     @cached_property
@@ -68,8 +69,8 @@ def read_run(path: Path) -> RunFiles:
         code_version=_leading_comment(text),
         rows=_rows(path / METRICS, "round"),
         episodes=_rows(path / EPISODES, "mode"),
-        table=_table(path / TABLE),
-        findings=_findings(path / FINDINGS),
+        table=_table(path / TABLE, TABLE_KEYS),
+        comparisons=_table(path / COMPARISONS, COMPARISON_KEYS),
         provenance=_json(path / PROVENANCE, dict),
     )
 
@@ -93,22 +94,13 @@ def _rows(path: Path, needed: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _table(path: Path) -> list[dict[str, Any]]:
-    rows = _json(path, list)
+def _table(path: Path, keys: set[str]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = _json(path, list)
     for number, row in enumerate(rows, start=1):
-        missing = TABLE_KEYS.difference(row) if isinstance(row, dict) else TABLE_KEYS
+        missing = keys.difference(row) if isinstance(row, dict) else keys
         if missing:
             raise RunError(f"{path}: entry {number} has no {min(missing)!r}; run `medserl evaluate` again")
     return rows
-
-
-def _findings(path: Path) -> list[str]:
-    """The sentences below the evaluation's last table: which systems differ."""
-    if not path.exists():
-        return []
-    lines = _read_text(path).splitlines()
-    last = max((number for number, line in enumerate(lines) if line.startswith("|")), default=-1)
-    return [line.strip() for line in lines[last + 1 :] if line.strip()]
 
 
 def _json(path: Path, kind: type[Kind]) -> Kind:

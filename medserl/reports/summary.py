@@ -24,12 +24,13 @@ class Tile:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out accuracy before and after self-play, and where it was measured."""
+    """Held-out accuracy before and after self-play, where it was measured, and the paired test where one was made."""
 
     before: Estimate
     after: Estimate
     source: str
     start: str
+    test: str = ""
 
 
 def percent(value: float | None) -> str:
@@ -42,7 +43,8 @@ def held_out(run: RunFiles) -> HeldOut | None:
     for system, start in BEFORE.items():
         before = find_estimate(run.table, system, "accuracy")
         if before.value is not None and after.value is not None:
-            return HeldOut(before, after, "in the evaluation", start)
+            tested = [row["sentence"] for row in run.comparisons if _is_between(row, AFTER, system)]
+            return HeldOut(before, after, "in the evaluation", start, tested[0] if tested else "")
     validated = [row for row in run.rows if row.get("eval_accuracy") is not None]
     if len(validated) < 2:
         return None
@@ -50,18 +52,17 @@ def held_out(run: RunFiles) -> HeldOut | None:
     return HeldOut(first, last, "on the validation notes", f"at round {validated[0]['round']}")
 
 
+def _is_between(row: Row, system: str, other: str) -> bool:
+    return (row["system"], row["against"], row["unit"]) == (system, other, "texts")
+
+
 def sentences(run: RunFiles) -> list[str]:
     """The run in plain words, the outcome first."""
-    return [
-        _outcome(run),
-        *([" ".join(run.findings)] if run.findings else []),
-        _what_was_run(run),
-        *_games_in_words(run),
-    ]
-
-
-def _outcome(run: RunFiles) -> str:
     found = held_out(run)
+    return [_outcome(run, found), *_other_tests(run, found), _what_was_run(run), *_games_in_words(run)]
+
+
+def _outcome(run: RunFiles, found: HeldOut | None) -> str:
     if not run.rounds:
         return "No round has been played yet: there is nothing to judge."
     if found is None:
@@ -69,11 +70,22 @@ def _outcome(run: RunFiles) -> str:
     texts = f" ({found.after.n:,} texts)" if found.after.n else ""
     return (
         f"Held-out accuracy {found.source}{texts}: {_with_interval(found.before)} {found.start}, "
-        f"{_with_interval(found.after)} after self-play. {_judgement(found.before, found.after)}"
+        f"{_with_interval(found.after)} after self-play. {_judgement(found)}"
     )
 
 
-def _judgement(before: Estimate, after: Estimate) -> str:
+def _other_tests(run: RunFiles, found: HeldOut | None) -> list[str]:
+    """The trained model against the other systems, as one paragraph."""
+    told = [row["sentence"] for row in run.comparisons if row["system"] == AFTER]
+    told = [sentence for sentence in told if not found or sentence != found.test]
+    return [". ".join(told) + "."] if told else []
+
+
+def _judgement(found: HeldOut) -> str:
+    """The paired test, which knows that both judged the same texts; without it, whether the intervals overlap."""
+    before, after = found.before, found.after
+    if found.test:
+        return f"Tested on the same texts, {found.test}."
     if before.low is None or before.high is None or after.low is None or after.high is None:
         return "No intervals were computed: a difference of a few points may well be chance."
     if after.low > before.high:

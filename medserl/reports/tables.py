@@ -22,10 +22,15 @@ FIGURES = {
     "balanced_accuracy": "balanced accuracy",
     "f1": "F1",
     "mcc": "MCC",
+    "brier": "Brier score",
+    "ece": "calibration error",
     "flag_rate": "flagged",
     "no_verdict_rate": "no verdict",
 }
 """Names of figures in words; others are shown without their underscores."""
+
+ON_OWN_SCALE = ("mcc", "brier", "ece")
+"""Figures that are no shares of texts, and so not shown in percent."""
 
 ALL = "all"
 """The group of rows that are about all texts."""
@@ -57,7 +62,7 @@ def find_estimate(table: Sequence[Row], system: str, figure: str, group: str = A
 
 
 def in_words(estimate: Estimate, figure: str = "") -> str:
-    """The value: percent, but for the Matthews correlation, which has its own scale."""
+    """The value: percent, but for figures on their own scale."""
     return "–" if estimate.value is None else _number(estimate.value, figure) + _unit(figure)
 
 
@@ -85,8 +90,8 @@ def _table(group: str, rows: Sequence[Row]) -> Table:
 
 
 def _number(value: float, figure: str) -> str:
-    return (f"{value:.2f}" if figure == "mcc" else f"{100 * value:.1f}").replace("-", "−")
+    return (f"{value:.2f}" if figure in ON_OWN_SCALE else f"{100 * value:.1f}").replace("-", "−")
 
 
 def _unit(figure: str) -> str:
-    return "" if figure == "mcc" else "\u00a0%"
+    return "" if figure in ON_OWN_SCALE else "\u00a0%"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from medserl.engines import create_engine
 from medserl.engines.base import Sampling, WeightedTurn
 from medserl.engines.local import LocalEngine
 from medserl.errors import ModelError, RunError
-from medserl.game.episode import Turn
+from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages, load_prompts
+from medserl.models import LoadedModel
 
 NOTES = (
     "A man has fever.",
@@ -40,9 +42,19 @@ def chats() -> list[Messages]:
     return [prompts.assessor(note) for note in NOTES] + [prompts.injector(NOTES[3], "benign", None)]
 
 
-def played(engine: LocalEngine, seed: int = 0, max_new_tokens: int = 12) -> list[Turn]:
-    completions = engine.generate(chats(), Sampling(max_new_tokens, seed=seed))
-    return [Turn("assessor", chat, done) for chat, done in zip(chats(), completions, strict=True)]
+def played(engine: LocalEngine, seed: int = 0) -> list[Turn]:
+    """Turns of 3 to 12 tokens: each completion is cut to a length of its own."""
+    turns = []
+    for i, (chat, done) in enumerate(zip(chats(), sampled(engine, seed), strict=True)):
+        n = 3 + 7 * i % 10
+        turns.append(
+            Turn("assessor", chat, replace(done, token_ids=done.token_ids[:n], logprobs=done.logprobs[:n]))
+        )
+    return turns
+
+
+def sampled(engine: LocalEngine, seed: int = 0, max_new_tokens: int = 12) -> list[Completion]:
+    return engine.generate(chats(), Sampling(max_new_tokens, seed=seed))
 
 
 def weighted(turns: Sequence[Turn], advantage: Any = None) -> list[WeightedTurn]:
@@ -101,17 +113,16 @@ def test_sampled_logprobs_are_the_recomputed_ones(
 ) -> None:
     engine = engine_of(tiny_llama, dtype=dtype, lora_rank=lora_rank, training_token_budget=256)
     turns = played(engine)
-    sampled, recomputed = flat([turn.completion.logprobs for turn in turns]), flat(engine.logprobs(turns))
-    assert (sampled - recomputed).abs().max().item() < tolerance
+    old, recomputed = flat([turn.completion.logprobs for turn in turns]), flat(engine.logprobs(turns))
+    assert (old - recomputed).abs().max().item() < tolerance
 
 
 def test_scores_are_those_of_a_plain_forward_pass(tiny_llama: Path) -> None:
     engine = engine_of(tiny_llama)
     for turn, scores in zip(turns := played(engine), engine.logprobs(turns), strict=True):
-        done = turn.completion
         with torch.inference_mode():
             expected = plain_logprobs(engine, turn)
-        assert len(scores) == len(done.token_ids)
+        assert len(scores) == len(turn.completion.token_ids)
         assert scores == pytest.approx(expected.tolist(), abs=1e-4)
 
 
@@ -125,11 +136,11 @@ def plain_logprobs(engine: LocalEngine, turn: Turn) -> torch.Tensor:
 
 @pytest.mark.parametrize("budget", [256, 300, 100_000])
 def test_completions_do_not_depend_on_the_batches(tiny_llama: Path, budget: int) -> None:
-    whole = played(engine_of(tiny_llama), max_new_tokens=24)
-    cut = played(engine_of(tiny_llama, generation_token_budget=budget), max_new_tokens=24)
-    for turn, other in zip(whole, cut, strict=True):
-        assert turn.completion.token_ids == other.completion.token_ids
-        assert turn.completion.logprobs == pytest.approx(other.completion.logprobs, abs=1e-5)
+    whole = sampled(engine_of(tiny_llama), max_new_tokens=24)
+    cut = sampled(engine_of(tiny_llama, generation_token_budget=budget), max_new_tokens=24)
+    for done, other in zip(whole, cut, strict=True):
+        assert done.token_ids == other.token_ids
+        assert done.logprobs == pytest.approx(other.logprobs, abs=1e-5)
 
 
 def test_greedy_equals_hugging_face_generate(tiny_llama: Path) -> None:
@@ -145,25 +156,18 @@ def test_greedy_equals_hugging_face_generate(tiny_llama: Path) -> None:
 
 def test_a_stop_token_ends_the_turn_and_is_not_said(tiny_llama: Path) -> None:
     engine = engine_of(tiny_llama)
-    whole = played(engine, max_new_tokens=16)
-    stop = whole[0].completion.token_ids[4]
-    engine = engine_of(tiny_llama)
+    whole = sampled(engine, max_new_tokens=16)
+    stop = whole[0].token_ids[4]
     engine.model.generation_config.eos_token_id = [engine.tokenizer.eos_token_id, stop]
-    engine = LocalEngine(_loaded(engine), engine.settings)
-    for turn, other in zip(whole, played(engine, max_new_tokens=16), strict=True):
-        tokens, done = turn.completion.token_ids, other.completion
+    engine = LocalEngine(LoadedModel(engine.model, engine.tokenizer, has_adapter=True), engine.settings)
+    for full, done in zip(whole, sampled(engine, max_new_tokens=16), strict=True):
+        tokens = full.token_ids
         length = tokens.index(stop) + 1 if stop in tokens else len(tokens)
         assert done.token_ids == tokens[:length]
         assert len(done.logprobs) == length
-        assert done.finish == ("stop" if tokens[length - 1] == stop else turn.completion.finish)
+        assert done.finish == ("stop" if tokens[length - 1] == stop else full.finish)
         said = tokens[: length - 1] if done.finish == "stop" else tokens
         assert done.text == engine.tokenizer.decode(said, skip_special_tokens=True)
-
-
-def _loaded(engine: LocalEngine) -> Any:
-    from medserl.models import LoadedModel
-
-    return LoadedModel(engine.model, engine.tokenizer, has_adapter=True)
 
 
 def test_nothing_to_do_is_fine(tiny_llama: Path) -> None:
@@ -368,7 +372,7 @@ def test_a_round_trip_is_bit_identical(
     for each in (engine, resumed):
         each.update(weighted(turns), learning_rate=LEARNING_RATE)
     assert_identical(trained(resumed), trained(engine))
-    assert played(resumed, seed=9) == played(engine, seed=9)
+    assert sampled(resumed, seed=9) == sampled(engine, seed=9)
     assert any(not torch.equal(weight, saved[name]) for name, weight in trained(resumed).items())
 
 

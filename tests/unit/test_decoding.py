@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from medserl.engines import decoding
@@ -80,6 +80,19 @@ def test_logprobs_are_the_policys_own_whatever_the_temperature(model: Any, tempe
         logits = plain_logits(model, [*row.prompt, *row.token_ids])[len(row.prompt) - 1 : -1]
         expected = logits.log_softmax(-1)[range(6), row.token_ids]
         assert row.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_padding_does_not_shift_learned_positions() -> None:
+    """Rotary positions forgive an offset; GPT-2's table of positions does not."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    sizes = {"vocab_size": 64, "n_positions": 64, "n_embd": 32, "n_layer": 1, "n_head": 2}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        gpt2 = GPT2LMHeadModel(GPT2Config(**sizes, initializer_range=0.3, bos_token_id=0, eos_token_id=0)).eval()
+    draws = torch.rand(len(PROMPTS), 6, generator=torch.Generator().manual_seed(3))
+    for row, uniforms in zip(run(gpt2, PROMPTS, Sampling(6, seed=3)), draws, strict=True):
+        assert row.token_ids == plain_sample(gpt2, row.prompt, uniforms, 1.0)
 
 
 def test_greedy_is_the_most_likely_token(model: Any) -> None:
@@ -192,6 +205,8 @@ def test_choose_with_a_temperature_and_a_nucleus() -> None:
 
 
 @given(WEIGHTS, st.integers(1, 100))
+@example([1, 1], 50)  # the mass is reached exactly
+@example([5, 3, 2, 0], 80)
 def test_nucleus_is_the_smallest_set_that_holds_the_mass(weights: list[int], percent: int) -> None:
     total = sum(weights)
     kept = nucleus(torch.tensor([weights], dtype=torch.float64), total * percent / 100)[0]

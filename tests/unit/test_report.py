@@ -63,8 +63,8 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Page:
 def test_a_complete_run_tells_its_story(full: Page) -> None:
     for words in (
         "52.0 % (95 % interval 45.1–58.6 %) after the warm-up, 65.5 % (95 % interval 58.6–72.1 %) after self-play",
-        "The intervals overlap",
-        "trained is better than warmup by 9.0 points",
+        "Tested on the same texts, trained is better than warmup in texts by 13.5 points (p = 0.003).",
+        "trained is not distinguishable from warmup in pairs (p = 0.21).",
         "smollm2-135m played 384 games in 12 rounds",
         "Invented patients, for developing software, not for clinical use",
         "Not a medical device",
@@ -131,6 +131,12 @@ def test_intervals_that_lie_apart_are_a_gain(tmp_path: Path) -> None:
         "70.0 % (95 % interval 65.0–75.0 %) after self-play. The intervals lie apart: a gain."
         in Page(write_report(run)).text
     )
+
+
+def test_without_a_paired_test_intervals_that_overlap_decide_nothing(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", rounds=1, games=2)
+    (run / "eval" / "comparisons.json").unlink()
+    assert "The intervals overlap: accuracy alone does not tell the two apart." in Page(write_report(run)).text
 
 
 def test_a_run_that_has_not_played_yet(tmp_path: Path) -> None:
@@ -330,6 +336,7 @@ def test_wrong_folders_get_one_line(tmp_path: Path) -> None:
         ("eval/table.json", "{}", "expected a JSON list"),
         ("eval/table.json", "[", "is no JSON"),
         ("eval/table.json", '[{"system": "base"}]', "entry 1 has no"),
+        ("eval/comparisons.json", "[3]", "entry 1 has no"),
     ],
 )
 def test_broken_files_get_one_line(tmp_path: Path, name: str, text: str, message: str) -> None:

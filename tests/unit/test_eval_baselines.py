@@ -1,0 +1,50 @@
+"""The baselines learn from training texts alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from medserl.data.notes import Note
+from medserl.errors import DataError
+from medserl.evaluation.baselines import baseline_predictions, majority_predictions, tfidf_predictions
+from medserl.evaluation.metrics import detection_metrics
+from medserl.evaluation.predictions import LabelledText, Prediction, labelled_texts
+
+TEXTS = [LabelledText("x", "fever and cough", False), LabelledText("y", "rash", True)]
+
+
+def test_majority_says_the_commoner_class() -> None:
+    one, other = LabelledText("1", "a", True), LabelledText("2", "b", False)
+    assert majority_predictions([one, one, other, other, other], TEXTS) == [
+        Prediction("x", "CORRECT", p_incorrect=0.4),
+        Prediction("y", "CORRECT", p_incorrect=0.4),
+    ]
+    assert {p.verdict for p in majority_predictions([one, other], TEXTS)} == {"INCORRECT"}
+    with pytest.raises(DataError, match="needs training texts"):
+        majority_predictions([], TEXTS)
+
+
+def test_tfidf_finds_a_word_that_gives_errors_away() -> None:
+    drugs = ["aspirin", "heparin", "insulin", "digoxin", "warfarin", "codeine"]
+    train = [
+        LabelledText(f"{d}{e}", f"given {d} {'wrongly' if e else 'rightly'}", e) for d in drugs for e in (True, False)
+    ]
+    test = [LabelledText("1", "wrongly given statins", True), LabelledText("2", "rightly given statins", False)]
+    found = tfidf_predictions(train, test)
+    assert [(p.text_id, p.verdict) for p in found] == [("1", "INCORRECT"), ("2", "CORRECT")]
+    assert found[0].p_incorrect > 0.5 > found[1].p_incorrect
+    assert tfidf_predictions(train, test) == found
+    assert detection_metrics(test, found).accuracy.value == 1.0
+    assert tfidf_predictions(train, []) == []
+
+
+def test_tfidf_needs_both_classes() -> None:
+    with pytest.raises(DataError, match="with and without an error"):
+        tfidf_predictions(TEXTS[:1], TEXTS)
+
+
+def test_both_baselines_by_name_or_none() -> None:
+    pairs = [Note("a", "fine words", "wrong words"), Note("b", "fine again", "wrong again")]
+    found = baseline_predictions(pairs, labelled_texts(pairs))
+    assert {name: len(said) for name, said in found.items()} == {"majority": 4, "tf-idf": 4}
+    assert baseline_predictions([Note("a", "fine")], TEXTS) == {}
