@@ -3,8 +3,8 @@
     python benchmarks/round.py [--notes 32] [--rounds 2]
 
 Prints seconds and tokens/s by phase of rounds of the embedded model on the sample notes, and the ratio of a round's
-time to the bare time of the same work: decoding the same prompts for as many tokens, and one forward-backward pass over the
-same turns, each called directly with nothing of the game, the rewards, the reference or the records around it.
+time to the bare time of the same work: decoding the same prompts for as many tokens, and one forward-backward pass over
+the same turns, each called directly with nothing of the game, the rewards, the reference or the records around it.
 """
 
 from __future__ import annotations

@@ -28,10 +28,14 @@ from medserl.trainer import MedSeRLTrainer
 log = logging.getLogger("medserl")
 
 
+def notes_path(source: str, split: SampleSplit) -> Path:
+    """The file, or the sample's `split` for the word `sample`."""
+    return sample_path(split) if source == "sample" else Path(source)
+
+
 def read_notes(source: str, split: SampleSplit) -> tuple[Note, ...]:
-    """Notes of a file, or the sample's `split` for the word `sample`; unusable rows are named in the log."""
-    path = sample_path(split) if source == "sample" else Path(source)
-    loaded = load_notes(path)
+    """Notes of a file, or of the sample; unusable rows are named in the log."""
+    loaded = load_notes(notes_path(source, split))
     for row in loaded.skipped:
         log.warning("%s:%d: left out: %s", row.file, row.line, row.why)
     if source == "sample":
@@ -49,6 +53,7 @@ def train(settings: Settings) -> Path:
     else:
         trainer = build_trainer(settings)
         trainer.run = run = RunFolder.create(settings)
+        run.log_provenance(_data_files(settings))
     say(f"run folder: {run.path}")
     try:
         trainer.train()
@@ -57,6 +62,13 @@ def train(settings: Settings) -> Path:
         run.close()
     say(f"done: medserl report {run.path}")
     return run.path
+
+
+def _data_files(settings: Settings) -> dict[str, Path]:
+    files = {"prompt_data": notes_path(settings.prompt_data, "train")}
+    if settings.validation_data != "none":
+        files["validation_data"] = notes_path(settings.validation_data, "validation")
+    return files
 
 
 def build_trainer(settings: Settings) -> MedSeRLTrainer:

@@ -65,6 +65,7 @@ def load_model(settings: Settings, *, trainable: bool = True) -> LoadedModel:
         ModelError: the model or adapter cannot be found, fetched or read.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
@@ -79,22 +80,28 @@ def load_model(settings: Settings, *, trainable: bool = True) -> LoadedModel:
         model: Any = AutoModelForCausalLM.from_pretrained(
             name, dtype=getattr(torch, dtype), use_safetensors=True, **options
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"model {settings.model!r} cannot be loaded: {_first_line(error)}") from error
     model.to(device)
     adapter = adapter_source(settings)
+    if settings.gradient_checkpointing and trainable:
+        _enable_checkpointing(model)
     if adapter is None and not (trainable and lora):
         return LoadedModel(model, tokenizer, has_adapter=False)
-    peft_model = _with_adapter(model, adapter, settings, trainable)
-    if settings.gradient_checkpointing and trainable:
-        peft_model.enable_input_require_grads()
-        peft_model.gradient_checkpointing_enable()
-    return LoadedModel(peft_model, tokenizer, has_adapter=True)
+    return LoadedModel(_with_adapter(model, adapter, settings, trainable), tokenizer, has_adapter=True)
+
+
+def _enable_checkpointing(model: Any) -> None:
+    """Under the name that this transformers has for it."""
+    model.enable_input_require_grads()
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()
 
 
 def _with_adapter(model: Any, adapter: Path | None, settings: Settings, trainable: bool) -> Any:
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model
+    from safetensors import SafetensorError
 
     if adapter is None:
         torch.manual_seed(settings.seed)  # LoRA's A matrices start at random
@@ -109,7 +116,7 @@ def _with_adapter(model: Any, adapter: Path | None, settings: Settings, trainabl
         peft_model = PeftModel.from_pretrained(model, adapter, adapter_name=POLICY, is_trainable=trainable)
         if trainable and settings.kl_coef:
             peft_model.load_adapter(adapter, REFERENCE)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"adapter {adapter} does not fit {settings.model!r}: {_first_line(error)}") from error
     peft_model.set_adapter(POLICY, inference_mode=not trainable)
     return _named(peft_model, settings)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,12 @@ from filelock import FileLock, Timeout
 from medserl import __version__
 from medserl.config import Settings, read_config, validate
 from medserl.errors import RunError
+from medserl.models import sha256_of
 
 log = logging.getLogger("medserl")
 
 CONFIG, METRICS, EPISODES, TRAIN_LOG = "config.toml", "metrics.jsonl", "episodes.jsonl", "logs/train.log"
+PROVENANCE = "provenance.json"
 STATE_FILE = "trainer_state.json"
 
 
@@ -88,6 +92,17 @@ class RunFolder:
             except ImportError:
                 raise RunError("wandb is not installed: pip install 'medserl[wandb]', or leave --wandb out") from None
             self._wandb = wandb.init(project="medserl", name=self.path.name, config=settings.model_dump())
+
+    def log_provenance(self, data: Mapping[str, Path]) -> None:
+        """What figures of this run rest on: versions of the code and the SHA-256 of each data file, by its use."""
+        packages = ("torch", "transformers", "peft", "rapidfuzz", "sentencex")
+        record = {
+            "versions": {"medserl": __version__, "python": platform.python_version()}
+            | {package: metadata.version(package) for package in packages},
+            "git": git_revision() or "unknown",
+            "sha256": {use: sha256_of(path) for use, path in data.items()},
+        }
+        (self.path / PROVENANCE).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
     # -- a round's records --------------------------------------------------------------------------------------
 
@@ -193,12 +208,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _complete_rows(path: Path) -> Iterable[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    for number, line in enumerate(lines, start=1):
-        if number == len(lines) and not line.endswith("\n"):
-            log.warning("%s: the last line is incomplete and was left out", path)
-            return
+    # Bytes, cut at newlines alone: a kill may leave half a character, and U+2028 inside a string is no line's end.
+    *complete, rest = path.read_bytes().split(b"\n")
+    for line in complete:
         yield json.loads(line)
+    if rest:
+        log.warning("%s: the last line is incomplete and was left out", path)
 
 
 def default_path(model: str) -> Path:

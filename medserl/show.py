@@ -13,7 +13,8 @@ from medserl.game.vcf import apply_vcf
 
 def show_game(episode: Episode) -> None:
     asked = f"error mode, {episode.error_type}" if episode.mode == "error" else "benign mode"
-    console.print(Panel(episode.original, title=f"note {episode.note_id} ({asked})", title_align="left"), soft_wrap=False)
+    title = f"note {episode.note_id} ({asked})"
+    console.print(Panel(Text(episode.original), title=title, title_align="left"), soft_wrap=False)
     for number, attempt in enumerate(episode.attempts, start=1):
         _show_attempt(number, attempt, episode.original)
     if episode.assessor is None:

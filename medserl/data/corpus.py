@@ -32,7 +32,7 @@ ROUNDS = {"train": 5, "validation": 1, "test-seen": 1, "test-unseen": 2}
 FILES = {split: f"medec_{split}_sample.jsonl" for split in ("train", "validation", "test")}
 MIN_WORDS, MAX_WORDS = 40, 110
 SYNONYM_SHARE = 4  # one form in four is a synonym, where a term has any
-_TRIES = 200
+_TRIES, _DEALS = 200, 10  # notes to try with the same wordings, and how often to deal new ones
 _FORBIDDEN = 1e6
 
 Row = dict[str, Any]
@@ -165,14 +165,15 @@ def _unbalanced(fact: Fact) -> DataError:
 def _build_row(split: str, wordings: FactWordings, right: str, wrong: str, rng: random.Random) -> Row:
     """One pair. Redrawn until both twins fit (see `_fits`), which is nearly always the first time."""
     held_back = split == "test-seen"
-    carrier = wordings.carrier(held_back)
-    findings = wordings.findings(held_back)
-    stated, misstated = carrier.replace("{term}", right), carrier.replace("{term}", wrong)
-    for _ in range(_TRIES):
-        told = write_sentences(wordings.fact, findings, carrier, rng, held_back)
-        correct, incorrect = (" ".join(told).replace("{term}", form) for form in (right, wrong))
-        if _fits(correct, stated, incorrect, misstated):
-            return _row(split, wordings.fact, correct, incorrect, stated, misstated)
+    for _ in range(_DEALS):
+        carrier = wordings.carrier(held_back)
+        findings = wordings.findings(held_back)
+        stated, misstated = carrier.replace("{term}", right), carrier.replace("{term}", wrong)
+        for _ in range(_TRIES):
+            told = write_sentences(wordings.fact, findings, carrier, rng, held_back)
+            correct, incorrect = (" ".join(told).replace("{term}", form) for form in (right, wrong))
+            if _fits(correct, stated, incorrect, misstated):
+                return _row(split, wordings.fact, correct, incorrect, stated, misstated)
     raise DataError(f"fact {wordings.fact.fact_id}: no note fits the limits with the carrier {carrier!r}; shorten it")
 
 

@@ -66,7 +66,7 @@ class Engine(Protocol):
         """One pass of policy-gradient steps over the turns.
 
         Raises:
-            RunError: the loss or the gradient is not finite; the weights are then as before.
+            RunError: the loss or the gradient is not finite; the optimizer step at hand was not made.
         """
 
     def sync(self) -> None:

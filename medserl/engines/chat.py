@@ -26,11 +26,12 @@ class ChatRenderer:
             )
         self._tokenizer = tokenizer
         self._thinking = thinking
+        self._special = [token for token in tokenizer.all_special_tokens if len(token) > 1]
         self._has_system_role = self._accepts_system()
         self.token_ids = lru_cache(maxsize=8192)(self._token_ids_uncached)
 
     def text(self, messages: Messages) -> str:
-        chat = [{"role": message["role"], "content": message["content"]} for message in messages]
+        chat = [{"role": message["role"], "content": self._as_plain_text(message["content"])} for message in messages]
         if not self._has_system_role and chat[0]["role"] == "system":
             system = chat.pop(0)["content"]
             chat[0]["content"] = f"{system}\n\n{chat[0]['content']}"
@@ -43,6 +44,12 @@ class ChatRenderer:
     def ids(self, messages: Messages) -> tuple[int, ...]:
         """Token ids of the prompt, the header of the assistant's turn included."""
         return self.token_ids(tuple((message["role"], message["content"]) for message in messages))
+
+    def _as_plain_text(self, content: str) -> str:
+        """A note that spells a control token, such as the end of a turn, must not become one."""
+        for token in self._special:
+            content = content.replace(token, f"{token[0]} {token[1:]}")
+        return content
 
     def _apply(self, chat: list[dict[str, str]]) -> str:
         return self._tokenizer.apply_chat_template(

@@ -52,7 +52,10 @@ class LocalEngine:
         )
         self._stop_ids = stop_token_ids(self.model, self.tokenizer)
         self._pad_id = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
-        self.model.eval()  # no dropout anywhere: rollout and training see the same policy
+        for module in self.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0  # rollout and training must see the same policy
+        self.model.eval()
 
     # -- rollout ------------------------------------------------------------------------------------------------
 
@@ -167,8 +170,12 @@ class LocalEngine:
             group["lr"] = learning_rate
         steps = min(self.settings.mini_batches, len(turns))
         totals = _Totals()
-        for step in range(steps):
-            self._optimizer_step(turns[step::steps], totals, first=step == 0)
+        self.model.train(self.settings.gradient_checkpointing)  # transformers checkpoints in training mode only
+        try:
+            for step in range(steps):
+                self._optimizer_step(turns[step::steps], totals, first=step == 0)
+        finally:
+            self.model.eval()
         return totals.stats(steps)
 
     def _optimizer_step(self, turns: Sequence[WeightedTurn], totals: _Totals, *, first: bool) -> None:

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from medserl.data.notes import Note
 from medserl.errors import DataError
-from medserl.evaluation.predictions import LabelledText, Prediction, labelled_texts
-
-
-def baseline_predictions(train_notes: Iterable[Note], texts: Sequence[LabelledText]) -> dict[str, list[Prediction]]:
-    """Both baselines by name; none where the training notes hold one class only."""
-    train = labelled_texts(train_notes)
-    if len({text.is_error for text in train}) < 2:
-        return {}
-    return {"majority": majority_predictions(train, texts), "tf-idf": tfidf_predictions(train, texts)}
+from medserl.evaluation.predictions import LabelledText, Prediction
 
 
 def majority_predictions(train: Sequence[LabelledText], texts: Sequence[LabelledText]) -> list[Prediction]:

@@ -152,16 +152,6 @@ def _outcome(text: LabelledText, said: Prediction | None) -> Outcome:
     )
 
 
-def text_outcomes(texts: Sequence[LabelledText], predictions: Sequence[Prediction]) -> list[bool]:
-    """For each text, whether its verdict is right."""
-    return [one.right for one in judge(texts, predictions)]
-
-
-def pair_outcomes(texts: Sequence[LabelledText], predictions: Sequence[Prediction]) -> list[bool]:
-    """`pairs_right` of the predictions on the texts."""
-    return pairs_right(judge(texts, predictions))
-
-
 def pairs_right(outcomes: Iterable[Outcome]) -> list[bool]:
     """For each pair with both twins present, whether both are right; in order of first appearance."""
     twins: dict[str, dict[bool, bool]] = defaultdict(dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -63,7 +63,7 @@ def labelled_texts(notes: Iterable[Note], *, published_only: bool = False) -> tu
         if note.is_pair and not published_only:
             texts += [_correct(note, f"{note.note_id}-correct"), _incorrect(note, f"{note.note_id}-incorrect")]
         elif note.incorrect_note is not None:
-            texts.append(_incorrect(note, note.note_id))
+            texts.append(replace(_incorrect(note, note.note_id), pair_id=None))
         else:
             texts.append(_correct(note, note.note_id))
     return tuple(texts)

@@ -160,19 +160,6 @@ def permutation_p(a: Sequence[float], b: Sequence[float], clusters: Sequence[str
     return float(found.pvalue)
 
 
-def compare_sentence(
-    name: str,
-    right: Sequence[bool],
-    other: str,
-    other_right: Sequence[bool],
-    unit: str,
-    clusters: Sequence[str] | None = None,
-) -> str:
-    """Whether `name` gets more of the `unit` right than `other`, in words; without clusters all are independent."""
-    clusters = [str(i) for i in range(len(right))] if clusters is None else clusters
-    return comparison_sentence(name, other, compare(right, other_right, clusters), unit)
-
-
 def comparison_sentence(name: str, other: str, comparison: Comparison, unit: str) -> str:
     """`trained is better than base by 4.1 points of texts right (p = 0.012).`, or that they cannot be told apart."""
     p = format_p(comparison.p_value)

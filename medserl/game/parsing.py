@@ -13,7 +13,7 @@ InjectorFormat = Literal["edit", "note"]
 # ASCII: otherwise IGNORECASE lets the letter İ stand for an I.
 _ANSWER_KEY = re.compile(r"final[_ ]answer", re.IGNORECASE | re.ASCII)
 _ANSWER_LINE = re.compile(
-    r"^[ \t>*_#`-]*final[_ ]answer[ \t*_`\"']*[:=][ \t*_`\"']*(CORRECT|INCORRECT)[ \t*_`\"'.]*$",
+    r"^[ \t>*_#`-]*final[_ ]answer[ \t*_`\"']*[:=][ \t*_`\"']*(CORRECT|INCORRECT)[ \t\r*_`\"'.]*$",
     re.IGNORECASE | re.MULTILINE | re.ASCII,
 )
 _NOTE = re.compile(r"<note>(.*?)</note>", re.DOTALL)

@@ -28,7 +28,7 @@ from medserl.reports.curves import HEIGHT, LEFT, RIGHT, TOP, WIDTH, marker, roun
 from medserl.reports.games import ShownGames, choose_games
 from medserl.reports.own_games import FIGURES, count, periods
 from medserl.reports.run_files import Row, RunFiles, read_run
-from medserl.reports.summary import sentences, settings_rows, tiles
+from medserl.reports.summary import AFTER, comparisons, sentences, settings_rows, tiles
 from medserl.reports.tables import evaluation_tables, in_words, interval
 
 TEMPLATE, STYLE, SCRIPT = "report.html.jinja", "report.css", "report.js"
@@ -71,6 +71,7 @@ def render(run: RunFiles) -> str:
             sentences=sentences(run),
             notices=[notice.text for notice in found.notices],
             tables=evaluation_tables(run.table),
+            comparisons=comparisons(run, AFTER),
             in_words=in_words,
             interval=interval,
             own_figures=[name for name, _, _ in FIGURES],

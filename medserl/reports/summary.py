@@ -24,13 +24,13 @@ class Tile:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out accuracy before and after self-play, where it was measured, and the paired test where one was made."""
+    """Held-out accuracy before and after self-play, where it was measured, and what paired tests say of it."""
 
     before: Estimate
     after: Estimate
     source: str
     start: str
-    test: str = ""
+    tests: tuple[str, ...] = ()
 
 
 def percent(value: float | None) -> str:
@@ -43,8 +43,7 @@ def held_out(run: RunFiles) -> HeldOut | None:
     for system, start in BEFORE.items():
         before = find_estimate(run.table, system, "accuracy")
         if before.value is not None and after.value is not None:
-            tested = [row["sentence"] for row in run.comparisons if _is_between(row, AFTER, system)]
-            return HeldOut(before, after, "in the evaluation", start, tested[0] if tested else "")
+            return HeldOut(before, after, "in the evaluation", start, tuple(comparisons(run, AFTER, [system])))
     validated = [row for row in run.rows if row.get("eval_accuracy") is not None]
     if len(validated) < 2:
         return None
@@ -52,14 +51,19 @@ def held_out(run: RunFiles) -> HeldOut | None:
     return HeldOut(first, last, "on the validation notes", f"at round {validated[0]['round']}")
 
 
-def _is_between(row: Row, system: str, other: str) -> bool:
-    return (row["system"], row["against"], row["unit"]) == (system, other, "texts")
+def comparisons(run: RunFiles, system: str, others: Sequence[str] = ()) -> list[str]:
+    """What the evaluation's paired tests say of `system` against `others` (all of them where none is named)."""
+    return [
+        row["sentence"].rstrip(".") + "."
+        for row in run.comparisons
+        if row["system"] == system and (not others or row["against"] in others)
+    ]
 
 
 def sentences(run: RunFiles) -> list[str]:
     """The run in plain words, the outcome first."""
     found = held_out(run)
-    return [_outcome(run, found), *_other_tests(run, found), _what_was_run(run), *_games_in_words(run)]
+    return [_outcome(run, found), _what_was_run(run), *_games_in_words(run)]
 
 
 def _outcome(run: RunFiles, found: HeldOut | None) -> str:
@@ -74,18 +78,11 @@ def _outcome(run: RunFiles, found: HeldOut | None) -> str:
     )
 
 
-def _other_tests(run: RunFiles, found: HeldOut | None) -> list[str]:
-    """The trained model against the other systems, as one paragraph."""
-    told = [row["sentence"] for row in run.comparisons if row["system"] == AFTER]
-    told = [sentence for sentence in told if not found or sentence != found.test]
-    return [". ".join(told) + "."] if told else []
-
-
 def _judgement(found: HeldOut) -> str:
     """The paired test, which knows that both judged the same texts; without it, whether the intervals overlap."""
     before, after = found.before, found.after
-    if found.test:
-        return f"Tested on the same texts, {found.test}."
+    if found.tests:
+        return f"Tested on the same texts: {' '.join(found.tests)}"
     if before.low is None or before.high is None or after.low is None or after.high is None:
         return "No intervals were computed: a difference of a few points may well be chance."
     if after.low > before.high:

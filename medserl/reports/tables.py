@@ -12,14 +12,14 @@ SYSTEMS = {
     "base": "base model",
     "warmup": "after the warm-up",
     "trained": "after self-play",
-    "majority": "baseline: the commoner answer",
-    "tf-idf": "baseline: words alone (TF-IDF)",
+    "majority": "majority answer (baseline)",
+    "tf-idf": "TF-IDF words (baseline)",
 }
 """Names of the systems in words; others are shown as they are."""
 
 FIGURES = {
     "pairwise_accuracy": "pairs right",
-    "balanced_accuracy": "balanced accuracy",
+    "balanced_accuracy": "balanced",
     "f1": "F1",
     "mcc": "MCC",
     "brier": "Brier score",

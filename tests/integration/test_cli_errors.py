@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from medserl.cli import main
 
-GOOD = '{"note_id": "a", "correct_note": "He has fever. He takes aspirin.", "incorrect_note": "He has fever. He takes iron."}\n'
+GOOD = '{"note_id": "a", "correct_note": "He has fever. He takes aspirin."}\n'
 
 
 def error_line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -86,7 +86,8 @@ def test_a_folder_in_use(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
 
 
 def test_a_folder_that_holds_a_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    flags = ["train", "--engine", "scripted", "--no-tensorboard", "--max-rounds", "1", "--output-dir", str(tmp_path / "r")]
+    run = str(tmp_path / "run")
+    flags = ["train", "--engine", "scripted", "--no-tensorboard", "--max-rounds", "1", "--output-dir", run]
     main(flags)
     assert "--resume" in error_line(capsys, *flags)
 

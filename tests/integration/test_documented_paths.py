@@ -56,7 +56,7 @@ def test_training_step_check() -> None:
 
 
 def test_training_script_check(tmp_path: Path) -> None:
-    """The command as written; the environment asks for the scripted engine, since an epoch of the real one takes long."""
+    """The command as written; the environment asks for the scripted engine: an epoch of the real one takes long."""
     before = set((ROOT / "outputs").glob("medserl_*")) if (ROOT / "outputs").exists() else set()
     run(["bash", "-c", TRAIN_CHECK], MEDSERL_ENGINE="scripted")
     (made,) = set((ROOT / "outputs").glob("medserl_*")) - before

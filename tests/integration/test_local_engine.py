@@ -47,9 +47,8 @@ def played(engine: LocalEngine, seed: int = 0) -> list[Turn]:
     turns = []
     for i, (chat, done) in enumerate(zip(chats(), sampled(engine, seed), strict=True)):
         n = 3 + 7 * i % 10
-        turns.append(
-            Turn("assessor", chat, replace(done, token_ids=done.token_ids[:n], logprobs=done.logprobs[:n]))
-        )
+        cut = replace(done, token_ids=done.token_ids[:n], logprobs=done.logprobs[:n])
+        turns.append(Turn("assessor", chat, cut))
     return turns
 
 
@@ -108,7 +107,7 @@ def _one_thread() -> Iterator[None]:
     [("float32", 1e-4), ("bfloat16", 0.15)],  # bfloat16 has 8 bits: a logit of 8 is rounded by up to 1/32
 )
 @pytest.mark.parametrize("lora_rank", [0, 4])
-def test_sampled_logprobs_are_the_recomputed_ones(
+def test_sampled_logprobs_are_recomputed(
     tiny_llama: Path, dtype: str, tolerance: float, lora_rank: int
 ) -> None:
     engine = engine_of(tiny_llama, dtype=dtype, lora_rank=lora_rank, training_token_budget=256)
@@ -132,6 +131,21 @@ def plain_logprobs(engine: LocalEngine, turn: Turn) -> torch.Tensor:
     logits = engine.model(torch.tensor([done.prompt_ids + done.token_ids])).logits[0]
     before_each = range(len(done.prompt_ids) - 1, len(logits) - 1)
     return logits.log_softmax(-1)[before_each, done.token_ids]
+
+
+def test_scores_of_learned_positions_do_not_shift_with_padding(tiny_llama: Path) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    tokenizer = engine_of(tiny_llama).tokenizer
+    sizes = {"vocab_size": len(tokenizer), "n_positions": 512, "n_embd": 32, "n_layer": 1, "n_head": 2}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = GPT2LMHeadModel(GPT2Config(**sizes, initializer_range=0.3, eos_token_id=2, bos_token_id=2))
+    engine = LocalEngine(LoadedModel(model, tokenizer, has_adapter=False), Settings(lora_rank=0))
+    for turn, scores in zip(turns := played(engine), engine.logprobs(turns), strict=True):
+        assert scores == pytest.approx(turn.completion.logprobs, abs=1e-4)
+        with torch.inference_mode():
+            assert scores == pytest.approx(plain_logprobs(engine, turn).tolist(), abs=1e-4)
 
 
 @pytest.mark.parametrize("budget", [256, 300, 100_000])
@@ -247,14 +261,11 @@ def test_the_gradient_is_that_of_the_token_mean(tiny_llama: Path) -> None:
 
 
 @pytest.mark.parametrize(("checkpointing", "passes"), [(False, 1), (True, 2)])
-def test_gradient_checkpointing_computes_layers_again(
-    tiny_llama: Path, checkpointing: bool, passes: int
-) -> None:
+def test_gradient_checkpointing_runs_layers_again(tiny_llama: Path, checkpointing: bool, passes: int) -> None:
     engine = engine_of(tiny_llama, gradient_checkpointing=checkpointing)
-    turns = weighted(played(engine)[:1])
-    layers = [layer for name, layer in engine.model.named_modules() if name.endswith("layers.0.mlp")]
-    calls: list[int] = []
-    layers[0].register_forward_hook(lambda *_: calls.append(1))
+    turns, calls = weighted(played(engine)[:1]), []
+    (mlp,) = (layer for name, layer in engine.model.named_modules() if name.endswith("layers.0.mlp"))
+    mlp.register_forward_hook(lambda *_: calls.append(1))
     engine.update(turns, learning_rate=LEARNING_RATE)
     assert len(calls) == passes
 
@@ -287,12 +298,9 @@ def test_kl_as_a_loss_pulls_the_policy_back(tiny_llama: Path, estimator: str) ->
     def distance() -> float:
         return (flat(engine.logprobs(turns)) - flat(reference)).square().mean().item()
 
-    before = distance()
     engine._optimizer.state.clear()  # no momentum away from the reference
-    old = engine.logprobs(turns)
-    still = [
-        WeightedTurn(turn, old[i], (0.0,) * len(old[i]), "n", reference[i]) for i, turn in enumerate(turns)
-    ]
+    before, old = distance(), engine.logprobs(turns)
+    still = [WeightedTurn(t, o, (0.0,) * len(o), "n", r) for t, o, r in zip(turns, old, reference, strict=True)]
     for _ in range(5):
         engine.update(still, learning_rate=LEARNING_RATE)
     assert distance() < before

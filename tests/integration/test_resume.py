@@ -1,4 +1,4 @@
-"""A run that was stopped, in whatever way, and resumed ends exactly where one never stopped ends. Real model, real kills."""
+"""A run that was stopped and resumed ends exactly where one never stopped ends. Real model, real kills."""
 
 from __future__ import annotations
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from medserl.data.notes import Note
 from medserl.errors import DataError
-from medserl.evaluation.baselines import baseline_predictions, majority_predictions, tfidf_predictions
+from medserl.evaluation.baselines import majority_predictions, tfidf_predictions
 from medserl.evaluation.metrics import detection_metrics
-from medserl.evaluation.predictions import LabelledText, Prediction, labelled_texts
+from medserl.evaluation.predictions import LabelledText, Prediction
 
 TEXTS = [LabelledText("x", "fever and cough", False), LabelledText("y", "rash", True)]
 
@@ -41,10 +40,3 @@ def test_tfidf_finds_a_word_that_gives_errors_away() -> None:
 def test_tfidf_needs_both_classes() -> None:
     with pytest.raises(DataError, match="with and without an error"):
         tfidf_predictions(TEXTS[:1], TEXTS)
-
-
-def test_both_baselines_by_name_or_none() -> None:
-    pairs = [Note("a", "fine words", "wrong words"), Note("b", "fine again", "wrong again")]
-    found = baseline_predictions(pairs, labelled_texts(pairs))
-    assert {name: len(said) for name, said in found.items()} == {"majority": 4, "tf-idf": 4}
-    assert baseline_predictions([Note("a", "fine")], TEXTS) == {}

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 from medserl.data.notes import Note
 from medserl.errors import DataError
 from medserl.evaluation.calibration import apply_threshold, choose_threshold
-from medserl.evaluation.metrics import by_group, detection_metrics, length_bucket, pair_outcomes, text_outcomes
+from medserl.evaluation.metrics import by_group, detection_metrics, judge, length_bucket, pairs_right
 from medserl.evaluation.predictions import LabelledText, Prediction, labelled_texts
 from medserl.evaluation.statistics import NOTHING
 
@@ -59,8 +59,9 @@ def test_every_figure_by_hand() -> None:
     assert values["brier"] is values["ece"] is None
     assert found.pairwise_accuracy.n == 3
     assert all(e.low <= e.value <= e.high for _, e in found.items() if e.value is not None)
-    assert text_outcomes(TEXTS, SAID) == [True, True, False, True, False, False, True, False]
-    assert pair_outcomes(TEXTS, SAID) == [True, False, False]
+    assert [one.right for one in found.outcomes] == [True, True, False, True, False, False, True, False]
+    assert found.outcomes == judge(TEXTS, SAID)
+    assert pairs_right(found.outcomes) == [True, False, False]
 
 
 def test_order_of_predictions_does_not_matter() -> None:
@@ -116,6 +117,7 @@ def test_an_id_that_stands_twice_is_an_error(twice: int) -> None:
         detection_metrics(texts, said)
 
 
+@settings(max_examples=50)  # each draws thousands of bootstrap resamples
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.floats(0, 1)), min_size=1, max_size=40))
 def test_figures_equal_scikit_learns(texts: list[tuple[bool, bool, float]]) -> None:
     labels, flags = [t[0] for t in texts], [t[1] for t in texts]
@@ -145,7 +147,7 @@ def test_calibration_by_hand() -> None:
     assert found.brier.n == found.ece.n == 6
     brier = (0.1**2 + 0.1**2 + 0.15**2 + 0 + 0.9**2 + 0.35**2) / 6
     assert found.brier.value == pytest.approx(brier, abs=1e-12)
-    # bins: [0.1, 0.2) holds 0.1, 0.15 (no error); [0.6, 0.7) 0.65 (error); [0.9, 1] 0.9 (error), 1.0 (error), 0.9 (none)
+    # bins: [0.1, 0.2) holds 0.1, 0.15 (no error); [0.6, 0.7) 0.65 (error); [0.9, 1] 0.9, 1.0 (errors), 0.9 (none)
     ece = (abs(0.25 - 0) + abs(0.65 - 1) + abs(2.8 - 2)) / 6
     assert found.ece.value == pytest.approx(ece, abs=1e-12)
 
@@ -171,6 +173,7 @@ def test_no_threshold_without_both_classes() -> None:
         choose_threshold(TEXTS, [])
 
 
+@settings(max_examples=50)
 @given(
     st.lists(st.tuples(st.booleans(), st.floats(0, 1)), min_size=2, max_size=30).filter(
         lambda x: len({e for e, _ in x}) == 2

@@ -63,8 +63,9 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Page:
 def test_a_complete_run_tells_its_story(full: Page) -> None:
     for words in (
         "52.0 % (95 % interval 45.1–58.6 %) after the warm-up, 65.5 % (95 % interval 58.6–72.1 %) after self-play",
-        "Tested on the same texts, trained is better than warmup in texts by 13.5 points (p = 0.003).",
+        "Tested on the same texts: trained is better than warmup in texts by 13.5 points (p = 0.003).",
         "trained is not distinguishable from warmup in pairs (p = 0.21).",
+        "trained is better than majority in texts by 15.5 points (p < 0.001).",
         "smollm2-135m played 384 games in 12 rounds",
         "Invented patients, for developing software, not for clinical use",
         "Not a medical device",

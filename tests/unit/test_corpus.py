@@ -1,0 +1,200 @@
+"""The sample corpus: rebuilt to the byte, balanced, fit for the VCF, and with the splits that it claims."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medserl.data.corpus import FILES, MAX_WORDS, MIN_WORDS, SAMPLE_SEED, build_corpus, write_corpus
+from medserl.data.facts import SLOTS, Fact, load_facts
+from medserl.data.notes import ERROR_TYPES
+from medserl.data.vignette import vignette_data
+from medserl.game.text import split_sentences, split_words
+from medserl.game.vcf import apply_vcf
+
+DATA = Path(__file__).parents[2] / "data"
+TABLE = load_facts()
+Row = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Row]:
+    """All rows of the committed files."""
+    return [json.loads(line) for name in FILES.values() for line in (DATA / name).read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def by_split(rows: list[Row]) -> dict[str, list[Row]]:
+    split = defaultdict(list)
+    for row in rows:
+        split[row["split"]].append(row)
+    return split
+
+
+def test_the_committed_files_are_rebuilt_to_the_byte(tmp_path: Path) -> None:
+    for path in write_corpus(tmp_path, SAMPLE_SEED):
+        assert path.read_bytes() == (DATA / path.name).read_bytes(), f"{path.name}: run `medserl data sample`"
+
+
+def test_another_seed_gives_other_notes() -> None:
+    first, second = (build_corpus(seed)["validation"] for seed in (1, 2))
+    assert [row["correct_note"] for row in first] != [row["correct_note"] for row in second]
+
+
+def test_sizes(by_split: dict[str, list[Row]]) -> None:
+    assert len(by_split["train"]) >= 512
+    assert len(by_split["validation"]) >= 128
+    assert len(by_split["test-seen"]) == len(by_split["test-unseen"]) >= 128
+    assert sum((DATA / name).stat().st_size for name in FILES.values()) < 3_000_000
+
+
+def test_no_note_occurs_twice_and_ids_are_unique(rows: list[Row]) -> None:
+    assert len({row["note_id"] for row in rows}) == len(rows)
+    assert len({row["correct_note"] for row in rows}) == len(rows)
+
+
+def test_fields_agree_with_each_other(rows: list[Row]) -> None:
+    for row in rows:
+        fact = TABLE.fact(row["fact_id"])
+        incorrect = row["incorrect_note"]
+        spans = split_sentences(incorrect)
+        assert row["sentences"] == [incorrect[span.start : span.end] for span in spans]
+        assert row["sentences"][row["error_sentence_id"]] == row["error_sentence"]
+        assert row["error_sentence_id"] > 0, "the opening never carries the fact"
+        assert incorrect.replace(row["error_sentence"], row["corrected_sentence"]) == row["correct_note"]
+        assert (row["error_type"], row["kind"]) == (fact.pool.error_type, fact.pool.kind)
+        assert row["error_type"] in ERROR_TYPES
+
+
+def test_lengths_and_no_placeholder_is_left(rows: list[Row]) -> None:
+    for row in rows:
+        assert MIN_WORDS <= len(split_words(row["correct_note"]).keys) <= MAX_WORDS, row["note_id"]
+        assert not re.search(r"[{}]|  ", row["correct_note"] + row["incorrect_note"]), row["note_id"]
+
+
+def test_at_least_99_percent_of_the_pairs_pass_the_vcf_both_ways(rows: list[Row]) -> None:
+    results = [apply_vcf(row["correct_note"], row["incorrect_note"]) for row in rows]
+    back = [apply_vcf(row["incorrect_note"], row["correct_note"]) for row in rows]
+    assert sum(result.passed for result in results) >= 0.99 * len(rows)
+    assert sum(result.passed for result in back) >= 0.99 * len(rows)
+    assert {result.word_edits for result in results} <= {1, 2, 3, 4, 5, 6}
+
+
+def _form(row: Row, sentence: str, fact: Fact) -> str:
+    """The form of a term that stands in a carrying sentence."""
+    for carrier in fact.pool.carriers:
+        match = re.fullmatch(re.escape(carrier).replace(re.escape("{term}"), "(.+)"), sentence)
+        if match and any(match[1] in term.forms for term in fact.pool.terms):
+            return match[1]
+    raise AssertionError(f"{row['note_id']}: {sentence!r} fits no carrier of {fact.pool.name}")
+
+
+def test_every_form_of_a_term_is_as_often_wrong_as_right_in_each_split_and_pool(
+    by_split: dict[str, list[Row]],
+) -> None:
+    for split, rows in by_split.items():
+        right, wrong = defaultdict(Counter), defaultdict(Counter)
+        for row in rows:
+            fact = TABLE.fact(row["fact_id"])
+            right[fact.pool.name][_form(row, row["corrected_sentence"], fact)] += 1
+            wrong[fact.pool.name][_form(row, row["error_sentence"], fact)] += 1
+        assert right == wrong, split
+
+
+def test_right_and_wrong_forms_stand_for_the_right_and_a_listed_wrong_term(rows: list[Row]) -> None:
+    for row in rows:
+        fact = TABLE.fact(row["fact_id"])
+        assert _form(row, row["corrected_sentence"], fact) in fact.answer.forms
+        assert fact.pool.term_of(_form(row, row["error_sentence"], fact)) in fact.wrong_terms
+
+
+def test_repeats_of_a_fact_vary_its_wrong_term(by_split: dict[str, list[Row]]) -> None:
+    met = defaultdict(set)
+    for row in by_split["train"]:
+        fact = TABLE.fact(row["fact_id"])
+        met[fact.fact_id].add(fact.pool.term_of(_form(row, row["error_sentence"], fact)).name)
+    for fact_id, terms in met.items():
+        assert len(terms) >= min(2, len(TABLE.fact(fact_id).wrong_terms)), fact_id
+
+
+def test_facts_are_seen_where_the_split_says_so(by_split: dict[str, list[Row]]) -> None:
+    facts = {split: {row["fact_id"] for row in rows} for split, rows in by_split.items()}
+    heldout = {fact.fact_id for fact in TABLE.facts if fact.heldout}
+    assert facts["test-unseen"] == heldout
+    assert facts["train"] == facts["validation"] == facts["test-seen"]
+    assert not facts["train"] & heldout
+
+
+def _last_wordings(fact: Fact) -> list[str]:
+    return [getattr(fact, slot)[-1] for slot in SLOTS if getattr(fact, slot)]
+
+
+def _told(wording: str, note: str) -> bool:
+    """Whether the note tells this wording, whoever the patient is."""
+    parts = [re.escape(part) for part in re.split(r"\{\w+\}", wording.rstrip("."))]
+    pattern = r"(?:\w+|The patient)".join(parts)
+    return re.search(pattern, note, re.IGNORECASE) is not None
+
+
+def test_the_last_wordings_are_in_test_seen_alone(by_split: dict[str, list[Row]]) -> None:
+    for split in ("train", "validation", "test-seen"):
+        for row in by_split[split]:
+            fact = TABLE.fact(row["fact_id"])
+            told = [_told(wording, row["correct_note"]) for wording in _last_wordings(fact)]
+            assert all(told) if split == "test-seen" else not any(told), row["note_id"]
+
+
+def test_openings_vitals_and_carriers_of_test_seen_are_kept_back(by_split: dict[str, list[Row]]) -> None:
+    def opening_kept_back(note: str) -> bool:
+        for templates in vignette_data()["openings"].values():
+            pattern = re.sub(r"\\\{\w+\\\}", "[^.]+?", re.escape(templates[-1]))
+            if re.match(pattern, note):
+                return True
+        return False
+
+    for split, rows in by_split.items():
+        for row in rows:
+            pool = TABLE.fact(row["fact_id"]).pool
+            before, after = pool.carriers[-1].split("{term}")
+            stated = row["corrected_sentence"]
+            kept_back = stated.startswith(before) and stated.endswith(after)
+            assert kept_back == (split == "test-seen"), row["note_id"]
+            if split == "test-seen":
+                assert opening_kept_back(row["correct_note"]), row["note_id"]
+
+
+def test_validation_tells_facts_in_combinations_that_train_does_not_have(by_split: dict[str, list[Row]]) -> None:
+    def combination(row: Row) -> tuple[str, ...]:
+        fact = TABLE.fact(row["fact_id"])
+        return tuple(wording for _, wording in fact.wordings() if _told(wording, row["correct_note"]))
+
+    train = {combination(row) for row in by_split["train"]}
+    repeated = [row["note_id"] for row in by_split["validation"] if combination(row) in train]
+    assert not repeated
+
+
+def test_nothing_but_the_carrying_sentence_names_a_term_of_the_pool(rows: list[Row]) -> None:
+    for row in rows:
+        rest = row["correct_note"].replace(row["corrected_sentence"], "")
+        for term in TABLE.fact(row["fact_id"]).pool.terms:
+            for form in term.forms:
+                assert not re.search(rf"(?<!\w){re.escape(form)}(?!\w)", rest, re.IGNORECASE), row["note_id"]
+
+
+def test_the_patient_fits_the_fact(rows: list[Row]) -> None:
+    for row in rows:
+        fact, note = TABLE.fact(row["fact_id"]), row["correct_note"]
+        age = int(re.search(r"(\d+)-year-old (\w+)", note)[1])
+        assert fact.ages[0] <= age <= fact.ages[1], row["note_id"]
+        person = re.search(r"-year-old (\w+)", note)[1]
+        female = person in ("woman", "girl", "daughter")
+        assert (person in ("boy", "girl", "son", "daughter")) == (age < 18), row["note_id"]
+        assert fact.sex == "any" or (fact.sex == "female") == female, row["note_id"]
+        wrong = (r"\b(he|him|his)\b(?! father)" if female else r"\b(she|her)\b") if person != "daughter" else r"\bhe\b"
+        assert not re.search(wrong, note, re.IGNORECASE), row["note_id"]
+        assert re.search(r"\b(an) (8|11-|18-)|\ba (?!8|11-|18-)\d|This \d|his \d", note, re.IGNORECASE), row["note_id"]

@@ -1,0 +1,106 @@
+"""Tables of several systems, and who differs from whom."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from medserl.data.notes import Note
+from medserl.errors import DataError, RunError
+from medserl.evaluation.metrics import DetectionMetrics, detection_metrics
+from medserl.evaluation.predictions import Prediction, labelled_texts
+from medserl.evaluation.table import comparison_table, markdown, rows, to_csv, write_tables
+
+TEXTS = labelled_texts([Note(f"n{i}", f"right {i}", f"wrong {i}") for i in range(20)])
+
+
+def _system(right: int) -> DetectionMetrics:
+    """Both twins of the first `right` pairs judged rightly, of the others CORRECT said of both."""
+    said = [
+        Prediction(t.text_id, "INCORRECT" if t.is_error and int(t.pair_id[1:]) < right else "CORRECT") for t in TEXTS
+    ]
+    return detection_metrics(TEXTS, said)
+
+
+RESULTS = {"majority": _system(0), "base": _system(1), "trained": _system(18)}
+
+
+def test_rows_hold_every_measured_figure() -> None:
+    table = rows(RESULTS, "split=known")
+    assert list(table[0]) == ["system", "group", "figure", "value", "low", "high", "n"]
+    assert {row["group"] for row in table} == {"split=known"}
+    by_name = {(row["system"], row["figure"]): row for row in table}
+    assert by_name["trained", "accuracy"]["value"] == 38 / 40
+    assert by_name["trained", "pairwise_accuracy"] | {"low": 0, "high": 0} == {
+        "system": "trained",
+        "group": "split=known",
+        "figure": "pairwise_accuracy",
+        "value": 18 / 20,
+        "low": 0,
+        "high": 0,
+        "n": 20,
+    }
+    assert not {"brier", "ece"} & {row["figure"] for row in table}  # no system gave probabilities
+
+
+def test_systems_are_compared_with_all_before_them() -> None:
+    table = comparison_table(RESULTS)
+    assert [(row["system"], row["against"], row["unit"]) for row in table] == [
+        (system, against, unit)
+        for against, system in (("majority", "base"), ("majority", "trained"), ("base", "trained"))
+        for unit in ("texts", "pairs")
+    ]
+    texts, pairs = table[4:]
+    assert texts["test"] == "permutation test by pair"
+    assert texts["difference"] == pytest.approx(17 / 40)
+    assert texts["sentence"] == "trained is better than base by 42.5 points of texts right (p < 0.001)."
+    assert pairs["test"] == "McNemar's exact test"
+    assert pairs["p_value"] == pytest.approx(2 / 2**17)
+    assert table[0]["sentence"] == "base is not distinguishable from majority in texts right (p = 1.00)."
+    assert comparison_table({"alone": RESULTS["base"]}) == []
+
+
+def test_systems_on_different_texts_are_not_compared() -> None:
+    other = detection_metrics(TEXTS[:4], [])
+    with pytest.raises(DataError, match="b and a were scored on different texts"):
+        comparison_table({"a": RESULTS["base"], "b": other})
+
+
+def test_markdown_is_a_table() -> None:
+    lines = markdown({"a|b": RESULTS["trained"]}).splitlines()
+    assert lines[0].startswith("| system | accuracy | pairs right | recall |")
+    assert lines[2].startswith(r"| a\|b | 95.0 (")
+    assert "| 0.90 (" in lines[2]  # MCC as it is: TP 18, TN 20, FN 2
+    assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1
+
+
+def test_figures_without_value_or_interval_in_markdown() -> None:
+    only_errors = detection_metrics([t for t in TEXTS if t.is_error], [])
+    assert " - |" in markdown({"pairs": RESULTS["base"], "errors": only_errors}).splitlines()[3]
+
+
+def test_files_hold_the_same_rows(tmp_path: Path) -> None:
+    table, comparisons = rows(RESULTS), comparison_table(RESULTS)
+    write_tables(tmp_path / "eval", markdown(RESULTS), table, comparisons)
+    folder = tmp_path / "eval"
+    assert json.loads((folder / "table.json").read_text()) == table
+    assert json.loads((folder / "comparisons.json").read_text()) == comparisons
+    assert (folder / "table.md").read_text() == markdown(RESULTS) + "\n"
+    with (folder / "table.csv").open(newline="") as file:
+        read = list(csv.DictReader(file))
+    assert [(row["system"], row["figure"], float(row["value"])) for row in read] == [
+        (row["system"], row["figure"], row["value"]) for row in table
+    ]
+    assert len((folder / "comparisons.csv").read_text().splitlines()) == 1 + len(comparisons)
+
+
+def test_no_comparisons_no_file_and_no_rows_no_lines(tmp_path: Path) -> None:
+    write_tables(tmp_path, "", [])
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["table.csv", "table.json", "table.md"]
+    assert to_csv([]) == ""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written"):
+        write_tables(tmp_path / "file", "", [])
