@@ -224,7 +224,8 @@ class LocalEngine:
 
     def save(self, folder: Path) -> None:
         if self._lora:
-            self.model.save_pretrained(folder, selected_adapters=[POLICY])
+            # PEFT would ask the hub whether the vocabulary grew; it never does here.
+            self.model.save_pretrained(folder, selected_adapters=[POLICY], save_embedding_layers=False)
         else:
             self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
