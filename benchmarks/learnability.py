@@ -60,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from transformers import AutoTokenizer
 
     torch.manual_seed(options.seed)
+    if options.threads:
+        torch.set_num_threads(options.threads)
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     train = read_pairs(tokenizer, "train", options.limit)
     validation = read_pairs(tokenizer, "validation", options.limit)
@@ -87,6 +89,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, help="1 where other work keeps the cores busy: two that wait are slower")
     parser.add_argument("--limit", type=int, help="only so many pairs of each split, to try the script out")
     parser.add_argument("--output", type=Path, default=RESULTS)
     return parser.parse_args(arguments)
@@ -120,7 +123,7 @@ class Classifier:
         self.device = device
         self.model = get_peft_model(base, config).to(device)
         self.head = torch.nn.Linear(base.config.hidden_size, 1).to(device)
-        torch.nn.init.zeros_(self.head.weight)
+        torch.nn.init.normal_(self.head.weight, std=0.01)
         torch.nn.init.zeros_(self.head.bias)
 
     def parameters(self) -> list[Any]:

@@ -61,12 +61,15 @@ def _figures(model: Any, tokenizer: Any, notes: Sequence[Note]) -> dict[str, str
 
 
 def _lean(model: Any, tokenizer: Any, note: str | None) -> float:
-    """log P(INCORRECT) - log P(CORRECT) of the whole word after the prompt and `final_answer:`."""
+    """log P of the first token of INCORRECT less that of CORRECT, after the prompt and `final_answer:`."""
+    import torch
+
     messages = load_prompts("brief", "edit").assessor(note or "")
     prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + "final_answer:"
-    start = len(tokenizer(prompt).input_ids)
-    said = {word: -sum(_losses(model, tokenizer, f"{prompt} {word}")[start - 1 :]) for word in ("CORRECT", "INCORRECT")}
-    return said["INCORRECT"] - said["CORRECT"]
+    ids = torch.tensor([tokenizer(prompt).input_ids])
+    logits = model(ids, logits_to_keep=1).logits[0, -1].float()
+    incorrect, correct = (tokenizer(f" {word}").input_ids[0] for word in ("INCORRECT", "CORRECT"))
+    return float(logits[incorrect] - logits[correct])
 
 
 def _losses(model: Any, tokenizer: Any, text: str | None) -> list[float]:

@@ -72,7 +72,7 @@ class Settings(BaseModel):
     roles_trained: RolesTrained = Field("both", description="Whose turns update the policy.")
     mini_batches: int = Field(1, ge=1, description="Optimizer steps a round.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradient clipping.")
-    training_token_budget: int = Field(4096, ge=256, description="Tokens of one forward-backward pass.")
+    training_token_budget: int = Field(1024, ge=256, description="Tokens of one pass; raise it on a GPU.")
 
     # -- run
     output_dir: str | None = Field(None, description="Run folder; default outputs/medserl_<model>_<time>.")
