@@ -11,7 +11,7 @@ from pathlib import Path
 from medserl.config import Settings
 from medserl.console import say
 from medserl.data.notes import ERROR_TYPES, Note
-from medserl.data.readers import load_notes
+from medserl.data.readers import ColumnNames, load_notes
 from medserl.data.sample_paths import SampleSplit, sample_path
 from medserl.engines import create_engine
 from medserl.errors import ConfigError, DataError
@@ -33,9 +33,12 @@ def notes_path(source: str, split: SampleSplit) -> Path:
     return sample_path(split) if source == "sample" else Path(source)
 
 
-def read_notes(source: str, split: SampleSplit) -> tuple[Note, ...]:
-    """Notes of a file, or of the sample; unusable rows are named in the log."""
-    loaded = load_notes(notes_path(source, split))
+def read_notes(source: str, split: SampleSplit, settings: Settings | None = None) -> tuple[Note, ...]:
+    """Notes of a file, or of the sample; unusable rows are named in the log. Settings may name a file's columns."""
+    columns = ColumnNames()
+    if settings and source != "sample":
+        columns = ColumnNames(settings.id_column, settings.note_column, settings.incorrect_column)
+    loaded = load_notes(notes_path(source, split), columns)
     for row in loaded.skipped:
         log.warning("%s:%d: left out: %s", row.file, row.line, row.why)
     if source == "sample":
@@ -72,20 +75,20 @@ def _data_files(settings: Settings) -> dict[str, Path]:
 
 
 def build_trainer(settings: Settings) -> MedSeRLTrainer:
-    notes = [note for note in read_notes(settings.prompt_data, "train") if note.correct_note]
+    notes = [note for note in read_notes(settings.prompt_data, "train", settings) if note.correct_note]
     if not notes:
         raise DataError(f"{settings.prompt_data}: no note without an error in it, so there is nothing to play on")
     validation = None
     if settings.validation_data != "none":
-        held_out = read_notes(settings.validation_data, "validation")
+        held_out = read_notes(settings.validation_data, "validation", settings)
         validation = Validation(held_out, settings.eval_notes, settings.seed)
     return MedSeRLTrainer(settings, create_engine(settings), notes, validation)
 
 
 def warm_up(settings: Settings, plan: WarmUp, output: Path, measure: int) -> None:
     """Warm a model up and say what it gained: VCF acceptance and verdict parse rate, before and after."""
-    pairs = [note for note in read_notes(settings.prompt_data, "train") if note.is_pair]
-    games = _games(read_notes(settings.validation_data, "validation"), measure, settings.seed)
+    pairs = [note for note in read_notes(settings.prompt_data, "train", settings) if note.is_pair]
+    games = _games(read_notes(settings.validation_data, "validation", settings), measure, settings.seed)
     fresh = settings.with_overrides(adapter="none" if settings.adapter == "auto" else settings.adapter)
     figures = {"before": _skill(fresh, games)} if games else {}
     run_warm_up(fresh, pairs, plan, output)
@@ -130,7 +133,7 @@ def evaluate(
     from medserl.evaluation.compare import compare_systems, resolve_systems
     from medserl.evaluation.predictions import labelled_texts
 
-    notes = list(read_notes(data, "test"))
+    notes = list(read_notes(data, "test", settings))
     if limit and limit < len(notes):
         notes = random.Random(settings.seed).sample(notes, limit)
     chosen = resolve_systems(settings, systems, run)

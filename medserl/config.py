@@ -42,6 +42,9 @@ class Settings(BaseModel):
     # -- data
     prompt_data: str = Field("sample", description="Notes to train on: a file, or sample (the embedded notes).")
     validation_data: str = Field("sample", description="Labelled notes for evaluation during training, or none.")
+    note_column: str | None = Field(None, description="Column of the correct notes, where its name is not guessed.")
+    incorrect_column: str | None = Field(None, description="Column of the incorrect twins, likewise.")
+    id_column: str | None = Field(None, description="Column of the notes' ids, likewise.")
     seed: int = Field(0, ge=0, description="Everything random follows from it.")
 
     # -- game

@@ -103,7 +103,7 @@ class MedSeRLTrainer:
                 phase.tokens = _tokens(samples) if self.settings.kl_coef else 0
 
             with clock.phase("update") as phase:
-                stats = self.engine.update(turns, learning_rate=self.settings.learning_rate)
+                stats = self._update(turns)
                 phase.tokens = _tokens(samples)
 
             with clock.phase("sync"):
@@ -149,6 +149,12 @@ class MedSeRLTrainer:
             )
             for i, sample in enumerate(samples)
         ]
+
+    def _update(self, turns: Sequence[WeightedTurn]) -> UpdateStats:
+        try:
+            return self.engine.update(turns, learning_rate=self.settings.learning_rate)
+        except RunError as error:
+            raise RunError(f"round {self.round}: {error}") from error
 
     def _require_finite(self, samples: Sequence[Sample], *figures: Sequence[Any] | None) -> None:
         """Rewards, log-probabilities and advantages of every turn are numbers, or the run stops here."""

@@ -98,3 +98,14 @@ def test_nothing_to_resume(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
 
 def test_trained_without_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--run" in error_line(capsys, "evaluate", "--compare", "trained", "--engine", "scripted")
+
+
+def test_columns_of_a_users_own_file_can_be_named(tmp_path: Path) -> None:
+    notes = tmp_path / "own.csv"
+    notes.write_text("key,report\n" + "".join(f"{i},He has fever. He takes drug {i}.\n" for i in range(4)), "utf-8")
+    run = tmp_path / "run"
+    main([
+        "train", "--engine", "scripted", "--no-tensorboard", "--prompt-data", str(notes), "--note-column", "report",
+        "--id-column", "key", "--validation-data", "none", "--rollout-batch-size", "4", "--output-dir", str(run),
+    ])  # fmt: skip
+    assert "He takes drug 3." in (run / "episodes.jsonl").read_text(encoding="utf-8")
