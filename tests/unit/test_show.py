@@ -1,0 +1,52 @@
+"""One game on a terminal."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from medserl.config import Settings
+from medserl.data.notes import Note
+from medserl.engines.scripted import ScriptedEngine
+from medserl.game.prompts import Messages, load_prompts
+from medserl.game.setup import GameSetup
+from medserl.rollout import VCFRolloutGenerator
+from medserl.show import highlighted, outcome, show_game
+
+NOTE = Note("n1", "He has [red]fever[/red]. He takes aspirin daily.")
+
+
+def play(player: Callable[[Messages, random.Random], str], capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    rollout = VCFRolloutGenerator(ScriptedEngine(player), load_prompts("brief", "edit"), Settings())
+    episode = rollout.play([GameSetup(NOTE, "error", "pharmacotherapy")], seed=0)[0]
+    show_game(episode)
+    return capsys.readouterr().out, outcome(episode)
+
+
+def test_a_won_game_shows_edit_decision_words_and_winner(capsys: pytest.CaptureFixture[str]) -> None:
+    shown, who = play(
+        lambda messages, _: (
+            "final_answer: CORRECT" if "final_answer" in messages[-1]["content"] else "1 He takes warfarin daily."
+        ),
+        capsys,
+    )
+    assert "warfarin" in shown
+    assert "aspirin" in shown
+    assert "VCF accepted" in shown
+    assert "final_answer: CORRECT" in shown
+    assert "[red]fever[/red]" in shown, "markup in a note is text"
+    assert who == "The Assessor says CORRECT. Injector wins."
+
+
+def test_a_game_without_an_accepted_note(capsys: pytest.CaptureFixture[str]) -> None:
+    shown, _ = play(lambda *_: "no.", capsys)
+    assert shown.count("rejected: format") == 3
+    assert "nobody won" in shown
+
+
+def test_the_edit_is_marked() -> None:
+    text = highlighted("He takes aspirin daily.", "He takes warfarin daily.")
+    assert text.plain == "He takes aspirin warfarin daily."
+    assert {str(span.style) for span in text.spans} == {"red strike", "bold green"}
