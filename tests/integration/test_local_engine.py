@@ -264,8 +264,8 @@ def test_the_gradient_is_that_of_the_token_mean(tiny_llama: Path) -> None:
 def test_gradient_checkpointing_runs_layers_again(tiny_llama: Path, checkpointing: bool, passes: int) -> None:
     engine = engine_of(tiny_llama, gradient_checkpointing=checkpointing)
     turns, calls = weighted(played(engine)[:1]), []
-    (mlp,) = (layer for name, layer in engine.model.named_modules() if name.endswith("layers.0.mlp"))
-    mlp.register_forward_hook(lambda *_: calls.append(1))
+    (norm,) = (m for name, m in engine.model.named_modules() if name.endswith("layers.0.input_layernorm"))
+    norm.register_forward_hook(lambda *_: calls.append(1))
     engine.update(turns, learning_rate=LEARNING_RATE)
     assert len(calls) == passes
 
