@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from medserl.errors import ModelError, RunError
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages, load_prompts
 from medserl.models import LoadedModel
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 NOTES = (
     "A man has fever.",
@@ -88,15 +90,6 @@ def assert_identical(some: dict[str, torch.Tensor], others: dict[str, torch.Tens
 
 def flat(rows: Sequence[Sequence[float]]) -> torch.Tensor:
     return torch.tensor([value for row in rows for value in row])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tensors this small are slower on several threads, the more so on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 # -- sampling and scoring ----------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ from medserl.engines import decoding
 from medserl.engines.base import Sampling
 from medserl.engines.decoding import Row, choose, left_pad, nucleus, sample
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PROMPTS = [tuple(range(5, 5 + n)) for n in (17, 3, 9, 9, 30, 4, 12, 1)]
 NO_STOP: frozenset[int] = frozenset()
 MANY_STOPS = frozenset(range(0, 384, 6))  # about one token in six ends a row: rows leave at different steps
@@ -25,15 +26,6 @@ def model(tiny_llama: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32).eval()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tensors this small are slower on several threads, the more so on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def run(model: Any, prompts: list[tuple[int, ...]], sampling: Sampling, **changes: Any) -> list[Row]:
