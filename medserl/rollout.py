@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from medserl.config import Settings
-from medserl.engines.base import Engine, Sampling
+from medserl.engines.base import InferenceEngine, Sampling
+from medserl.game.audit import audit
 from medserl.game.episode import Attempt, Episode, Turn
 from medserl.game.parsing import parse_injection, parse_verdict
 from medserl.game.prompts import Messages, PromptSet
 from medserl.game.rewards import game_rewards
-from medserl.game.roles import Role
+from medserl.game.roles import Mode, Role
 from medserl.game.setup import GameSetup
 from medserl.game.vcf import Reason, VCFResult, apply_vcf
 
@@ -22,7 +23,7 @@ Attempts = tuple[Attempt, ...]
 class VCFRolloutGenerator:
     """Plays games with the engine's current rollout weights; every attempt goes through the VCF at once."""
 
-    def __init__(self, engine: Engine, prompts: PromptSet, settings: Settings) -> None:
+    def __init__(self, engine: InferenceEngine, prompts: PromptSet, settings: Settings) -> None:
         self.engine = engine
         self.prompts = prompts
         self.settings = settings
@@ -37,7 +38,11 @@ class VCFRolloutGenerator:
             self.prompts.injector(game.original, game.mode, game.error_type) for game in games
         ]
         return self.generate_with_vcf(
-            prompts, [game.original for game in games], seed=seed, greedy=greedy
+            prompts,
+            [game.original for game in games],
+            modes=[game.mode for game in games],
+            seed=seed,
+            greedy=greedy,
         )
 
     def generate_with_vcf(
@@ -45,13 +50,14 @@ class VCFRolloutGenerator:
         prompts: Sequence[Messages | str],
         original_notes: Sequence[str],
         *,
+        modes: Sequence[Mode] | None = None,
         seed: int = 0,
         greedy: bool = False,
     ) -> list[Attempts]:
         """Up to `vcf_max_attempts` attempts for each prompt, retried together: a call for all that still lack one.
 
         A prompt given as a string is one user message. Greedy attempts would repeat themselves, so only the first
-        is greedy.
+        is greedy. The edit audit rejects by mode, so without `modes` it rejects nothing.
         """
         chats = [_as_messages(prompt) for prompt in prompts]
         attempts: list[list[Attempt]] = [[] for _ in prompts]
@@ -65,7 +71,7 @@ class VCFRolloutGenerator:
             completions = self.engine.generate([chats[i] for i in missing], sampling)
             for i, completion in zip(missing, completions, strict=True):
                 turn = Turn("injector", chats[i], completion)
-                attempts[i].append(self._judge(turn, original_notes[i]))
+                attempts[i].append(self._judge(turn, original_notes[i], modes[i] if modes else None))
             missing = [i for i in missing if not attempts[i][-1].vcf.passed]
         return [tuple(tries) for tries in attempts]
 
@@ -93,15 +99,30 @@ class VCFRolloutGenerator:
             for episode, note in zip(unplayed, notes, strict=True)
         ]
 
-    def read(self, notes: Sequence[str], seed: int, *, greedy: bool = False) -> list[Turn]:
-        """The Assessor's turn on each note."""
+    def read(
+        self,
+        notes: Sequence[str],
+        seed: int,
+        *,
+        greedy: bool = False,
+        subtasks: str = "A",
+        sentences: Sequence[Sequence[str]] | None = None,
+        seeds: Sequence[int] = (),
+    ) -> list[Turn]:
+        """The Assessor's turn on each note.
+
+        `subtasks` other than `A` show a note as its numbered sentences: those in `sentences`, one entry a note, or
+        else those that the note is split into. `seeds`, one a note, take the place of `seed`.
+        """
         if not notes:
             return []
-        prompts = [self.prompts.assessor(note) for note in notes]
-        completions = self.engine.generate(prompts, self._sampling("assessor", notes, seed, greedy))
+        known = sentences or [()] * len(notes)
+        prompts = [self.prompts.assessor(note, subtasks, each) for note, each in zip(notes, known, strict=True)]
+        sampling = replace(self._sampling("assessor", notes, seed, greedy, subtasks), seeds=tuple(seeds))
+        completions = self.engine.generate(prompts, sampling)
         return [Turn("assessor", prompt, c) for prompt, c in zip(prompts, completions, strict=True)]
 
-    def _judge(self, turn: Turn, original: str) -> Attempt:
+    def _judge(self, turn: Turn, original: str, mode: Mode | None) -> Attempt:
         modified = parse_injection(turn.completion.text, original, self.prompts.form)
         if modified is None:
             return Attempt(turn, None, VCFResult(False, Reason.FORMAT, 0.0, 0))
@@ -112,15 +133,23 @@ class VCFRolloutGenerator:
             max_jaccard=self.settings.vcf_max_jaccard,
             max_word_edits=self.settings.vcf_max_word_edits,
         )
-        return Attempt(turn, modified, vcf)
+        if not vcf.passed or self.settings.edit_audit == "off":
+            return Attempt(turn, modified, vcf)
+        audited = audit(original, modified)
+        objection = audited.objection(mode) if mode and self.settings.edit_audit == "reject" else None
+        if objection:
+            vcf = replace(vcf, passed=False, reason=objection)
+        return Attempt(turn, modified, vcf, audited.edit_class)
 
-    def _sampling(self, role: Role, notes: Sequence[str], seed: int, greedy: bool) -> Sampling:
+    def _sampling(
+        self, role: Role, notes: Sequence[str], seed: int, greedy: bool, subtasks: str = "A"
+    ) -> Sampling:
         configured = {
             "injector": self.settings.max_new_tokens_injector,
             "assessor": self.settings.max_new_tokens_assessor,
         }[role]
         return Sampling(
-            max_new_tokens=configured or self.prompts.completion_tokens(role, notes),
+            max_new_tokens=configured or self.prompts.completion_tokens(role, notes, subtasks),
             temperature=0.0 if greedy else self.settings.temperature,
             top_p=self.settings.top_p,
             seed=seed,

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
+from medserl.game.audit import EditClass
 from medserl.game.episode import Episode
 from medserl.game.roles import MODES, truth
 from medserl.game.vcf import Reason
@@ -25,6 +26,7 @@ def game_metrics(episodes: Sequence[Episode]) -> Figures:
         "vcf_first_attempt_rate": share(episode.attempts[0].vcf.passed for episode in episodes if episode.attempts),
         **{f"vcf_reject_{reason}": rejected[reason] for reason in Reason},
         **verdict_metrics(played),
+        **label_metrics(played),
     }
     assessor = [e.rewards.assessor for e in played if e.rewards.assessor is not None]
     injector = [e.rewards.injector for e in played if e.rewards.injector is not None]
@@ -48,6 +50,24 @@ def verdict_metrics(played: Sequence[Episode]) -> Figures:
         "assessor_flag_rate": share(e.verdict == "INCORRECT" for e in played),
         "no_verdict_rate": share(e.verdict is None for e in played),
     }
+
+
+def label_metrics(played: Sequence[Episode]) -> Figures:
+    """How honest the labels by mode are, and what the edits changed.
+
+    `label_noise_<mode>`: of the games whose note carries a fact, and on which the truth oracle decides, the share
+    whose label is wrong: error mode and still true, or benign mode and no longer true. `label_undecided_<mode>`: the
+    share of those that carry a fact on which it does not decide. `audit_<class>`: shares of the audited edits.
+    """
+    figures: Figures = {}
+    for mode, dishonest in (("error", "true"), ("benign", "false")):
+        known = [e.still_true for e in played if e.mode == mode and e.still_true is not None]
+        figures[f"label_noise_{mode}"] = share(truth == dishonest for truth in known if truth != "unknown")
+        figures[f"label_undecided_{mode}"] = share(truth == "unknown" for truth in known)
+    classes = [e.accepted.edit_class for e in played if e.accepted and e.accepted.edit_class]
+    if classes:
+        figures |= {f"audit_{name}": share(edit_class is name for edit_class in classes) for name in EditClass}
+    return figures
 
 
 def share(outcomes: Iterable[bool]) -> float | None:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
+from medserl.data.facts import Fact, load_facts
+from medserl.data.truth import Verdict as Truth
+from medserl.data.truth import check_edit
+from medserl.game.audit import EditClass
 from medserl.game.prompts import Messages
 from medserl.game.rewards import NO_GAME, Rewards
 from medserl.game.roles import Mode, Role, Verdict
@@ -37,11 +42,15 @@ class Turn:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try of the Injector. `modified` is None where the completion held no note; `vcf` then says `format`."""
+    """One try of the Injector. `modified` is None where the completion held no note; `vcf` then says `format`.
+
+    `edit_class` is the edit audit's; None where the edit was not audited.
+    """
 
     turn: Turn
     modified: str | None
     vcf: VCFResult
+    edit_class: EditClass | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,17 @@ class Episode:
     def modified(self) -> str | None:
         return self.accepted.modified if self.accepted else None
 
+    @cached_property
+    def still_true(self) -> Truth | None:
+        """The truth oracle on the accepted note; None without one, or for a note without a fact of our table.
+
+        Worked out once, on the first look.
+        """
+        fact = _facts().get(self.fact_id) if self.fact_id else None
+        if fact is None or self.modified is None:
+            return None
+        return check_edit(self.original, self.modified, fact).verdict
+
     def samples(self, rejection_reward: float = 0.0) -> list[Sample]:
         """The role-turns that carry a reward (DESIGN, section 5).
 
@@ -108,6 +128,7 @@ class Episode:
                     "reason": attempt.vcf.reason,
                     "jaccard": round(attempt.vcf.jaccard, 6),
                     "word_edits": attempt.vcf.word_edits,
+                    "edit_class": attempt.edit_class,
                 }
                 for attempt in self.attempts
             ],
@@ -115,8 +136,14 @@ class Episode:
                 {"original": edit.original, "modified": edit.modified}
                 for edit in (self.accepted.vcf.edits if self.accepted else ())
             ],
+            "still_true": self.still_true,
             "assessor_completion": self.assessor.completion.text if self.assessor else None,
             "verdict": self.verdict,
             "reward_assessor": self.rewards.assessor,
             "reward_injector": self.rewards.injector,
         }
+
+
+@lru_cache(maxsize=1)
+def _facts() -> dict[str, Fact]:
+    return {fact.fact_id: fact for fact in load_facts().facts}

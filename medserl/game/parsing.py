@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from medserl.game.roles import Verdict
@@ -10,11 +12,23 @@ from medserl.game.text import split_sentences
 
 InjectorFormat = Literal["edit", "note"]
 
+Subtasks = Literal["A", "AB", "ABC"]
+"""What the Assessor is asked on MEDEC: the flag; the sentence with the error too; that sentence corrected too."""
+
 # ASCII: otherwise IGNORECASE lets the letter İ stand for an I.
 _ANSWER_KEY = re.compile(r"final[_ ]answer", re.IGNORECASE | re.ASCII)
 _ANSWER_LINE = re.compile(
     r"^[ \t>*_#`-]*final[_ ]answer[ \t*_`\"']*[:=][ \t*_`\"']*(CORRECT|INCORRECT)[ \t\r*_`\"'.]*$",
     re.IGNORECASE | re.MULTILINE | re.ASCII,
+)
+_SENTENCE_KEY = re.compile(r"error[_ ]sentence", re.IGNORECASE | re.ASCII)
+_SENTENCE_LINE = re.compile(
+    r"^[ \t>*_#`-]*error[_ ]sentence[ \t*_`\"']*[:=][ \t*_`\"']*(\d{1,4})[ \t\r*_`\"'.]*$",
+    re.IGNORECASE | re.MULTILINE | re.ASCII,
+)
+_CORRECTION_KEY = re.compile(r"corrected[_ ]sentence", re.IGNORECASE | re.ASCII)
+_CORRECTION_LINE = re.compile(
+    r"^[ \t>*_#`-]*corrected[_ ]sentence[ \t*_`]*[:=][ \t*_`]*(\S.*)$", re.IGNORECASE | re.MULTILINE | re.ASCII
 )
 _NOTE = re.compile(r"<note>(.*?)</note>", re.DOTALL)
 _NUMBERED_SENTENCE = re.compile(r"(\d{1,4})[.):]?[ \t]+(\S[^\r\n]*)")
@@ -40,6 +54,68 @@ def parse_verdict(completion: str) -> Verdict | None:
     if match is None:
         return None
     return "INCORRECT" if match.group(1).upper() == "INCORRECT" else "CORRECT"
+
+
+def with_each_verdict(completion: str) -> tuple[str, str] | None:
+    """The completion up to where it states its final answer, and there CORRECT, and there INCORRECT.
+
+    Where it states none, the place is a line of its own at the end. None where there is no one place: several final
+    answers, or hidden thinking that never ended.
+    """
+    if "<think>" in completion and "</think>" not in completion:
+        return None
+    hidden = len(completion) - len(visible(completion))
+    stated = list(_ANSWER_KEY.finditer(completion, hidden))
+    if len(stated) > 1:
+        return None
+    before = completion[: stated[0].start()] if stated else completion.rstrip()
+    if before and not stated:
+        before += "\n"
+    return f"{before}final_answer: CORRECT", f"{before}final_answer: INCORRECT"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the Assessor answered on MEDEC's subtasks; None for what it did not answer, or was not asked."""
+
+    verdict: Verdict | None
+    error_sentence_id: int | None = None
+    correction: str | None = None
+
+
+def parse_answer(text: str, subtasks: str, sentence_count: int) -> Answer:
+    """The answer of a completion `text` about a note of `sentence_count` sentences, numbered from 0.
+
+    The verdict is that of `parse_verdict`. With an INCORRECT, the lines `error_sentence: NUMBER` (subtask B) and
+    `corrected_sentence: TEXT` (C) count where there is exactly one of each; a number that no sentence has, or a
+    correction that is empty or NA, is none. Quotes around the correction are taken off.
+    """
+    verdict = parse_verdict(text)
+    if verdict != "INCORRECT":
+        return Answer(verdict)
+    shown = visible(text)
+    number = _only(_SENTENCE_KEY, _SENTENCE_LINE, shown) if "B" in subtasks else None
+    correction = _only(_CORRECTION_KEY, _CORRECTION_LINE, shown) if "C" in subtasks else None
+    return Answer(
+        verdict,
+        int(number) if number is not None and int(number) < sentence_count else None,
+        _plain_sentence(correction) if correction is not None else None,
+    )
+
+
+def _only(key: re.Pattern[str], line: re.Pattern[str], text: str) -> str | None:
+    """What the line states, if the text names its key exactly once."""
+    match = line.search(text)
+    return match.group(1) if match and len(key.findall(text)) == 1 else None
+
+
+def _plain_sentence(text: str) -> str | None:
+    """One line without white space, quotes and Markdown around it; None for nothing and for NA."""
+    plain = " ".join(text.split()).strip("*_`")
+    for opening, closing in ('""', "''", "“”"):
+        if plain.startswith(opening) and plain.endswith(closing) and len(plain) > 1:
+            plain = plain[1:-1].strip()
+    return None if plain.upper() in ("", "NA", "N/A") else plain
 
 
 def parse_injection(completion: str, original: str, form: InjectorFormat) -> str | None:
@@ -68,8 +144,16 @@ def replace_sentence(note: str, number: int, sentence: str) -> str | None:
     return note[: span.start] + sentence + note[span.end :]
 
 
+def note_sentences(note: str) -> tuple[str, ...]:
+    """The sentences of a note whose source does not number them, as our own splitter finds them."""
+    return tuple(note[span.start : span.end] for span in split_sentences(note))
+
+
 def number_sentences(note: str) -> str:
     """The note as numbered lines, one sentence a line: what the Injector sees in the `edit` form."""
-    return "\n".join(
-        f"{i} {' '.join(note[span.start : span.end].split())}" for i, span in enumerate(split_sentences(note))
-    )
+    return numbered_lines(note_sentences(note))
+
+
+def numbered_lines(sentences: Sequence[str]) -> str:
+    """`0 First sentence`, `1 Second sentence`, ... on a line each, as MEDEC's field `Sentences` has them."""
+    return "\n".join(f"{i} {' '.join(sentence.split())}" for i, sentence in enumerate(sentences))

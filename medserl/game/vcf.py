@@ -28,7 +28,11 @@ MAX_WORD_EDITS = 6
 
 
 class Reason(StrEnum):
-    """Why an attempt was rejected. `FORMAT` is given by the rollout: the completion held no note at all."""
+    """Why an attempt was rejected.
+
+    The rollout gives two kinds that the filter does not: `FORMAT`, the completion held no note at all, and the
+    `AUDIT_` ones of the edit audit (`game.audit`), which no note meets unless the setting `edit_audit` is `reject`.
+    """
 
     EMPTY = "empty"
     FORMAT = "format"
@@ -37,6 +41,10 @@ class Reason(StrEnum):
     TOO_DIFFERENT = "too_different"
     TOO_SIMILAR = "too_similar"
     SEVERAL_SENTENCES = "several_sentences"
+    AUDIT_NO_MEANING = "audit_no_meaning"
+    AUDIT_MEANING = "audit_meaning"
+    AUDIT_UNKNOWN = "audit_unknown"
+    AUDIT_TO_THE_READER = "audit_to_the_reader"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medserl.game.audit import EditClass
 from medserl.game.episode import Attempt, Completion, Episode, Turn
 from medserl.game.rewards import NO_GAME, game_rewards
 from medserl.game.roles import MODES
@@ -26,7 +27,8 @@ def rejected(number: int) -> Attempt:
 
 
 def accepted() -> Attempt:
-    return Attempt(turn("injector", "1 The left lung is dull."), MODIFIED, apply_vcf(ORIGINAL, MODIFIED))
+    written = turn("injector", "1 The left lung is dull.")
+    return Attempt(written, MODIFIED, apply_vcf(ORIGINAL, MODIFIED), EditClass.LATERALITY)
 
 
 def episode(
@@ -103,16 +105,25 @@ def test_record_tells_the_whole_game() -> None:
         "original": ORIGINAL,
         "modified": MODIFIED,
         "attempts": [
-            {"completion": "try 0", "modified": None, "reason": "format", "jaccard": 0.0, "word_edits": 0},
+            {
+                "completion": "try 0",
+                "modified": None,
+                "reason": "format",
+                "jaccard": 0.0,
+                "word_edits": 0,
+                "edit_class": None,
+            },
             {
                 "completion": "1 The left lung is dull.",
                 "modified": MODIFIED,
                 "reason": None,
                 "jaccard": 14 / 16,
                 "word_edits": 1,
+                "edit_class": "laterality",
             },
         ],
         "edits": [{"original": "right", "modified": "left"}],
+        "still_true": None,
         "assessor_completion": "final_answer: INCORRECT",
         "verdict": "INCORRECT",
         "reward_assessor": 1.0,

@@ -6,7 +6,17 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from medserl.game.parsing import number_sentences, parse_injection, parse_verdict, replace_sentence, visible
+from medserl.game.parsing import (
+    Answer,
+    note_sentences,
+    number_sentences,
+    numbered_lines,
+    parse_answer,
+    parse_injection,
+    parse_verdict,
+    replace_sentence,
+    visible,
+)
 from medserl.game.text import split_sentences
 
 NOTE = "A man has fever. His temperature is 38.3 C (100.9 F). Dr. Smith gives amoxicillin.\nHe improves."
@@ -120,6 +130,113 @@ def test_an_answer_line_decides_alone_or_not_at_all(before: str, answer: str) ->
 def test_prose_is_never_a_verdict(prose: str) -> None:
     assert parse_verdict(f"{prose} CORRECT") is None
     assert parse_verdict(f"The note is INCORRECT. {prose}") is None
+
+
+# -- answers to MEDEC's subtasks ---------------------------------------------------------------------------
+
+WRONG = "final_answer: INCORRECT"
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer"),
+    [
+        ("final_answer: CORRECT", Answer("CORRECT")),
+        (f"{WRONG}\nerror_sentence: 2\ncorrected_sentence: It is flu.", Answer("INCORRECT", 2, "It is flu.")),
+        (f"Corrected sentence: It is flu.\nError sentence = 0\n{WRONG}", Answer("INCORRECT", 0, "It is flu.")),
+        (f"{WRONG}\r\n**error_sentence:** 2.\r\n", Answer("INCORRECT", 2)),
+        (f"{WRONG}\r\ncorrected_sentence: **It is flu.**\r\n", Answer("INCORRECT", None, "It is flu.")),
+        (f'{WRONG}\nerror_sentence: "2"\ncorrected_sentence: "It is flu."', Answer("INCORRECT", 2, "It is flu.")),
+        (f"{WRONG}\ncorrected_sentence: “It  is\tflu.”", Answer("INCORRECT", None, "It is flu.")),
+        (f'{WRONG}\ncorrected_sentence: It is "flu".', Answer("INCORRECT", None, 'It is "flu".')),
+        (WRONG, Answer("INCORRECT")),
+        (f"<think>error_sentence: 1</think>{WRONG}\nerror_sentence: 2", Answer("INCORRECT", 2)),
+    ],
+)
+def test_an_answer_to_all_three_subtasks(completion: str, answer: Answer) -> None:
+    assert parse_answer(completion, "ABC", 3) == answer
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "error_sentence: 3",  # there are three: 0, 1, 2
+        "error_sentence: -1",
+        "error_sentence: 1.5",
+        "error_sentence: ١",
+        "error_sentence: NUMBER",
+        "error_sentence: 1 or 2",
+        "error_sentence: 1\nerror_sentence: 1",
+        "The error sentence is 1.\nerror_sentence: 1",
+        "error_sentence:\n1",
+        "sentence: 1",
+        "99999",
+    ],
+)
+def test_no_sentence_where_not_exactly_one_is_named(said: str) -> None:
+    assert parse_answer(f"{WRONG}\n{said}", "ABC", 3) == Answer("INCORRECT")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "corrected_sentence:",
+        "corrected_sentence: NA",
+        'corrected_sentence: "n/a"',
+        'corrected_sentence: ""',
+        "corrected_sentence: **",
+        "corrected_sentence:\nIt is flu.",
+        "corrected_sentence: It is flu.\ncorrected_sentence: It is gout.",
+        "It is flu.",
+    ],
+)
+def test_no_correction_where_not_exactly_one_is_given(said: str) -> None:
+    assert parse_answer(f"{WRONG}\n{said}", "ABC", 3) == Answer("INCORRECT")
+
+
+def test_only_what_was_asked_is_read() -> None:
+    said = f"{WRONG}\nerror_sentence: 2\ncorrected_sentence: It is flu."
+    assert parse_answer(said, "A", 3) == Answer("INCORRECT")
+    assert parse_answer(said, "AB", 3) == Answer("INCORRECT", 2)
+
+
+@pytest.mark.parametrize("verdict", ["final_answer: CORRECT", "I do not know.", f"{WRONG}\n{WRONG}"])
+def test_without_a_verdict_of_incorrect_there_is_nothing_more(verdict: str) -> None:
+    said = f"{verdict}\nerror_sentence: 2\ncorrected_sentence: It is flu."
+    assert parse_answer(said, "ABC", 3) == Answer(parse_verdict(said))
+
+
+ANSWER_PIECES = (*COMPLETION_PIECES, "error_sentence", "corrected_sentence", "Error sentence", '"', "NA", "-", "“", "”")
+
+
+@given(
+    st.text(max_size=80) | st.lists(st.sampled_from(ANSWER_PIECES), max_size=16).map("".join),
+    st.sampled_from(["A", "AB", "ABC"]),
+    st.integers(0, 12),
+)
+def test_an_answer_never_raises_and_keeps_to_what_was_asked(said: str, subtasks: str, count: int) -> None:
+    answer = parse_answer(said, subtasks, count)
+    assert answer.verdict == parse_verdict(said)
+    if answer.verdict != "INCORRECT" or subtasks == "A":
+        assert (answer.error_sentence_id, answer.correction) == (None, None)
+    if answer.error_sentence_id is not None:
+        assert 0 <= answer.error_sentence_id < count
+    if answer.correction is not None:
+        assert subtasks == "ABC"
+        assert answer.correction == " ".join(answer.correction.split()) not in ("", "NA")
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.from_regex(r"[A-Za-z][a-z0-9 ,.%]{0,40}[a-z.]", fullmatch=True))
+def test_a_well_formed_answer_is_read_back(number: int, count: int, sentence: str) -> None:
+    assume(sentence.upper() != "NA" and "answer" not in sentence and "sentence" not in sentence)
+    said = f"{WRONG}\nerror_sentence: {number}\ncorrected_sentence: {sentence}"
+    expected = Answer("INCORRECT", number if number < count else None, " ".join(sentence.split()))
+    assert parse_answer(said, "ABC", count) == expected
+
+
+def test_sentences_are_numbered_as_in_medec() -> None:
+    assert numbered_lines(["One  is\nhere.", "Two."]) == "0 One is here.\n1 Two."
+    assert numbered_lines(note_sentences(NOTE)) == number_sentences(NOTE)
+    assert numbered_lines([]) == ""
 
 
 # -- injections, form `edit` -------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -95,9 +97,45 @@ def test_the_edit_form_shows_numbered_sentences(name: str) -> None:
     assert "0 A man has fever.\n1 His temperature is 38.3 C (100.9 F).\n2 He is given amoxicillin." in content
 
 
+@pytest.mark.parametrize("name", SHIPPED)
+def test_more_subtasks_show_numbered_sentences(name: str) -> None:
+    prompts = load_prompts(name, "edit")
+    own = ("A man has fever of 38.3", "C and $note.", "He is\nwell.")
+    for subtasks in ("AB", "ABC"):
+        content = prompts.assessor(NOTE, subtasks, own)[-1]["content"]
+        assert "0 A man has fever of 38.3\n1 C and $note.\n2 He is well.\n\n" in content
+        assert number_sentences(NOTE) in prompts.assessor(NOTE, subtasks)[-1]["content"]
+        assert ("corrected_sentence" in content) == (subtasks == "ABC")
+        assert "error_sentence" in content
+    assert prompts.assessor(NOTE, "A", own) == prompts.assessor(NOTE)
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("brief", "b93bd09732414ff3"),
+        ("full", "bff8b303b9235e51"),
+    ],
+)
+def test_the_games_own_question_stays_as_it_was_warmed_up_on(name: str, digest: str) -> None:
+    chat = json.dumps(load_prompts(name, "edit").assessor(NOTE))
+    assert hashlib.sha256(chat.encode()).hexdigest()[:16] == digest
+
+
+def test_a_set_need_not_ask_for_more_than_the_flag(tmp_path: Path) -> None:
+    own = re.sub(r"\[assessor\.AB\].*?(?=\[injector)", "", shipped_text("brief"), flags=re.DOTALL)
+    prompts = load_prompts(write(tmp_path, own), "edit")
+    assert list(prompts.questions) == ["A"]
+    with pytest.raises(ConfigError, match=r"this set asks for A; add a table \[assessor.ABC\]"):
+        prompts.assessor(NOTE, "ABC")
+    with pytest.raises(ConfigError, match="this set asks for A"):
+        prompts.completion_tokens("assessor", [NOTE], "AB")
+
+
 def test_room_for_a_completion() -> None:
     edit, whole = load_prompts("brief", "edit"), load_prompts("brief", "note")
-    assert edit.completion_tokens("assessor", ["x" * 900]) == edit.assessor_tokens
+    assert edit.completion_tokens("assessor", ["x" * 900]) == edit.questions["A"].max_new_tokens
+    assert [edit.completion_tokens("assessor", [], s) for s in ("A", "AB", "ABC")] == [16, 32, 128]
     assert edit.completion_tokens("injector", ["x" * 900]) == edit.injector_tokens
     assert whole.completion_tokens("injector", ["x" * 90, "x" * 900]) == whole.injector_tokens + 300
     assert whole.completion_tokens("injector", []) == whole.injector_tokens
@@ -115,7 +153,9 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     ("old", "new", "hint"),
     [
         ("[injector.edit]", "[injector.other]", "edit"),
-        ("[assessor]", "[examiner]", "assessor"),
+        ("[assessor]", "[examiner]", "assessor.system"),
+        ("[assessor.ABC]\nmax_new_tokens = 128", "[assessor.ABC]", "assessor.ABC.max_new_tokens"),
+        ("$note\n\nIs this note medically correct? Reply with final_answer: CORRECT, or with these three", "$n", "'n'"),
         ("max_new_tokens = 16", "", "max_new_tokens"),
         ("benign = ", "harmless = ", "benign"),
         ("$error_type", "$kind", "kind"),

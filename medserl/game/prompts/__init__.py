@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import TypedDict
+from typing import Any, TypedDict, get_args
 
 from medserl.errors import ConfigError
-from medserl.game.parsing import InjectorFormat, number_sentences
-from medserl.game.roles import Mode, Role
+from medserl.game.parsing import InjectorFormat, Subtasks, note_sentences, number_sentences, numbered_lines
+from medserl.game.roles import MODES, Mode, Role
 
 SHIPPED = ("brief", "full")
 
@@ -28,21 +28,39 @@ Messages = tuple[Message, ...]
 
 
 @dataclass(frozen=True)
+class Question:
+    """What the Assessor is asked: the user's message with `$note` in it, and the room for the answer in tokens."""
+
+    user: str
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
 class PromptSet:
-    """Renders each role's messages. `form` is what the Injector is asked to write (DESIGN, section 9)."""
+    """Renders each role's messages. `form` is what the Injector is asked to write (DESIGN, section 9).
+
+    `questions` are by subtasks. The game asks `A`; a file of one's own may leave `AB` and `ABC` out.
+    """
 
     form: InjectorFormat
     error_types: dict[str, str]
     assessor_system: str
-    assessor_user: str
+    questions: Mapping[str, Question]
     injector_system: str
     injector_user: dict[Mode, str]
-    assessor_tokens: int
     injector_tokens: int
 
-    def assessor(self, note: str) -> Messages:
-        """What the Assessor sees: the modified note, and nothing else of the game."""
-        return _chat(self.assessor_system, self.assessor_user, note=note)
+    def assessor(self, note: str, subtasks: str = "A", sentences: Sequence[str] = ()) -> Messages:
+        """What the Assessor sees: the modified note, and nothing else of the game.
+
+        When it is asked for the sentence too (`AB`, `ABC`) the note is shown as its numbered sentences; `sentences` are
+        those of the source, such as MEDEC's own, else the note is split here.
+
+        Raises:
+            ConfigError: the prompt set has no question for these subtasks.
+        """
+        shown = note if subtasks == "A" else numbered_lines(sentences or note_sentences(note))
+        return _chat(self.assessor_system, self._question(subtasks).user, note=shown)
 
     def injector(self, note: str, mode: Mode, error_type: str | None) -> Messages:
         """What the Injector sees: the original note, its mode and, in error mode, the type of error to make."""
@@ -50,12 +68,19 @@ class PromptSet:
         named = self.error_types.get(error_type, error_type) if error_type else "medical"
         return _chat(self.injector_system, self.injector_user[mode], note=shown, error_type=named)
 
-    def completion_tokens(self, role: Role, notes: Sequence[str]) -> int:
+    def completion_tokens(self, role: Role, notes: Sequence[str], subtasks: str = "A") -> int:
         """Room for a role's completion; one that holds a whole note needs about a token for three characters."""
         if role == "assessor":
-            return self.assessor_tokens
+            return self._question(subtasks).max_new_tokens
         whole_note = max(map(len, notes), default=0) // 3 if self.form == "note" else 0
         return self.injector_tokens + whole_note
+
+    def _question(self, subtasks: str) -> Question:
+        if subtasks not in self.questions:
+            raise ConfigError(
+                f"prompts: this set asks for {', '.join(self.questions)}; add a table [assessor.{subtasks}]"
+            )
+        return self.questions[subtasks]
 
 
 def load_prompts(name: str, form: InjectorFormat) -> PromptSet:
@@ -72,18 +97,9 @@ def load_prompts(name: str, form: InjectorFormat) -> PromptSet:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"prompts: {name}: {error}") from None
     try:
-        injector = table["injector"][form]
-        prompts = PromptSet(
-            form=form,
-            error_types=dict(table["error_types"]),
-            assessor_system=table["assessor"]["system"],
-            assessor_user=table["assessor"]["user"],
-            injector_system=injector["system"],
-            injector_user={"error": injector["error"], "benign": injector["benign"]},
-            assessor_tokens=table["assessor"]["max_new_tokens"],
-            injector_tokens=injector["max_new_tokens"],
-        )
-        prompts.assessor("probe")
+        prompts = _prompt_set(table, form)
+        for subtasks in prompts.questions:
+            prompts.assessor("probe", subtasks)
         prompts.injector("probe", "error", "diagnosis")
         prompts.injector("probe", "benign", None)
     except KeyError as error:
@@ -91,6 +107,34 @@ def load_prompts(name: str, form: InjectorFormat) -> PromptSet:
     except (TypeError, ValueError) as error:
         raise ConfigError(f"prompts: {name}: {error}; write a dollar sign as $$") from None
     return prompts
+
+
+def _prompt_set(table: Mapping[str, Any], form: InjectorFormat) -> PromptSet:
+    """Raises KeyError with the dotted path of an entry that is missing."""
+    injector = f"injector.{form}"
+    asked = {"A": "assessor"} | {
+        name: f"assessor.{name}" for name in get_args(Subtasks) if name in _entry(table, "assessor")
+    }
+    return PromptSet(
+        form=form,
+        error_types=dict(_entry(table, "error_types")),
+        assessor_system=_entry(table, "assessor.system"),
+        questions={
+            name: Question(_entry(table, f"{path}.user"), _entry(table, f"{path}.max_new_tokens"))
+            for name, path in asked.items()
+        },
+        injector_system=_entry(table, f"{injector}.system"),
+        injector_user={mode: _entry(table, f"{injector}.{mode}") for mode in MODES},
+        injector_tokens=_entry(table, f"{injector}.max_new_tokens"),
+    )
+
+
+def _entry(table: Any, path: str) -> Any:
+    for name in path.split("."):
+        if name not in table:
+            raise KeyError(path)
+        table = table[name]
+    return table
 
 
 def _chat(system: str, user: str, **values: str) -> Messages:

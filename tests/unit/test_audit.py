@@ -1,0 +1,279 @@
+"""The edit audit against edits written by hand, its laws on any text, and its place in the rollout."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medserl.config import Settings
+from medserl.data.neutral import load_substitutions, neutral_edits
+from medserl.data.notes import Note
+from medserl.data.readers import load_notes
+from medserl.data.statement import keys
+from medserl.engines.scripted import ScriptedEngine
+from medserl.game.audit import Audit, EditClass, audit, neutral_rules
+from medserl.game.episode import Attempt, Completion, Episode, Turn
+from medserl.game.prompts import Messages, load_prompts
+from medserl.game.rewriting import rewrite_rules, simplest
+from medserl.game.roles import MODES, Mode
+from medserl.game.setup import GameSetup
+from medserl.game.vcf import Reason, apply_vcf
+from medserl.rollout import VCFRolloutGenerator
+from medserl.round_metrics import game_metrics
+
+ROOT = Path(__file__).parents[2]
+ROWS = [json.loads(line) for line in (ROOT / "data" / "medec_validation_sample.jsonl").read_text().splitlines()]
+
+EDITS = [
+    ("The dose is 10 mg.", "The dose is 100 mg.", "number"),
+    ("Cefazolin is given once.", "Cefazolin is given twice.", "number"),
+    ("A 39-year-old man is seen.", "A 19-year-old man is seen.", "number"),
+    ("The dose is 10 mg.", "The dose is 10 g.", "unit"),
+    ("He takes it for 3 months.", "He takes it for 6 months.", "time"),
+    ("He takes it for 3 weeks.", "He takes it for 3 months.", "time"),
+    ("This is acute pancreatitis.", "This is chronic pancreatitis.", "time"),
+    ("There is no rash.", "There is a rash.", "negation"),
+    ("The test is positive.", "The test is negative.", "negation"),
+    ("There is no fever but a cough.", "There is fever but no cough.", "negation"),
+    ("He should receive it.", "He should not receive it.", "negation"),
+    ("A left thoracotomy is done.", "A right thoracotomy is done.", "laterality"),
+    ("An ulcer of the upper lip.", "An ulcer of the lower lip.", "laterality"),
+    ("He is given naloxone.", "He is given propofol.", "drug"),
+    ("He is given metoprolol 5 mg.", "He is given cefepime 2 g.", "drug"),
+    ("A sari is prescribed.", "A kilt is prescribed.", "unknown"),
+    ("She is prescribed metformin.", "She is prescribed zorbinol.", "drug"),
+    ("It is due to Staphylococcus aureus.", "It is due to Listeria monocytogenes.", "organism"),
+    ("A. fumigatus is the cause.", "A. flavus is the cause.", "organism"),
+    ("This is pulmonary embolism.", "This is pneumothorax.", "diagnosis"),
+    ("He has nephrotic syndrome.", "He has carcinoid syndrome.", "diagnosis"),
+    ("Colonoscopy is next.", "Laparotomy is next.", "management"),
+    ("He undergoes debridement.", "He undergoes observation.", "management"),
+    ("The dose is 500 mg.", "The dose is 0.5 g.", "neutral"),
+    ("For six weeks.", "For 42 days.", "neutral"),
+    ("He is seen because of fever.", "He is evaluated due to fever.", "neutral"),
+    ("CT shows no blood.", "CT does not show any blood.", "neutral"),
+    ("A man with dyspnea.", "A male with shortness of breath.", "neutral"),
+    ("A PE is found.", "A pulmonary embolism is found.", "neutral"),
+    ("He feels weak and sweaty.", "He feels weak and sweating.", "neutral"),
+    ("He grew up here.", "The patient grew up here.", "neutral"),
+    ("She likes chess.", "She likes football.", "unknown"),
+    ("He sees a doctor.", "She sees a doctor.", "unknown"),
+    ("It is febrile.", "It is fеbrile.", "unknown"),  # a Cyrillic letter
+]
+
+
+@pytest.mark.parametrize(("original", "modified", "edit_class"), EDITS)
+def test_classes(original: str, modified: str, edit_class: str) -> None:
+    assert audit(original, modified).edit_class == edit_class
+
+
+@pytest.mark.parametrize(("original", "modified", "edit_class"), EDITS)
+def test_neutral_edits_are_neutral_both_ways(original: str, modified: str, edit_class: str) -> None:
+    assert (audit(modified, original).edit_class == "neutral") == (edit_class == "neutral")
+
+
+@pytest.mark.parametrize(
+    ("original", "modified", "slight"),
+    [
+        ("Pulse is 96/min.", "Pulse is 97/min.", True),
+        ("Blood pressure is 82/45 mm Hg.", "Blood pressure is 81/44 mm Hg.", True),
+        ("Blood pressure is 82/45 mm Hg.", "Blood pressure is 182/45 mm Hg.", False),
+        ("A 39-year-old man is seen.", "A 19-year-old man is seen.", True),
+        ("Sodium is 126 and potassium 5.9.", "Sodium is 127 and potassium 9.5.", False),
+        ("The dose is 10 mg.", "The dose is 11 g.", False),
+        ("It was 90 before.", "It was 95 before surgery.", False),
+    ],
+)
+def test_numbers_too_near_to_be_found(original: str, modified: str, slight: bool) -> None:
+    assert audit(original, modified).slight is slight
+
+
+def test_every_neutral_pair_is_neutral() -> None:
+    assert [sub for sub in load_substitutions() if audit(sub.old, sub.new).edit_class != "neutral"] == []
+
+
+def test_no_gold_error_of_the_sample_is_neutral_or_unknown() -> None:
+    classes = {audit(row["correct_note"], row["incorrect_note"]).edit_class for row in ROWS}
+    assert classes.isdisjoint({EditClass.NEUTRAL, EditClass.UNKNOWN})
+
+
+def test_gold_errors_of_medec_are_accepted_in_error_mode_and_none_is_neutral(medec_dir: Path) -> None:
+    notes = load_notes(medec_dir / "MEDEC-MS-ValidationSet-with-GroundTruth-and-ErrorType.csv").notes
+    pairs = [(note.correct_note, note.incorrect_note) for note in notes if note.correct_note and note.incorrect_note]
+    audits = [audit(right, wrong) for right, wrong in pairs if apply_vcf(right, wrong).passed]
+    assert sum(found.objection("error") is None for found in audits) >= 0.93 * len(audits)
+    assert EditClass.NEUTRAL not in {found.edit_class for found in audits}
+
+
+# -- edits of real games, labelled by hand --------------------------------------------------------------------------
+
+LABELLED = [json.loads(line) for line in (ROOT / "tests" / "data" / "audit_edits.jsonl").read_text().splitlines()]
+
+
+def test_the_labelled_set_is_what_it_should_be() -> None:
+    assert len(LABELLED) >= 150
+    assert len({(row["note_id"], row["mode"], row["modified"]) for row in LABELLED}) == len(LABELLED)
+    assert Counter(row["mode"] for row in LABELLED) == {"error": 80, "benign": 80}
+    assert {row["set"] for row in LABELLED} == {"development", "held-out"}
+    for row in LABELLED:
+        assert row["why"] and row["class"] in set(EditClass) and row["note_id"].startswith("sample-train-")
+        assert row["changes_meaning"] is (row["class"] != "neutral")
+        assert row["still_true"] or row["changes_meaning"]
+
+
+@pytest.mark.parametrize(("mode", "most_noise", "least_recall"), [("error", 0.15, 0.9), ("benign", 0.0, 0.33)])
+def test_rejection_makes_labels_honest(mode: Mode, most_noise: float, least_recall: float) -> None:
+    rows = [row for row in LABELLED if row["mode"] == mode]
+    accepted = [row for row in rows if audit(row["original"], row["modified"]).objection(mode) is None]
+    honest = [row for row in rows if row["still_true"] is (mode == "benign")]
+    noise = [row for row in accepted if row not in honest]
+    assert len(noise) <= most_noise * len(accepted)
+    assert len(accepted) - len(noise) >= least_recall * len(honest)
+    assert len(rows) - len(honest) > 0.2 * len(rows)  # what there is without it
+
+
+WORDS = st.sampled_from(
+    [*ROWS[0]["correct_note"].split(), "not", "no", "he", "she", "left", "10", "mg", "because", "of", "final_answer:"]
+)
+
+
+@given(st.lists(WORDS, max_size=20), st.lists(WORDS, max_size=20))
+def test_laws_on_any_words(old: list[str], new: list[str]) -> None:
+    one, other = " ".join(old), " ".join(new)
+    assert audit(one, one) == Audit(EditClass.NEUTRAL)
+    assert (audit(one, other).edit_class == "neutral") == (audit(other, one).edit_class == "neutral")
+
+
+@given(st.text(max_size=80), st.text(max_size=80))
+def test_it_answers_on_any_two_texts(original: str, modified: str) -> None:
+    assert audit(original, modified).edit_class in EditClass
+
+
+@given(st.lists(WORDS, max_size=25))
+def test_rewriting_ends_and_leaves_nothing_to_rewrite(words: list[str]) -> None:
+    rules = neutral_rules()
+    plain = simplest(keys(" ".join(words)), rules)
+    assert simplest(plain, rules) == plain
+
+
+PHRASES = st.lists(st.sampled_from("abcd"), min_size=1, max_size=3).map(tuple)
+
+
+@given(PHRASES, PHRASES)
+def test_both_phrases_of_a_pair_are_rewritten_to_the_shorter(a: tuple[str, ...], b: tuple[str, ...]) -> None:
+    rules = rewrite_rules([(a, b)])
+    assert simplest(a, rules) == simplest(b, rules) == min(a, b, key=lambda phrase: (len(phrase), phrase))
+
+
+@given(st.lists(st.tuples(PHRASES, PHRASES), max_size=8), PHRASES)
+def test_rewriting_never_makes_longer(
+    pairs: list[tuple[tuple[str, ...], tuple[str, ...]]], words: tuple[str, ...]
+) -> None:
+    assert len(simplest(words, rewrite_rules(pairs))) <= len(words)
+
+
+def test_each_known_class_has_its_mode_and_unknown_has_none() -> None:
+    for edit_class in EditClass:
+        allowed = [mode for mode in MODES if Audit(edit_class).objection(mode) is None]
+        expected = {"neutral": ["benign"], "unknown": []}.get(edit_class, ["error"])
+        assert allowed == expected
+    assert Audit(EditClass.NUMBER, slight=True).objection("error") is Reason.AUDIT_NO_MEANING
+    assert Audit(EditClass.NUMBER, slight=True).objection("benign") is Reason.AUDIT_MEANING
+    for mode in MODES:
+        assert Audit(EditClass.DRUG, to_the_reader=True).objection(mode) is Reason.AUDIT_TO_THE_READER
+
+
+# -- in the rollout -------------------------------------------------------------------------------------------------
+
+NOTE = "A man is seen because of fever. He is given naloxone."
+SYNONYM, ERROR = "0 A man is evaluated because of fever.", "1 He is given propofol."
+
+
+class Writes:
+    """An Injector that writes the given lines in turn; its Assessor always says CORRECT."""
+
+    def __init__(self, *lines: str) -> None:
+        self.lines = list(lines)
+
+    def __call__(self, messages: Messages, rng: random.Random) -> str:
+        return "final_answer: CORRECT" if "final_answer" in messages[-1]["content"] else self.lines.pop(0)
+
+
+def play(setting: str, mode: Mode, *lines: str) -> Episode:
+    settings = Settings(engine="scripted", edit_audit=setting)
+    rollout = VCFRolloutGenerator(ScriptedEngine(Writes(*lines)), load_prompts("brief", "edit"), settings)
+    return rollout.play([GameSetup(Note("n1", NOTE), mode)], seed=0)[0]
+
+
+def test_a_rejected_edit_uses_up_an_attempt_and_is_counted() -> None:
+    episode = play("reject", "error", SYNONYM, ERROR)
+    assert [attempt.vcf.reason for attempt in episode.attempts] == ["audit_no_meaning", None]
+    assert [attempt.edit_class for attempt in episode.attempts] == ["neutral", "drug"]
+    assert game_metrics([episode])["vcf_reject_audit_no_meaning"] == 1
+    assert game_metrics([episode])["audit_drug"] == 1.0
+    assert len(episode.samples(-1.0)) == 3  # as with any rejection, the setting makes it a sample
+
+
+def test_three_rejections_and_there_is_no_game() -> None:
+    episode = play("reject", "benign", ERROR, ERROR, ERROR)
+    assert episode.accepted is None and episode.assessor is None and episode.samples() == []
+    assert game_metrics([episode])["vcf_reject_audit_meaning"] == 3
+
+
+def test_log_records_and_rejects_nothing() -> None:
+    episode = play("log", "benign", ERROR)
+    assert episode.accepted is not None and episode.record(1)["attempts"][0]["edit_class"] == "drug"
+
+
+def test_off_does_not_look() -> None:
+    episode = play("off", "benign", ERROR)
+    assert episode.accepted is not None and episode.accepted.edit_class is None
+    assert not [key for key in game_metrics([episode]) if key.startswith("audit_")]
+
+
+def test_without_modes_nothing_is_rejected() -> None:
+    settings = Settings(engine="scripted", edit_audit="reject")
+    rollout = VCFRolloutGenerator(ScriptedEngine(Writes(ERROR, SYNONYM)), load_prompts("brief", "edit"), settings)
+    assert all(tries[-1].vcf.passed for tries in rollout.generate_with_vcf(["a", "b"], [NOTE, NOTE]))
+
+
+# -- label noise in the round's metrics -----------------------------------------------------------------------------
+
+
+def told(mode: Mode, modified: str, fact_id: str | None) -> Episode:
+    row = ROWS[0]
+    turn = Turn("injector", (), Completion("", (), (), (), "stop"))
+    vcf = apply_vcf(row["correct_note"], modified)
+    return Episode(row["note_id"], row["correct_note"], mode, None, (Attempt(turn, modified, vcf),), fact_id=fact_id)
+
+
+def test_label_noise_is_what_the_oracle_says() -> None:
+    row = ROWS[0]
+    wrong, same = row["incorrect_note"], neutral_edits(row["correct_note"])[0].modified
+    unclear = row["correct_note"].replace(" ", " zebra ", 1)
+    games = [told(mode, text, row["fact_id"]) for mode in MODES for text in (wrong, same, same, unclear)]
+    figures = game_metrics(games)
+    assert (figures["label_noise_error"], figures["label_noise_benign"]) == (2 / 3, 1 / 3)
+    assert (figures["label_undecided_error"], figures["label_undecided_benign"]) == (0.25, 0.25)
+    assert [game.still_true for game in games[:4]] == ["false", "true", "true", "unknown"]
+    assert games[0].record(1)["still_true"] == "false"
+
+
+@pytest.mark.parametrize("fact_id", [None, "a fact of another table"])
+def test_notes_without_a_fact_of_ours_have_no_label_noise(fact_id: str | None) -> None:
+    game = told("error", ROWS[0]["incorrect_note"], fact_id)
+    assert game.still_true is None
+    figures = game_metrics([game])
+    assert figures["label_noise_error"] is None and figures["label_undecided_error"] is None
+
+
+def test_audit_shares_add_up_to_one() -> None:
+    figures = game_metrics([play("log", "error", ERROR), play("log", "benign", SYNONYM)])
+    shares = {name: figures[f"audit_{name}"] for name in EditClass}
+    assert shares["drug"] == shares["neutral"] == 0.5 and sum(shares.values()) == 1.0
