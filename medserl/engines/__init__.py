@@ -1,27 +1,99 @@
-"""Engines run the model. `create_engine` picks one by the settings."""
+"""Engines run the model. `create_engine` gives one that learns, `create_inference_engine` one that only judges."""
 
 from __future__ import annotations
 
 import logging
+from importlib.util import find_spec
+from typing import Literal
 
 from medserl.config import Settings
-from medserl.engines.base import Engine
+from medserl.engines.base import Engine, InferenceEngine
+from medserl.errors import ConfigError
 
 log = logging.getLogger("medserl")
 
 
 def create_engine(settings: Settings, *, trainable: bool = True) -> Engine:
-    """The engine that `settings.engine` names; `auto` is the local one.
+    """The engine that `settings.engine` names; `auto` is what `training_engine_name` says.
 
     Raises:
+        ConfigError: the engine cannot train, or is not installed.
         ModelError: the model cannot be loaded.
     """
     if settings.engine == "scripted":
         from medserl.engines.scripted import ScriptedEngine
 
         return ScriptedEngine()
+    if settings.engine == "vllm":
+        raise ConfigError("engine 'vllm' serves `medserl evaluate` alone; leave --engine out, or give --engine local")
+    from medserl.models import adapter_source
+
+    if trainable and training_engine_name(settings) == "openrlhf":
+        log.info("model %s, adapter %s", settings.model, adapter_source(settings) or "none")
+        return _create_openrlhf(settings)
+    if trainable and settings.async_rollout:
+        raise ConfigError("async_rollout needs engine openrlhf: the local one plays and learns with the same weights")
     from medserl.engines.local import LocalEngine
-    from medserl.models import adapter_source, load_model
+    from medserl.models import load_model
 
     log.info("model %s, adapter %s", settings.model, adapter_source(settings) or "none")
     return LocalEngine(load_model(settings, trainable=trainable), settings)
+
+
+def training_engine_name(settings: Settings) -> str:
+    """The engine that trains; `auto` is OpenRLHF where it is installed and finds enough GPUs, else the local one."""
+    if settings.engine != "auto":
+        return settings.engine
+    import torch
+
+    from medserl.engines.openrlhf.constraints import gpus_needed, missing_packages
+
+    gpus = torch.cuda.device_count()
+    if missing_packages():
+        name, why = "local", f"OpenRLHF is not installed ({', '.join(missing_packages())} missing)"
+    elif gpus < gpus_needed(settings):
+        name, why = "local", f"OpenRLHF needs {gpus_needed(settings)} GPUs with these settings, and there are {gpus}"
+    else:
+        name, why = "openrlhf", f"OpenRLHF is installed and there are {gpus} GPUs"
+    log.info("engine %s: %s", name, why)
+    return name
+
+
+def _create_openrlhf(settings: Settings) -> Engine:
+    from medserl.engines.openrlhf.constraints import missing_packages
+
+    if missing_packages():
+        raise ConfigError(
+            f"engine 'openrlhf' needs {', '.join(missing_packages())}: pip install 'medserl[openrlhf]' "
+            "(docs/scaling.md), or give --engine local"
+        )
+    from medserl.engines.openrlhf.engine import OpenRLHFEngine
+
+    return OpenRLHFEngine(settings)
+
+
+def create_inference_engine(settings: Settings) -> InferenceEngine:
+    """An engine that judges and cannot learn: vLLM where `inference_engine_name` says so, else as `create_engine`.
+
+    Raises:
+        ConfigError: vLLM is asked for and not installed, or cannot use the device.
+        ModelError: the model cannot be loaded.
+    """
+    name = inference_engine_name(settings)
+    if name != "vllm":
+        return create_engine(settings.with_overrides(engine=name), trainable=False)
+    from medserl.engines.vllm import load_vllm
+    from medserl.models import adapter_source
+
+    log.info("model %s, adapter %s, engine vllm", settings.model, adapter_source(settings) or "none")
+    return load_vllm(settings)
+
+
+def inference_engine_name(settings: Settings) -> Literal["local", "vllm", "scripted"]:
+    """The engine named in the settings; for one that does not judge, and `auto`, vLLM if it is there and has a GPU."""
+    if settings.engine in ("local", "vllm", "scripted"):
+        return settings.engine
+    from medserl.models import pick_device
+
+    # vLLM takes the first visible GPU: one chosen by number is left to the local engine.
+    return "vllm" if find_spec("vllm") and pick_device(settings.device) == "cuda" else "local"

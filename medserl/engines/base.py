@@ -16,23 +16,29 @@ from medserl.game.prompts import Messages
 
 @dataclass(frozen=True)
 class Sampling:
-    """How completions are sampled. `temperature` 0 is greedy; equal seeds give equal completions."""
+    """How completions are sampled. `temperature` 0 is greedy; equal seeds give equal completions.
+
+    `seeds`, one for each prompt, take the place of `seed` where what is sampled for a prompt must not depend on the
+    others in the call.
+    """
 
     max_new_tokens: int
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int = 0
+    seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class WeightedTurn:
-    """A turn ready for the policy update. Both tuples hold one number per completion token."""
+    """A turn ready for the policy update, of `reward`. Each tuple holds one number per completion token."""
 
     turn: Turn
     old_logprobs: tuple[float, ...]
     advantages: tuple[float, ...]
     note_id: str
     ref_logprobs: tuple[float, ...] | None = None
+    reward: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -47,10 +53,12 @@ class UpdateStats:
     """Mean |sampled - recomputed| logprob before the first optimizer step: 0 but for rounding."""
     optimizer_steps: int
     tokens: int
+    vllm_kl: float | None = None
+    """Likewise the mean of sampled - recomputed, where vLLM samples: it grows when vLLM's weights fall behind."""
 
 
-class Engine(Protocol):
-    """A policy with a frozen reference: sampled from, scored, updated, saved."""
+class InferenceEngine(Protocol):
+    """A model that writes and weighs replies, and learns nothing: what playing and judging need."""
 
     def generate(self, prompts: Sequence[Messages], sampling: Sampling) -> list[Completion]:
         """One completion for each prompt, in order, with the rollout weights.
@@ -58,6 +66,23 @@ class Engine(Protocol):
         Raises:
             ModelError: a prompt leaves no room for `max_new_tokens` in the model's context.
         """
+
+    def weigh(self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]) -> list[tuple[float, ...]]:
+        """How probable each of a prompt's alternative replies is among them: numbers that sum to 1.
+
+        A reply counts as the beginning of what the model may say, at temperature 1: whatever may follow it is left
+        open, so none may be the beginning of another. `weighing.weigh_by_logprobs` does it by an engine's `logprobs`.
+
+        Raises:
+            ModelError: a prompt leaves no room for its replies in the model's context.
+        """
+
+    def close(self) -> None:
+        """Give back what the engine holds outside this process."""
+
+
+class Engine(InferenceEngine, Protocol):
+    """A policy with a frozen reference: sampled from, scored, updated, saved."""
 
     def logprobs(self, turns: Sequence[Turn], *, reference: bool = False) -> list[tuple[float, ...]]:
         """Log-probability of every completion token of each turn, under the policy or the reference."""
@@ -80,6 +105,3 @@ class Engine(Protocol):
 
     def peak_memory_bytes(self) -> int:
         """Highest memory use so far: of the device where there is one, else of this process."""
-
-    def close(self) -> None:
-        """Give back what the engine holds outside this process."""

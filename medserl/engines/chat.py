@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -45,6 +46,10 @@ class ChatRenderer:
         """Token ids of the prompt, the header of the assistant's turn included."""
         return self.token_ids(tuple((message["role"], message["content"]) for message in messages))
 
+    def reply_ids(self, text: str) -> tuple[int, ...]:
+        """Token ids of what the assistant says after the prompt, as far as `text` goes."""
+        return tuple(self._tokenizer(self._as_plain_text(text), add_special_tokens=False)["input_ids"])
+
     def _as_plain_text(self, content: str) -> str:
         """A note that spells a control token, such as the end of a turn, must not become one."""
         for token in self._special:
@@ -63,3 +68,22 @@ class ChatRenderer:
         except TemplateError:
             return False
         return probe in shown
+
+
+def stop_token_ids(generation_config: Any, tokenizer: Any) -> frozenset[int]:
+    """Every token that ends a turn: the tokenizer's and the ones of the generation config (Llama 3 has several)."""
+    ids = {tokenizer.eos_token_id}
+    configured = generation_config.eos_token_id if generation_config else None
+    ids.update(configured if isinstance(configured, list) else [configured])
+    ids.discard(None)
+    return frozenset(ids)
+
+
+def check_context(prompts: Sequence[Sequence[int]], max_new_tokens: int, limit: int | None) -> None:
+    """Raises ModelError where a prompt and its answer may not fit into the `limit` tokens of a model's context."""
+    longest = max(map(len, prompts), default=0)
+    if limit and longest + max_new_tokens > limit:
+        raise ModelError(
+            f"a note's prompt has {longest} tokens and may be answered with {max_new_tokens}, but the model's "
+            f"context holds {limit}; leave such notes out, shorten them or use a model with a longer context"
+        )

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from medserl.engines.base import Sampling
+from medserl.engines.weighing import Alternatives
 
 # Newer transformers call the argument `cache`, older ones know `past_key_values` only.
 _CACHE = "cache" if version.parse(transformers.__version__) >= version.parse("5.24") else "past_key_values"
@@ -48,12 +49,20 @@ def sample(
     token_budget: int,
 ) -> list[Row]:
     """Sample a completion for every prompt; `token_budget` bounds rows x (prompt + completion) of one batch."""
-    generator = torch.Generator().manual_seed(sampling.seed)
-    draws = torch.rand(len(prompts), sampling.max_new_tokens, generator=generator)
+    draws = _draws(len(prompts), sampling)
     rows = [Row(i, prompt) for i, prompt in enumerate(prompts)]
     for batch in _batches(rows, sampling.max_new_tokens, token_budget):
         _sample_batch(model, batch, sampling, draws, stop_ids, pad_id)
     return rows
+
+
+def _draws(count: int, sampling: Sampling) -> Tensor:
+    """Uniform random numbers, (count, max_new_tokens)."""
+    if not sampling.seeds:
+        generator = torch.Generator().manual_seed(sampling.seed)
+        return torch.rand(count, sampling.max_new_tokens, generator=generator)
+    streams = [torch.Generator().manual_seed(seed) for seed in sampling.seeds]
+    return torch.stack([torch.rand(sampling.max_new_tokens, generator=stream) for stream in streams])
 
 
 def _batches(rows: list[Row], max_new_tokens: int, token_budget: int) -> Iterator[list[Row]]:
@@ -76,14 +85,7 @@ def _sample_batch(
     cache = DynamicCache(config=model.config)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     for step in range(sampling.max_new_tokens):
-        logits = model(
-            input_ids=input_ids,
-            attention_mask=mask,
-            position_ids=positions,
-            use_cache=True,
-            logits_to_keep=1,
-            **{_CACHE: cache},
-        ).logits[:, -1].float()
+        logits = _forward(model, input_ids, mask, positions, cache)[:, -1]
         uniforms = draws[[row.index for row in rows], step].to(device)
         tokens, logprobs = choose(logits, sampling, uniforms)
         for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
@@ -102,6 +104,18 @@ def _sample_batch(
         input_ids = tokens[:, None]
         positions = positions[:, -1:] + 1
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+
+
+def _forward(model: Any, input_ids: Tensor, mask: Tensor, positions: Tensor, cache: Any, keep: int = 1) -> Tensor:
+    """Float logits of the last `keep` positions, (B, keep, V); the cache grows by these inputs."""
+    return model(
+        input_ids=input_ids,
+        attention_mask=mask,
+        position_ids=positions,
+        use_cache=True,
+        logits_to_keep=keep,
+        **{_CACHE: cache},
+    ).logits[:, -keep:].float()
 
 
 def choose(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,6 +141,43 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
     return torch.zeros_like(probabilities).scatter(-1, order, ordered.masked_fill(outside, 0.0))
 
 
+@torch.inference_mode()
+def tail_logprobs(
+    model: Any, choices: Sequence[Alternatives], *, pad_id: int, token_budget: int
+) -> list[tuple[float, ...]]:
+    """Log-probability of every tail after its context. Each context is read once, then all its tails side by side."""
+    rows = [Row(i, choice.context) for i, choice in enumerate(choices)]
+    room = max((choice.room for choice in choices), default=0)
+    scores: list[tuple[float, ...]] = [()] * len(choices)
+    for batch in _batches(rows, room, token_budget):
+        members = [choices[row.index] for row in batch]
+        summed = iter(_score_tails(model, members, pad_id))
+        for row, member in zip(batch, members, strict=True):
+            scores[row.index] = tuple(next(summed) for _ in member.tails)
+    return scores
+
+
+def _score_tails(model: Any, choices: Sequence[Alternatives], pad_id: int) -> list[float]:
+    """Of each tail of each choice, in order, the sum of its tokens' log-probabilities."""
+    device = next(model.parameters()).device
+    input_ids, mask = left_pad([choice.context for choice in choices], pad_id)
+    input_ids, mask = input_ids.to(device), mask.to(device)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    cache = DynamicCache(config=model.config)
+    logits = _forward(model, input_ids, mask, positions, cache)
+    owner = torch.tensor([i for i, choice in enumerate(choices) for _ in choice.tails], device=device)
+    tails, said = right_pad([tail for choice in choices for tail in choice.tails], pad_id)
+    tails, said = tails.to(device), said.to(device)
+    logits, steps = logits[owner], tails.shape[1] - 1
+    if steps > 0:
+        cache.batch_select_indices(owner)
+        mask = torch.cat([mask[owner], said[:, :-1]], dim=1)
+        after = positions[owner, -1:] + 1 + torch.arange(steps, device=device)
+        logits = torch.cat([logits, _forward(model, tails[:, :-1], mask, after, cache, keep=steps)], dim=1)
+    logprobs = logits.log_softmax(-1).gather(-1, tails[:, :, None]).squeeze(-1)
+    return (logprobs * said).sum(-1).tolist()
+
+
 def left_pad(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """Token ids and attention mask of right-aligned sequences, both (B, longest)."""
     longest = max(map(len, sequences))
@@ -136,3 +187,9 @@ def left_pad(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, T
         input_ids[i, longest - len(sequence) :] = torch.tensor(sequence)
         mask[i, longest - len(sequence) :] = 1
     return input_ids, mask
+
+
+def right_pad(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask of left-aligned sequences, both (B, longest)."""
+    input_ids, mask = left_pad([sequence[::-1] for sequence in sequences], pad_id)
+    return input_ids.flip(1), mask.flip(1)

@@ -20,11 +20,12 @@ from torch import Tensor
 from medserl.config import Settings
 from medserl.engines import decoding
 from medserl.engines.base import Sampling, UpdateStats, WeightedTurn
-from medserl.engines.chat import ChatRenderer
-from medserl.errors import ModelError, RunError
+from medserl.engines.chat import ChatRenderer, check_context, stop_token_ids
+from medserl.engines.weighing import alternatives, shares
+from medserl.errors import RunError
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages
-from medserl.models import POLICY, REFERENCE, LoadedModel
+from medserl.models import POLICY, LoadedModel, reference_weights
 from medserl.reinforce_pp import clipped_loss, kl_estimate
 
 ADAM_BETAS = (0.9, 0.95)
@@ -50,7 +51,7 @@ class LocalEngine:
             if self._parameters
             else None
         )
-        self._stop_ids = stop_token_ids(self.model, self.tokenizer)
+        self._stop_ids = stop_token_ids(self.model.generation_config, self.tokenizer)
         self._pad_id = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         for module in self.model.modules():
             if isinstance(module, torch.nn.Dropout):
@@ -61,7 +62,7 @@ class LocalEngine:
 
     def generate(self, prompts: Sequence[Messages], sampling: Sampling) -> list[Completion]:
         ids = [self.chat.ids(messages) for messages in prompts]
-        self._check_context(ids, sampling.max_new_tokens)
+        check_context(ids, sampling.max_new_tokens, self._context)
         rows = decoding.sample(
             self.model,
             ids,
@@ -82,16 +83,19 @@ class LocalEngine:
             finish="stop" if row.stopped else "length",
         )
 
-    def _check_context(self, prompts: Sequence[tuple[int, ...]], max_new_tokens: int) -> None:
-        limit = getattr(self.model.config, "max_position_embeddings", None)
-        longest = max(map(len, prompts), default=0)
-        if limit and longest + max_new_tokens > limit:
-            raise ModelError(
-                f"a note's prompt has {longest} tokens and may be answered with {max_new_tokens}, but the model's "
-                f"context holds {limit}; leave such notes out, shorten them or use a model with a longer context"
-            )
+    @property
+    def _context(self) -> int | None:
+        return getattr(self.model.config, "max_position_embeddings", None)
 
     # -- scoring ------------------------------------------------------------------------------------------------
+
+    def weigh(self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]) -> list[tuple[float, ...]]:
+        choices = [alternatives(self.chat, *each) for each in zip(prompts, replies, strict=True)]
+        check_context([choice.context for choice in choices], max((c.room for c in choices), default=0), self._context)
+        logprobs = decoding.tail_logprobs(
+            self.model, choices, pad_id=self._pad_id, token_budget=self.settings.generation_token_budget
+        )
+        return [shares(each) for each in logprobs]
 
     @torch.inference_mode()
     def logprobs(self, turns: Sequence[Turn], *, reference: bool = False) -> list[tuple[float, ...]]:
@@ -150,14 +154,8 @@ class LocalEngine:
         """The frozen reference model."""
         if not self._lora:
             yield self._reference_copy
-        elif REFERENCE in self.model.peft_config:
-            self.model.set_adapter(REFERENCE, inference_mode=True)
-            try:
-                yield self.model
-            finally:
-                self.model.set_adapter(POLICY)
         else:
-            with self.model.disable_adapter():
+            with reference_weights(self.model):
                 yield self.model
 
     def _freeze_copy(self) -> Any:
@@ -291,12 +289,3 @@ class _Totals:
 @contextmanager
 def _nothing(model: Any) -> Iterator[Any]:
     yield model
-
-
-def stop_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Every token that ends a turn: the tokenizer's and the ones of the generation config (Llama 3 has several)."""
-    ids = {tokenizer.eos_token_id}
-    configured = model.generation_config.eos_token_id if model.generation_config else None
-    ids.update(configured if isinstance(configured, list) else [configured])
-    ids.discard(None)
-    return frozenset(ids)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from medserl.engines.base import Sampling, UpdateStats, WeightedTurn
+from medserl.engines.weighing import shares
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages
 
@@ -35,14 +36,17 @@ class ScriptedEngine:
 
     def generate(self, prompts: Sequence[Messages], sampling: Sampling) -> list[Completion]:
         return [
-            self._complete(self.player(messages, random.Random(f"{sampling.seed}/{i}")), messages)
-            for i, messages in enumerate(prompts)
+            self._complete(self.player(messages, random.Random(seed)), messages)
+            for messages, seed in zip(prompts, _seeds(len(prompts), sampling), strict=True)
         ]
 
     def _complete(self, text: str, messages: Messages) -> Completion:
         tokens = tuple(range(1, len(text.split()) + 2))
         prompt = tuple(range(len(messages[-1]["content"].split())))
         return Completion(text, prompt, tokens, (math.log(0.5),) * len(tokens), "stop")
+
+    def weigh(self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]) -> list[tuple[float, ...]]:
+        return [shares([-math.log(2) * len(reply.split()) for reply in each]) for each in replies]
 
     def logprobs(self, turns: Sequence[Turn], *, reference: bool = False) -> list[tuple[float, ...]]:
         return [turn.completion.logprobs for turn in turns]
@@ -91,6 +95,10 @@ class ScriptedEngine:
             return f"<note>{_swap_word(content.split(chr(10))[0], rng)}</note>"
         number, sentence = rng.choice(_NUMBERED.findall(content))
         return f"{number} {_swap_word(sentence, rng)}"
+
+
+def _seeds(count: int, sampling: Sampling) -> Sequence[int | str]:
+    return sampling.seeds or [f"{sampling.seed}/{i}" for i in range(count)]
 
 
 def _swap_word(text: str, rng: random.Random) -> str:

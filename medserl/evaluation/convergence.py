@@ -1,4 +1,4 @@
-"""How a run moved: diversity of the Injector's edits, gold against self-made errors, and notices of what went wrong.
+"""How a run moved: gold against self-made errors, and notices of what went wrong, each with the round it began in.
 
 Everything is computed from the rows of metrics.jsonl and episodes.jsonl (DESIGN, section 7). A figure that a row lacks,
 or has as null, is passed over.
@@ -7,18 +7,18 @@ or has as null, is passed over.
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Literal
+from typing import Literal
 
-from medserl.game.text import split_words
-
-Row = Mapping[str, Any]
+from medserl.evaluation.diversity import EditDiversity, Row, edit_diversity
 
 PATIENCE = 3
 """Rounds in a row that a sign must last before it is a notice: one round of some dozen games proves nothing."""
+
+EVALUATIONS = 2
+"""Evaluations in a row likewise: they are made on many texts, always the same ones."""
 
 COLLAPSED_SHARE = 0.95
 FEWEST_EDITS = 8
@@ -31,24 +31,6 @@ ACCURACY_FALL = 0.05
 NoticeKind = Literal[
     "verdict_collapse", "injector_repeats", "kl_runaway", "acceptance_falls", "reward_up_accuracy_down"
 ]
-
-
-@dataclass(frozen=True)
-class EditDiversity:
-    """The accepted edits of one round, looked at on the edited spans alone, case and punctuation aside.
-
-    distinct_ratio: different edits / edits; 1 where no two are alike. self_bleu: share of the words written in an edit
-    that some other edit of the round writes too, a mean over the edits that write words; it is self-BLEU (Zhu et al.,
-    SIGIR 2018) with single words and without the brevity penalty, since most edits write a word or two. None where
-    fewer than two do. error_type_entropy: bits, over the error types of accepted error games; log2(5) = 2.32 where the
-    five are alike.
-    """
-
-    round: int
-    edits: int
-    distinct_ratio: float
-    self_bleu: float | None
-    error_type_entropy: float | None
 
 
 @dataclass(frozen=True)
@@ -68,11 +50,12 @@ class GoldGap:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something a reader should know, and the first round of it."""
+    """Something a reader should know, the first round of it, and the figure that shows it."""
 
     kind: NoticeKind
     round: int
     text: str
+    figure: str
 
 
 @dataclass(frozen=True)
@@ -86,53 +69,6 @@ def convergence(rows: Sequence[Row], episodes: Iterable[Row]) -> Convergence:
     """All of it, from the rows of metrics.jsonl and episodes.jsonl."""
     diversity = edit_diversity(episodes)
     return Convergence(diversity, gold_gaps(rows), notices(rows, diversity))
-
-
-# -- diversity ---------------------------------------------------------------------------------------------------------
-
-
-def edit_diversity(episodes: Iterable[Row]) -> list[EditDiversity]:
-    """One row for each round that has an accepted note."""
-    accepted: dict[int, list[Row]] = defaultdict(list)
-    for episode in episodes:
-        if episode.get("modified") is not None:
-            accepted[episode["round"]].append(episode)
-    return [_diversity(number, accepted[number]) for number in sorted(accepted)]
-
-
-def _diversity(number: int, games: Sequence[Row]) -> EditDiversity:
-    edits = [_edit_words(game) for game in games]
-    types = Counter(game["error_type"] for game in games if game["mode"] == "error" and game.get("error_type"))
-    return EditDiversity(
-        round=number,
-        edits=len(edits),
-        distinct_ratio=len(set(edits)) / len(edits),
-        self_bleu=self_bleu([written for _, written in edits]),
-        error_type_entropy=entropy(types) if types else None,
-    )
-
-
-def _edit_words(game: Row) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The words taken out and the words written, over all spans of the edit."""
-    spans = game.get("edits") or []
-    taken = tuple(word for span in spans for word in split_words(span["original"]).keys)
-    written = tuple(word for span in spans for word in split_words(span["modified"]).keys)
-    return taken, written
-
-
-def self_bleu(texts: Sequence[Sequence[str]]) -> float | None:
-    """Mean share of a text's words that another text has too; None for fewer than two texts with words."""
-    written = [text for text in texts if text]
-    if len(written) < 2:
-        return None
-    holders = Counter(word for text in written for word in set(text))
-    return fmean(fmean(holders[word] > 1 for word in text) for text in written)
-
-
-def entropy(counts: Mapping[str, int]) -> float:
-    """Shannon entropy in bits."""
-    total = sum(counts.values())
-    return sum(-n / total * math.log2(n / total) for n in counts.values() if n) + 0.0
 
 
 # -- gold and self-made ------------------------------------------------------------------------------------------------
@@ -163,9 +99,10 @@ def gold_gaps(rows: Sequence[Row]) -> list[GoldGap]:
 
 
 def notices(rows: Sequence[Row], diversity: Sequence[EditDiversity]) -> list[Notice]:
-    """What went wrong, each kind once (KL once a role), with the round in which it began; in the order of rounds."""
+    """What went wrong, in the order of rounds: each kind once, but KL once a role, a collapse once a set of notes."""
     found = [
-        _verdict_collapse(rows),
+        _collapse_in_games(rows),
+        _collapse_on_validation(rows),
         _injector_repeats(diversity),
         _kl_runaway(rows, "injector"),
         _kl_runaway(rows, "assessor"),
@@ -175,61 +112,61 @@ def notices(rows: Sequence[Row], diversity: Sequence[EditDiversity]) -> list[Not
     return sorted((notice for notice in found if notice), key=lambda notice: notice.round)
 
 
-def _verdict_collapse(rows: Sequence[Row]) -> Notice | None:
+def _collapse_in_games(rows: Sequence[Row]) -> Notice | None:
     """One answer, or none, in at least 95 % of the games of three rounds in a row; half of the games have an error."""
-    starts = []
-    for answer, share in _ANSWERS.items():
-        judged = [row for row in rows if share(row) is not None]
-        start = _first_stretch([_at_least(share(row), COLLAPSED_SHARE) for row in judged])
-        if start is not None:
-            starts.append((judged[start]["round"], answer))
-    if not starts:
+    return _collapse(rows, "assessor_flag_rate", "no_verdict_rate", PATIENCE, "games")
+
+
+def _collapse_on_validation(rows: Sequence[Row]) -> Notice | None:
+    """The same on the fixed validation notes, at two evaluations in a row."""
+    return _collapse(rows, "eval_flag_rate", "eval_no_verdict_rate", EVALUATIONS, "validation notes")
+
+
+def _collapse(rows: Sequence[Row], flagged: str, silent: str, lasting: int, where: str) -> Notice | None:
+    judged = [row for row in rows if _number(row, flagged) is not None]
+    shares = {
+        "INCORRECT": [row[flagged] for row in judged],
+        "CORRECT": [1 - row[flagged] - (_number(row, silent) or 0.0) for row in judged],
+        "no verdict": [_number(row, silent) or 0.0 for row in judged],
+    }
+    rounds = [row["round"] for row in judged]
+    stretches = [
+        (stretch, answer)
+        for answer, share in shares.items()
+        if (stretch := _first_stretch(rounds, [one >= COLLAPSED_SHARE for one in share], lasting))
+    ]
+    if not stretches:
         return None
-    number, answer = min(starts)
-    text = f"From round {number} on the Assessor's answer is {answer} in at least {COLLAPSED_SHARE:.0%} of the games."
-    return Notice("verdict_collapse", number, text)
-
-
-def _passed(row: Row) -> float | None:
-    flagged, silent = _number(row, "assessor_flag_rate"), _number(row, "no_verdict_rate")
-    return None if flagged is None else 1 - flagged - (silent or 0.0)
-
-
-_ANSWERS: dict[str, Callable[[Row], float | None]] = {
-    "INCORRECT": lambda row: _number(row, "assessor_flag_rate"),
-    "CORRECT": _passed,
-    "no verdict": lambda row: _number(row, "no_verdict_rate"),
-}
-"""Share of a round's games with each answer."""
+    stretch, answer = min(stretches, key=lambda found: found[0].start)
+    text = f"{stretch} the Assessor's answer is {answer} in at least {_percent(COLLAPSED_SHARE)} of the {where}."
+    return Notice("verdict_collapse", stretch.start, text, flagged)
 
 
 def _injector_repeats(diversity: Sequence[EditDiversity]) -> Notice | None:
     """Less than half of a round's edits are different ones, three rounds in a row; rounds with few edits aside."""
-    judged = [(one, one.distinct_ratio) for one in diversity if one.edits >= FEWEST_EDITS]
-    place = _first_stretch([ratio < REPEATING_RATIO for _, ratio in judged])
-    if place is None:
+    ratios = {one.round: one.distinct_ratio for one in diversity if one.edits >= FEWEST_EDITS}
+    stretch = _first_stretch(list(ratios), [ratio < REPEATING_RATIO for ratio in ratios.values()])
+    if stretch is None:
         return None
-    start, ratio = judged[place]
     text = (
-        f"From round {start.round} on the Injector repeats itself: {ratio:.0%} of its edits "
-        "in that round are different ones."
+        f"{stretch} the Injector repeats itself: {_percent(ratios[stretch.start])} of its edits "
+        f"in round {stretch.start} are different ones."
     )
-    return Notice("injector_repeats", start.round, text)
+    return Notice("injector_repeats", stretch.start, text, "distinct_ratio")
 
 
 def _kl_runaway(rows: Sequence[Row], role: str) -> Notice | None:
     """KL of the role's tokens at or above 0.5 nats a token, three rounds in a row."""
     key = f"kl_{role}"
-    measured = [row for row in rows if _number(row, key) is not None]
-    place = _first_stretch([row[key] >= RUNAWAY_KL for row in measured])
-    if place is None:
+    measured = {row["round"]: row[key] for row in rows if _number(row, key) is not None}
+    stretch = _first_stretch(list(measured), [kl >= RUNAWAY_KL for kl in measured.values()])
+    if stretch is None:
         return None
-    start = measured[place]
     text = (
-        f"From round {start['round']} on the {role.capitalize()} is far from the reference model: "
-        f"KL {start[key]:.2f} nats a token and more. A larger KL coefficient or a smaller learning rate holds it."
+        f"{stretch} the {role.capitalize()} is far from the reference model (KL {measured[stretch.start]:.2f} nats a "
+        f"token in round {stretch.start}). A larger KL coefficient or a smaller learning rate holds it."
     )
-    return Notice("kl_runaway", start["round"], text)
+    return Notice("kl_runaway", stretch.start, text, key)
 
 
 def _acceptance_falls(rows: Sequence[Row]) -> Notice | None:
@@ -244,9 +181,9 @@ def _acceptance_falls(rows: Sequence[Row]) -> Notice | None:
             start = last[0]
             text = (
                 f"From round {start['round']} on the VCF accepts fewer notes: "
-                f"{start[key]:.0%} in that round, {best:.0%} at best before."
+                f"{_percent(start[key])} in that round, {_percent(best)} at best before."
             )
-            return Notice("acceptance_falls", start["round"], text)
+            return Notice("acceptance_falls", start["round"], text, key)
     return None
 
 
@@ -269,19 +206,33 @@ def _reward_up_accuracy_down(rows: Sequence[Row]) -> Notice | None:
         elif best[0] - accuracy >= ACCURACY_FALL - 1e-9 and reward - best[1] >= REWARD_RISE - 1e-9:
             text = (
                 f"From round {row['round']} on the Assessor earns more (mean reward {best[1]:+.2f} to {reward:+.2f}) "
-                f"and knows less (held-out accuracy {best[0]:.1%} to {accuracy:.1%}): it learns the Injector's habits."
+                f"and knows less (held-out accuracy {_percent(best[0], 1)} to {_percent(accuracy, 1)}): "
+                "it learns the Injector's habits."
             )
-            return Notice("reward_up_accuracy_down", row["round"], text)
+            return Notice("reward_up_accuracy_down", row["round"], text, "eval_accuracy")
     return None
 
 
-def _first_stretch(signs: Sequence[bool]) -> int | None:
-    """Where the first `PATIENCE` true signs in a row begin."""
-    lasted = 0
-    for place, sign in enumerate(signs):
-        lasted = lasted + 1 if sign else 0
-        if lasted == PATIENCE:
-            return place - PATIENCE + 1
+@dataclass(frozen=True)
+class Stretch:
+    """Rounds in a row with a sign, from `start` to `end`; None where it is there to the last."""
+
+    start: int
+    end: int | None
+
+    def __str__(self) -> str:
+        return f"From round {self.start} on" if self.end is None else f"In rounds {self.start} to {self.end}"
+
+
+def _first_stretch(rounds: Sequence[int], signs: Sequence[bool], lasting: int = PATIENCE) -> Stretch | None:
+    """The first stretch of at least `lasting` true signs in a row; `rounds` are those that the signs are of."""
+    start = 0
+    for place, sign in enumerate([*signs, False]):
+        if sign:
+            continue
+        if place - start >= lasting:
+            return Stretch(rounds[start], None if place == len(signs) else rounds[place - 1])
+        start = place + 1
     return None
 
 
@@ -295,9 +246,9 @@ def _mean(rows: Iterable[Row], key: str) -> float | None:
     return fmean(values) if values else None
 
 
+def _percent(share: float, digits: int = 0) -> str:
+    return f"{100 * share:.{digits}f}\u00a0%"
+
+
 def _minus(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
-
-
-def _at_least(value: float | None, bound: float) -> bool:
-    return value is not None and value >= bound

@@ -20,7 +20,7 @@ from medserl.evaluation.predictions import LabelledText, Prediction, check_uniqu
 from medserl.evaluation.statistics import Array, Estimate, bootstrap_estimate, share_estimate
 from medserl.game.roles import Verdict
 
-Attribute = Literal["error_type", "split", "length"]
+Attribute = Literal["error_type", "split", "collection", "length"]
 
 LENGTH_EDGES = (100, 150, 200, 400)
 """Words at which a new bucket of note lengths begins."""
@@ -116,7 +116,7 @@ def detection_metrics(texts: Sequence[LabelledText], predictions: Sequence[Predi
 def by_group(
     texts: Sequence[LabelledText], predictions: Sequence[Prediction], attribute: Attribute
 ) -> dict[str, DetectionMetrics]:
-    """The same figures apart by error type (both twins of its pairs), by split, or by the note's length.
+    """The same figures apart by error type (both twins of its pairs), split, collection, or the note's length.
 
     Texts of which the attribute is not known are in no group; lengths come shortest first.
     """

@@ -30,6 +30,7 @@ from medserl.evaluation.submission import NO_SENTENCE, NOT_APPLICABLE, Submissio
 ROUGE = {"ROUGE-1": "rouge-1", "ROUGE-2": "rouge-2", "ROUGE-L": "rouge-l"}
 BERTSCORE, BLEURT, AGGREGATE = "BERTScore", "BLEURT", "AggregateScore"
 CORRECTION_METRICS = (*ROUGE, BERTSCORE, BLEURT, AGGREGATE)
+SENTENCE_ACCURACY = "sentence accuracy"
 
 Scorer = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
 """From predictions and as many references to one score each."""
@@ -52,6 +53,12 @@ class OfficialScores:
     n_both_corrected: int
     n_both_na: int
     left_out: Mapping[str, str]
+
+    def figures(self) -> dict[str, Estimate]:
+        """Every score that there is, by name; of a metric `ROUGE-1` over the subset and `ROUGE-1 composite`."""
+        sentence = {} if self.sentence_accuracy is None else {SENTENCE_ACCURACY: self.sentence_accuracy}
+        composites = {f"{name} composite": estimate for name, estimate in self.composite.items()}
+        return {"flag accuracy": self.flag_accuracy} | sentence | dict(self.subset) | composites
 
 
 @dataclass(frozen=True)
@@ -79,13 +86,12 @@ def official_scores(
         texts: the reference texts as published (`labelled_texts(notes, published_only=True)`).
         rows: the last row on a text counts; rows on other texts are passed over.
         scorers: of BERTScore and BLEURT, as far as there are (see `medserl.evaluation.checkpoint_metrics`).
-        left_out: why one is not there.
+        left_out: scores not to be computed, and why (see `not_asked`).
 
     Raises:
         DataError: no reference texts, or two with the same id.
     """
-    judged = _judge(texts, rows, scorers or {})
-    return _summary(judged, scorers or {}, left_out or {})
+    return official_scores_by_collection(texts, rows, scorers, left_out)["all"]
 
 
 def official_scores_by_collection(
@@ -95,20 +101,22 @@ def official_scores_by_collection(
     left_out: Mapping[str, str] | None = None,
 ) -> dict[str, OfficialScores]:
     """The scores of all texts together (`all`), and where there are several collections (`MS`, `UW`) of each apart."""
-    judged = _judge(texts, rows, scorers or {})
-    scores = {"all": _summary(judged, scorers or {}, left_out or {})}
-    names = sorted({collection(text.text_id) for text in texts})
+    left_out = left_out or {}
+    scorers = {name: scorer for name, scorer in (scorers or {}).items() if name not in left_out}
+    judged = _judge(texts, rows, scorers)
+    scores = {"all": _summary(judged, scorers, left_out)}
+    names = sorted({text.collection for text in texts})
     if len(names) > 1:
         for name in names:
-            members = [one for one in judged if collection(one.text.text_id) == name]
-            scores[name] = _summary(members, scorers or {}, left_out or {})
+            members = [one for one in judged if one.text.collection == name]
+            scores[name] = _summary(members, scorers, left_out)
     return scores
 
 
-def collection(text_id: str) -> str:
-    """`MS` and `UW` for MEDEC's ids (`ms-val-0`, `uw-test-3`), else `other`."""
-    prefix = text_id.partition("-")[0].upper()
-    return prefix if prefix in ("MS", "UW") else "other"
+def not_asked(subtasks: str) -> dict[str, str]:
+    """The scores that answers to these subtasks alone (`A`, `AB`, `ABC`) cannot have, and why."""
+    sentence = {} if "B" in subtasks else {SENTENCE_ACCURACY: "subtask B was not asked"}
+    return sentence if "C" in subtasks else sentence | dict.fromkeys(CORRECTION_METRICS, "subtask C was not asked")
 
 
 def reference_correction(text: LabelledText) -> str:
@@ -179,7 +187,7 @@ def _summary(judged: Sequence[_Judged], scorers: Mapping[str, Scorer], left_out:
     return OfficialScores(
         flag_accuracy=share_estimate([one.row is not None and one.row.flag == _flag(one.text) for one in judged]),
         sentence_accuracy=None
-        if "sentence accuracy" in reasons
+        if SENTENCE_ACCURACY in reasons
         else share_estimate([one.row is not None and one.row.sentence_id == _sentence(one.text) for one in judged]),
         subset={
             name: mean_estimate([one.scores[name] for one in both], [one.text.text_id for one in both])
@@ -200,18 +208,18 @@ def _summary(judged: Sequence[_Judged], scorers: Mapping[str, Scorer], left_out:
 
 def _reasons(judged: Sequence[_Judged], scorers: Mapping[str, Scorer], left_out: Mapping[str, str]) -> dict[str, str]:
     """Why a score cannot be computed, by its name."""
-    reasons = {}
+    reasons = dict(left_out)
     errors = [one.text for one in judged if one.text.is_error]
     if any(text.error_sentence_id is None for text in errors):
-        reasons["sentence accuracy"] = "the reference does not number the sentence with the error"
+        reasons.setdefault(SENTENCE_ACCURACY, "the reference does not number the sentence with the error")
     if errors and all(text.corrected_sentence is None for text in errors):
-        return reasons | dict.fromkeys(CORRECTION_METRICS, "the reference holds no corrected sentences")
+        return dict.fromkeys(CORRECTION_METRICS, "the reference holds no corrected sentences") | reasons
     for name in (BERTSCORE, BLEURT):
         if name not in scorers:
-            reasons[name] = left_out.get(name, "no local checkpoint was given")
+            reasons.setdefault(name, "no local checkpoint was given")
     missing = [name for name in (BERTSCORE, BLEURT) if name in reasons]
     if missing:
-        reasons[AGGREGATE] = f"it needs {' and '.join(missing)}"
+        reasons.setdefault(AGGREGATE, f"it needs {' and '.join(missing)}")
     return reasons
 
 

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from medserl.data.notes import Note
 from medserl.errors import DataError, RunError
+from medserl.game.parsing import note_sentences
 from medserl.game.roles import Verdict
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -21,8 +22,8 @@ class LabelledText:
     """One text to judge, and the truth about it.
 
     `pair_id` is the same for both twins of a pair and None for a lone text. `error_type` and `fact_id` are those of
-    the pair, on both twins. `error_sentence_id`, an index into `sentences`, and `corrected_sentence` are known of
-    texts with an error only.
+    the pair, on both twins. `sentences` are the source's numbered ones, else the ones that our splitter finds.
+    `error_sentence_id`, the source's number, and `corrected_sentence` are known of texts with an error only.
     """
 
     text_id: str
@@ -35,6 +36,17 @@ class LabelledText:
     corrected_sentence: str | None = None
     fact_id: str | None = None
     split: str | None = None
+
+    @property
+    def is_published(self) -> bool:
+        """Whether this is the text that the source publishes, and not the corrected twin of one."""
+        return self.pair_id is None or self.text_id == self.pair_id
+
+    @property
+    def collection(self) -> str:
+        """`MS` or `UW` by MEDEC's ids (`ms-val-0`, `uw-test-3`), else `other`."""
+        prefix = self.text_id.partition("-")[0].upper()
+        return prefix if prefix in ("MS", "UW") else "other"
 
 
 @dataclass(frozen=True)
@@ -54,18 +66,19 @@ class Prediction:
 
 
 def labelled_texts(notes: Iterable[Note], *, published_only: bool = False) -> tuple[LabelledText, ...]:
-    """The texts of the notes: both twins of a pair (ids `NOTE-correct`, `NOTE-incorrect`), one text of a lone note.
+    """The texts of the notes: both twins of a pair, one text of a lone note.
 
-    With `published_only` a pair gives its text with the error alone, as MEDEC's rows do, and every id is the note's.
+    The text that the source publishes, of a pair the one with the error, has the note's id, as in MEDEC's rows; its
+    corrected twin is called `NOTE-corrected`. With `published_only` there are no corrected twins.
     """
     texts: list[LabelledText] = []
     for note in notes:
-        if note.is_pair and not published_only:
-            texts += [_correct(note, f"{note.note_id}-correct"), _incorrect(note, f"{note.note_id}-incorrect")]
-        elif note.incorrect_note is not None:
-            texts.append(replace(_incorrect(note, note.note_id), pair_id=None))
-        else:
+        if note.incorrect_note is None:
             texts.append(_correct(note, note.note_id))
+        elif note.is_pair and not published_only:
+            texts += [_correct(note, f"{note.note_id}-corrected"), _incorrect(note)]
+        else:
+            texts.append(replace(_incorrect(note), pair_id=None))
     return tuple(texts)
 
 
@@ -80,7 +93,7 @@ def _correct(note: Note, text_id: str) -> LabelledText:
         is_error=False,
         pair_id=note.note_id if note.is_pair else None,
         error_type=note.error_type,
-        sentences=sentences,
+        sentences=sentences or note_sentences(note.correct_note),
         fact_id=note.fact_id,
         split=note.split,
     )
@@ -94,16 +107,16 @@ def _corrected_sentences(note: Note) -> tuple[str, ...]:
     return (*note.sentences[:place], corrected, *note.sentences[place + 1 :])
 
 
-def _incorrect(note: Note, text_id: str) -> LabelledText:
+def _incorrect(note: Note) -> LabelledText:
     assert note.incorrect_note is not None
     return LabelledText(
-        text_id,
+        note.note_id,
         note.incorrect_note,
         is_error=True,
         pair_id=note.note_id if note.is_pair else None,
         error_type=note.error_type,
         error_sentence_id=note.error_sentence_id,
-        sentences=note.sentences,
+        sentences=note.sentences or note_sentences(note.incorrect_note),
         corrected_sentence=note.corrected_sentence,
         fact_id=note.fact_id,
         split=note.split,

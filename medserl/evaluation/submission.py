@@ -20,6 +20,7 @@ from pathlib import Path
 
 from medserl.errors import DataError, RunError
 from medserl.evaluation.predictions import Prediction
+from medserl.game.roles import Verdict
 
 log = logging.getLogger("medserl")
 
@@ -58,15 +59,29 @@ def submission_rows(predictions: Iterable[Prediction]) -> list[SubmissionRow]:
     return rows
 
 
-def write_submission(path: str | Path, predictions: Iterable[Prediction]) -> None:
-    """Write the predictions that have a verdict, corrections in double quotes.
+def row_predictions(rows: Iterable[SubmissionRow]) -> list[Prediction]:
+    """The rows as predictions: a flag that is neither 0 nor 1 is no verdict, and only a flagged text has an answer."""
+    verdicts: dict[str, Verdict] = {"0": "CORRECT", "1": "INCORRECT"}
+    return [
+        Prediction(
+            row.text_id,
+            verdicts.get(row.flag),
+            int(row.sentence_id) if row.flag == "1" and int(row.sentence_id) >= 0 else None,
+            row.correction if row.flag == "1" and row.correction != NOT_APPLICABLE else None,
+        )
+        for row in rows
+    ]
+
+
+def write_submission(path: str | Path, rows: Iterable[SubmissionRow]) -> None:
+    """Write the rows, corrections in double quotes.
 
     Raises:
         DataError: a text's id that a line cannot hold.
         RunError: the file cannot be written.
     """
     lines = []
-    for row in submission_rows(predictions):
+    for row in rows:
         if not re.fullmatch(r"\S+", row.text_id):
             raise DataError(f"{path}: the text id {row.text_id!r} holds white space, which a submission cannot")
         correction = row.correction if row.correction == NOT_APPLICABLE else f'"{row.correction}"'

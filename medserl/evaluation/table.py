@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 from itertools import combinations
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from medserl.errors import DataError, RunError
 from medserl.evaluation.metrics import DetectionMetrics, pairs_right
-from medserl.evaluation.statistics import Estimate, compare, comparison_sentence
+from medserl.evaluation.statistics import NOTHING, Estimate, compare, comparison_sentence
 
 HEADERS = {
     "accuracy": "accuracy",
@@ -26,14 +26,26 @@ HEADERS = {
     "no_verdict_rate": "no verdict",
     "brier": "Brier",
     "ece": "ECE",
+    "threshold": "threshold",
+    "threshold_accuracy": "accuracy",
+    "threshold_pairwise_accuracy": "pairs right",
+    "threshold_recall": "recall",
+    "threshold_specificity": "specificity",
+    "threshold_f1": "F1",
+    "threshold_balanced_accuracy": "balanced",
+    "threshold_mcc": "MCC",
+    "threshold_flag_rate": "flagged",
 }
-_ON_OWN_SCALE = ("mcc", "brier", "ece")  # all others are shares, shown in percent
+"""Figures in their order, and the words for them in a table's head; others are called what they are."""
+_ON_OWN_SCALE = ("mcc", "brier", "ece", "threshold", "threshold_mcc")  # all others are shares, shown in percent
 
 Row = dict[str, Any]
+Figures = Mapping[str, Estimate]
 
 
-def rows(results: Mapping[str, DetectionMetrics], group: str = "all") -> list[Row]:
+def rows(results: Mapping[str, Figures], group: str = "all") -> list[Row]:
     """One row for each system and figure; figures that no system has are left out."""
+    measured = _measured(results.values())
     return [
         {
             "system": system,
@@ -44,9 +56,9 @@ def rows(results: Mapping[str, DetectionMetrics], group: str = "all") -> list[Ro
             "high": estimate.high,
             "n": estimate.n,
         }
-        for system, metrics in results.items()
-        for name, estimate in metrics.items()
-        if name in _measured(results)
+        for system, figures in results.items()
+        for name, estimate in figures.items()
+        if name in measured
     ]
 
 
@@ -91,24 +103,38 @@ def _compared(system: str, mine: DetectionMetrics, other: str, theirs: Detection
     }
 
 
-def markdown(results: Mapping[str, DetectionMetrics]) -> str:
+def markdown(results: Mapping[str, Figures]) -> str:
     """Systems down, figures across, each with its 95 % interval; shares in percent."""
-    names = _measured(results)
-    lines = ["| system | " + " | ".join(HEADERS[name] for name in names) + " |", "|---" * (len(names) + 1) + "|"]
-    for system, metrics in results.items():
-        figures = dict(metrics.items())
-        name = system.replace("|", "\\|")
-        lines.append(f"| {name} | " + " | ".join(_cell(one, figures[one]) for one in names) + " |")
-    return "\n".join(lines)
+    return _markdown(("system",), [((system,), figures) for system, figures in results.items()])
 
 
-def _measured(results: Mapping[str, DetectionMetrics]) -> list[str]:
-    """The figures that at least one system has."""
-    known = {name for metrics in results.values() for name, estimate in metrics.items() if estimate.value is not None}
-    return [name for name in HEADERS if name in known]
+def group_markdown(title: str, groups: Mapping[str, Mapping[str, Figures]]) -> str:
+    """The same for several groups of texts in one table, the systems below each other in each group."""
+    lines = [((group, system), figures) for group, results in groups.items() for system, figures in results.items()]
+    return _markdown((title, "system"), lines)
 
 
-def _cell(name: str, estimate: Estimate) -> str:
+def _markdown(head: Sequence[str], lines: Sequence[tuple[Sequence[str], Figures]]) -> str:
+    names = _measured(figures for _, figures in lines)
+    titles = [*head, *(HEADERS.get(name, name) for name in names)]
+    cells = [
+        [*(text.replace("|", "\\|") for text in first), *(cell(name, figures.get(name, NOTHING)) for name in names)]
+        for first, figures in lines
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [titles, ["---"] * len(titles), *cells])
+
+
+def _measured(results: Iterable[Figures]) -> list[str]:
+    """The figures that at least one of the results has a value of, in their order."""
+    found: dict[str, bool] = {}
+    for figures in results:
+        for name, estimate in figures.items():
+            found[name] = found.get(name, False) or estimate.value is not None
+    return [name for name in (*HEADERS, *(name for name in found if name not in HEADERS)) if found.get(name)]
+
+
+def cell(name: str, estimate: Estimate) -> str:
+    """`61.3 (57.2 to 65.2)`, in percent but for figures on their own scale; `-` where there is no value."""
     if estimate.value is None:
         return "-"
     scale, digits = (1, 2) if name in _ON_OWN_SCALE else (100, 1)

@@ -6,23 +6,31 @@ import random
 from collections.abc import Sequence
 
 from medserl.data.notes import Note
+from medserl.evaluation.frozen import FrozenOpponent, meet_frozen_opponent
 from medserl.evaluation.metrics import detection_metrics
 from medserl.evaluation.predict import predict
 from medserl.evaluation.predictions import labelled_texts
 from medserl.rollout import VCFRolloutGenerator
+from medserl.runlog import RunFolder
 
 
 class Validation:
-    """A fixed sample of `limit` notes out of `notes`, drawn once by `seed`."""
+    """A fixed sample of `limit` notes out of `notes`, drawn once by `seed`, and a frozen opponent's edits of them."""
 
     def __init__(self, notes: Sequence[Note], limit: int, seed: int = 0) -> None:
-        chosen = random.Random(seed).sample(list(notes), min(limit, len(notes)))
-        self.texts = labelled_texts(chosen)
+        self.notes = random.Random(seed).sample(list(notes), min(limit, len(notes)))
+        self.texts = labelled_texts(self.notes)
+        self.opponent: FrozenOpponent | None = None
+
+    def meet_opponent(self, rollout: VCFRolloutGenerator, run: RunFolder | None, round_number: int) -> None:
+        """Have the frozen opponent's games at hand: call it before the first round, and again after a resume."""
+        self.opponent = self.opponent or meet_frozen_opponent(rollout, self.notes, run, round_number)
 
     def evaluate(self, rollout: VCFRolloutGenerator) -> dict[str, float | None]:
-        """`eval_*` figures of the current policy."""
-        figures = detection_metrics(self.texts, predict(rollout, self.texts))
-        return {
-            f"eval_{name}": getattr(figures, name).value
+        """`eval_*` figures of the current policy, and `frozen_*` ones where there is an opponent."""
+        found = detection_metrics(self.texts, predict(rollout, self.texts))
+        figures = {
+            f"eval_{name}": getattr(found, name).value
             for name in ("accuracy", "pairwise_accuracy", "recall", "specificity", "flag_rate", "no_verdict_rate")
         }
+        return figures | (self.opponent.evaluate(rollout) if self.opponent else {})

@@ -1,71 +1,16 @@
-"""Diversity, gaps and notices on runs whose story is known."""
+"""Gaps and notices on runs whose story is known."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from medserl.evaluation.convergence import (
-    Notice,
-    convergence,
-    edit_diversity,
-    entropy,
-    gold_gaps,
-    notices,
-    self_bleu,
-)
+from medserl.evaluation.convergence import Notice, convergence, gold_gaps, notices
+from tests.synthetic_run import edited_game as game
 
 Row = dict[str, Any]
-
-
-def game(number: int, original: str, modified: str, error_type: str | None = "diagnosis") -> Row:
-    return {
-        "round": number,
-        "mode": "error" if error_type else "benign",
-        "error_type": error_type,
-        "modified": "the note",
-        "edits": [{"original": original, "modified": modified}],
-    }
-
-
-def test_diversity_by_hand() -> None:
-    games = [
-        game(2, "type 2", "type 1"),
-        game(2, "Type 2,", "type 1"),  # case and punctuation are no difference
-        game(2, "flu", "acute gout", "treatment"),
-        game(2, "woman", "lady", None),
-        game(2, "acute", "", None),  # a deletion writes no word
-        game(2, "x", "y") | {"modified": None},  # not accepted
-        game(1, "a", "b"),
-    ]
-    first, second = edit_diversity(games)
-    assert (first.round, first.edits, first.distinct_ratio, first.self_bleu) == (1, 1, 1.0, None)
-    assert first.error_type_entropy == 0.0
-    assert (second.round, second.edits, second.distinct_ratio) == (2, 5, 4 / 5)
-    assert second.self_bleu == (1 + 1 + 0 + 0) / 4  # both "type 1" are wholly written elsewhere, the others not at all
-    assert second.error_type_entropy == pytest.approx(-(2 / 3) * math.log2(2 / 3) - (1 / 3) * math.log2(1 / 3))
-    assert edit_diversity([]) == []
-    assert edit_diversity([game(1, "a", "b", None)])[0].error_type_entropy is None
-
-
-def test_entropy_of_five_alike_types() -> None:
-    assert entropy(dict.fromkeys("abcde", 3)) == pytest.approx(math.log2(5))
-    assert entropy({"a": 7, "b": 0}) == 0.0
-
-
-@given(st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=4), max_size=12))
-def test_self_bleu_is_a_share(texts: list[list[str]]) -> None:
-    found = self_bleu(texts)
-    written = [text for text in texts if text]
-    assert (found is None) == (len(written) < 2)
-    assert found is None or 0 <= found <= 1
-    if len(written) > 1:
-        assert self_bleu(written + written) == pytest.approx(1.0)
 
 
 def test_gold_gaps_by_hand() -> None:
@@ -123,6 +68,24 @@ def test_verdict_collapse(curves: dict[str, list[float | None]], answer: str, nu
     assert f"answer is {answer} " in found.text
 
 
+def test_a_sign_that_passes_has_an_end() -> None:
+    found = only(notices(run(assessor_flag_rate=[0.5, 1.0, 0.96, None, 1.0, 0.5, 1.0, 1.0, 1.0]), []))
+    assert found.text.startswith("In rounds 2 to 5 the Assessor's answer is INCORRECT")
+
+
+def test_collapse_on_the_validation_notes() -> None:
+    """Two evaluations in a row are enough: many texts, and always the same."""
+    once = [{"round": 0, "eval_flag_rate": 1.0}, {"round": 5, "eval_flag_rate": 0.6}, {"round": 6}]
+    assert notices(once, []) == []
+    rows = [*once, {"round": 10, "eval_flag_rate": 0.02, "eval_no_verdict_rate": 0.01}]
+    assert notices(rows, []) == []
+    found = only(notices([*rows, {"round": 15, "eval_flag_rate": 0.0, "eval_no_verdict_rate": 0.05}], []))
+    assert (found.kind, found.round) == ("verdict_collapse", 10)
+    assert (
+        found.text == "From round 10 on the Assessor's answer is CORRECT in at least 95\u00a0% of the validation notes."
+    )
+
+
 def test_few_flags_without_verdicts_are_not_a_collapse_to_correct() -> None:
     assert notices(run(assessor_flag_rate=[0.02] * 5, no_verdict_rate=[0.5] * 5), []) == []
 
@@ -135,21 +98,24 @@ def test_an_injector_that_repeats_itself() -> None:
     repeated = [g for number in range(4, 7) for g in played(number, 4)]
     found = only(convergence([], varied + repeated).notices)
     assert (found.kind, found.round) == ("injector_repeats", 4)
-    assert "40%" in found.text
+    assert "repeats itself: 40\u00a0% of its edits in round 4 are different ones." in found.text
     few = [g for number in range(1, 9) for g in played(number, 1, games=7)]  # too few edits to judge by
     assert convergence([], few).notices == []
+    assert convergence([], varied).notices == []
 
 
 def test_kl_runaway_names_the_role() -> None:
     found = only(notices(run(kl_injector=[0.1, 0.2, 0.5, None, 0.9, 2.0], kl_assessor=[0.1] * 6), []))
     assert (found.kind, found.round) == ("kl_runaway", 3)
-    assert "the Injector is far" in found.text
+    assert found.text.startswith("From round 3 on the Injector is far from the reference model (KL 0.50 ")
+    assert notices(run(kl_injector=[0.49] * 6, kl_assessor=[0.1, 0.6, 0.6, 0.4, 0.6, 0.6]), []) == []
 
 
 def test_falling_acceptance() -> None:
     found = only(notices(run(vcf_acceptance_rate=[0.6, 0.9, 0.9, 0.9, 0.8, 0.6, 0.62, 0.5]), []))
     assert (found.kind, found.round) == ("acceptance_falls", 6)
-    assert "60% in that round, 90% at best" in found.text
+    assert "60\u00a0% in that round, 90\u00a0% at best" in found.text
+    assert notices(run(vcf_acceptance_rate=[0.6, 0.9, 0.9, 0.9, 0.8, 0.64, 0.62, 0.7]), []) == []
 
 
 def test_reward_up_while_held_out_accuracy_falls() -> None:
@@ -162,8 +128,10 @@ def test_reward_up_while_held_out_accuracy_falls() -> None:
     ]
     found = only(notices(rows, []))
     assert (found.kind, found.round) == ("reward_up_accuracy_down", 6)
-    assert "60.0% to 54.0%" in found.text
+    assert "60.0\u00a0% to 54.0\u00a0%" in found.text
     assert "+0.00 to +0.40" in found.text
+    assert notices([row | {"reward_assessor": 0.0} for row in rows], []) == []  # less knowledge, but no more reward
+    assert notices([row | {"eval_accuracy": 0.6} for row in rows], []) == []  # more reward, and nothing lost
 
 
 def test_an_evaluation_before_any_game_counts_as_the_start() -> None:

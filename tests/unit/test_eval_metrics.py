@@ -25,14 +25,14 @@ NOTES = [
     Note("d", "lone"),
     Note("e", None, "lone and wrong"),
 ]
-TEXTS = labelled_texts(NOTES)  # a-correct, a-incorrect, b-..., c-..., d, e
+TEXTS = labelled_texts(NOTES)  # a-corrected, a, b-corrected, b, c-corrected, c, d, e
 SAID = [
-    Prediction("a-correct", C),
-    Prediction("a-incorrect", I),
-    Prediction("b-correct", I),
-    Prediction("b-incorrect", I),
-    Prediction("c-correct", None),
-    Prediction("c-incorrect", C),
+    Prediction("a-corrected", C),
+    Prediction("a", I),
+    Prediction("b-corrected", I),
+    Prediction("b", I),
+    Prediction("c-corrected", None),
+    Prediction("c", C),
     Prediction("d", C),
     # nothing on e
     Prediction("z", I),
@@ -42,7 +42,7 @@ SAID = [
 def test_every_figure_by_hand() -> None:
     found = detection_metrics(TEXTS, SAID)
     assert (found.n_texts, found.n_errors, found.n_pairs, found.missing, found.unmatched) == (8, 4, 3, 1, 1)
-    # right: a-correct, a-incorrect, b-incorrect, d. TP 2, FN 2 (c-incorrect, e), TN 2, FP 2 (b-correct; c-correct)
+    # right: a-corrected, a, b, d. TP 2, FN 2 (c, e), TN 2, FP 2 (b-corrected; c-corrected)
     expected = {
         "accuracy": 4 / 8,
         "pairwise_accuracy": 1 / 3,
@@ -99,7 +99,7 @@ def test_nothing_to_judge() -> None:
 
 
 def test_one_class_alone_has_no_balanced_figures() -> None:
-    found = detection_metrics([TEXTS[1]], [Prediction("a-incorrect", I)])
+    found = detection_metrics([TEXTS[1]], [Prediction("a", I)])
     assert found.accuracy.value == found.recall.value == found.f1.value == 1.0
     assert found.specificity.value is found.mcc.value is found.balanced_accuracy.value is None
 
@@ -113,7 +113,7 @@ def test_the_same_answer_to_everything_has_no_correlation() -> None:
 @pytest.mark.parametrize("twice", [0, 1])
 def test_an_id_that_stands_twice_is_an_error(twice: int) -> None:
     texts, said = (TEXTS[:1] * (1 + (twice == 0)), SAID[:1] * (1 + (twice == 1)))
-    with pytest.raises(DataError, match="'a-correct' occurs twice"):
+    with pytest.raises(DataError, match="'a-corrected' occurs twice"):
         detection_metrics(texts, said)
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rouge import Rouge
 
 from medserl.data.readers import load_notes
 from medserl.errors import DataError
@@ -14,13 +18,15 @@ from medserl.evaluation.official import (
     BERTSCORE,
     BLEURT,
     CORRECTION_METRICS,
+    ROUGE,
+    not_asked,
     official_scores,
     official_scores_by_collection,
     rouge_scores,
 )
 from medserl.evaluation.predictions import LabelledText, Prediction, labelled_texts
 from medserl.evaluation.statistics import NOTHING
-from medserl.evaluation.submission import SubmissionRow, submission_rows
+from medserl.evaluation.submission import SubmissionRow, read_submission, submission_rows
 
 EXACT = 1e-9
 
@@ -217,3 +223,75 @@ def test_medec_validation_against_itself(medec_dir: Path) -> None:
     assert (found.flag_accuracy.value, found.sentence_accuracy.value) == (1.0, 1.0)
     assert (found.n_both_corrected, found.n_both_na) == (319, 255)
     assert 0.99 < found.composite["ROUGE-1"].value < 1 - 1e-9  # the 1e-8, and spaces after full stops
+
+
+def test_what_was_not_asked_is_left_out_and_its_scorers_are_not_called() -> None:
+    def scorer(predictions: Sequence[str], references: Sequence[str]) -> list[float]:
+        raise AssertionError("not asked")
+
+    flags = official_scores(REFERENCE, ROWS, {BERTSCORE: scorer, BLEURT: scorer}, not_asked("A"))
+    assert set(flags.figures()) == {"flag accuracy"}
+    assert flags.left_out == {"sentence accuracy": "subtask B was not asked"} | dict.fromkeys(
+        CORRECTION_METRICS, "subtask C was not asked"
+    )
+    both = official_scores(REFERENCE, ROWS, {}, not_asked("AB"))
+    assert list(both.figures()) == ["flag accuracy", "sentence accuracy"]
+    assert not_asked("ABC") == {}
+
+
+def test_figures_by_name() -> None:
+    found = official_scores(REFERENCE, ROWS)
+    assert list(found.figures()) == [
+        *("flag accuracy", "sentence accuracy", "ROUGE-1", "ROUGE-2", "ROUGE-L"),
+        *("ROUGE-1 composite", "ROUGE-2 composite", "ROUGE-L composite"),
+    ]
+    assert found.figures()["ROUGE-2 composite"] == found.composite["ROUGE-2"]
+
+
+# -- the whole way from a file's lines, against the task's definitions written down again ------------------
+
+SENTENCES = ["It is flu.", "Give aspirin.", "Give 38.3 mg of aspirin now", "NA", '"NA"', '"It is "flu".""', "it", "-"]
+LINES = st.builds(
+    "{} {} {} {}".format,
+    st.sampled_from([text.text_id for text in REFERENCE] + ["ms-99"]),
+    st.sampled_from(["0", "1", "1", "01", "2"]),
+    st.sampled_from(["-1", "0", "1", "2", "04", "4", "7"]),
+    st.sampled_from(SENTENCES),
+)
+MALFORMED = st.sampled_from(["", "   ", "ms-0", "ms-0 1 4", "ms-0 yes 4 NA", "ms-0  1 4 NA", "uw-5 0 -1.0 NA"])
+
+
+def defined_scores(lines: Sequence[str]) -> dict[str, float]:
+    """Flag and sentence accuracy and ROUGE composites by the definitions, with nothing of the code under test."""
+    flags, numbers, corrections = {}, {}, {}
+    for line in lines:
+        if re.fullmatch(r"\S+\s[0-9]+\s-?[0-9]+\s.+", line.strip()):
+            name, flag, number, *words = line.split()
+            flags[name], numbers[name] = flag, number
+            corrections[name] = "NA" if flag == "0" else " ".join(words).strip('"')
+    totals = dict.fromkeys(("flag", "sentence", "rouge-1", "rouge-2", "rouge-l"), 0.0)
+    for text in REFERENCE:
+        name, correct = text.text_id, text.corrected_sentence or "NA"
+        totals["flag"] += flags.get(name) == ("1" if text.is_error else "0")
+        totals["sentence"] += numbers.get(name) == (str(text.error_sentence_id) if text.is_error else "-1")
+        said = corrections.get(name)
+        if said is None or (said == "NA") != (correct == "NA"):
+            continue
+        scores = None if said == "NA" else Rouge().get_scores(said, correct)[0]
+        for key in ("rouge-1", "rouge-2", "rouge-l"):
+            totals[key] += 1.0 if scores is None else scores[key]["f"]
+    return {key: total / len(REFERENCE) for key, total in totals.items()}
+
+
+@given(st.lists(LINES | MALFORMED, max_size=25))
+def test_any_submission_scores_as_defined(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
+    path = tmp_path_factory.mktemp("submission") / "run.txt"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    found = official_scores(REFERENCE, read_submission(path, skip_malformed=True))
+    assert found.sentence_accuracy is not None
+    scores = {
+        "flag": found.flag_accuracy.value,
+        "sentence": found.sentence_accuracy.value,
+        **{key: found.composite[name].value for name, key in ROUGE.items()},
+    }
+    assert scores == pytest.approx(defined_scores(lines), abs=EXACT)

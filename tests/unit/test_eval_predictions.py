@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,10 @@ PAIR = Note(
 
 def test_a_pair_gives_both_twins() -> None:
     correct, incorrect = labelled_texts([PAIR])
-    assert (correct.text_id, correct.text, correct.is_error) == ("p-correct", "Fever. It is flu.", False)
-    assert (incorrect.text_id, incorrect.text, incorrect.is_error) == ("p-incorrect", "Fever. It is gout.", True)
+    assert (correct.text_id, correct.text, correct.is_error) == ("p-corrected", "Fever. It is flu.", False)
+    assert (incorrect.text_id, incorrect.text, incorrect.is_error) == ("p", "Fever. It is gout.", True)
     assert correct.pair_id == incorrect.pair_id == "p"
+    assert (correct.is_published, incorrect.is_published) == (False, True)
     assert correct.sentences == ("Fever.", "It is flu.")
     assert incorrect.sentences == ("Fever.", "It is gout.")
     assert (correct.error_sentence_id, correct.corrected_sentence) == (None, None)
@@ -47,6 +49,13 @@ def test_published_texts_have_the_notes_ids_and_no_twins() -> None:
         ("c", False, None),
         ("i", True, None),
     ]
+    assert all(text.is_published for text in texts)
+
+
+def test_published_texts_are_the_twins_texts_but_for_the_corrected_ones() -> None:
+    notes = [PAIR, Note("c", "Fine."), Note("i", None, "Wrong.")]
+    published = [replace(t, pair_id=None) for t in labelled_texts(notes) if t.is_published]
+    assert published == list(labelled_texts(notes, published_only=True))
 
 
 def test_a_lone_note_gives_one_text() -> None:
@@ -58,12 +67,16 @@ def test_a_lone_note_gives_one_text() -> None:
     assert texts[0].sentences == ("Fine.",)
 
 
-def test_sentences_of_the_correct_twin_are_not_guessed() -> None:
+def test_where_the_source_numbers_no_sentences_the_text_is_split() -> None:
     for unknown in (
-        Note("p", "a", "b", sentences=("b",)),
-        Note("p", "a", "b", sentences=("b",), error_sentence_id=4, corrected_sentence="a"),
+        Note("p", "One. Two.", "One. Too.", sentences=("One.", "Too.")),
+        Note("p", "One. Two.", "One. Too.", sentences=("One.",), error_sentence_id=4, corrected_sentence="Two."),
     ):
-        assert labelled_texts([unknown])[0].sentences == ()
+        assert labelled_texts([unknown])[0].sentences == ("One.", "Two.")  # which sentence differs is not guessed
+    assert [t.sentences for t in labelled_texts([Note("p", "One. Two.", "One. Too.")])] == [
+        ("One.", "Two."),
+        ("One.", "Too."),
+    ]
 
 
 def test_medec_validation_is_574_published_texts(medec_dir: Path) -> None:

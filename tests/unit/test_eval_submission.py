@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from medserl.errors import DataError, RunError
 from medserl.evaluation.predictions import Prediction
-from medserl.evaluation.submission import SubmissionRow, read_submission, submission_rows, write_submission
+from medserl.evaluation.submission import (
+    SubmissionRow,
+    read_submission,
+    row_predictions,
+    submission_rows,
+    write_submission,
+)
 
 
 def _read(tmp_path: Path, text: str, **options: bool) -> list[SubmissionRow]:
@@ -104,9 +110,26 @@ def test_predictions_in_the_tasks_terms() -> None:
     ]
 
 
+def test_rows_as_predictions() -> None:
+    rows = [
+        SubmissionRow("a", "0", "4", "NA"),
+        SubmissionRow("b", "1", "8", "It is flu."),
+        SubmissionRow("c", "1", "-1", "NA"),
+        SubmissionRow("d", "01", "8", "It is flu."),
+        SubmissionRow("e", "1", "05", "NA"),
+    ]
+    assert row_predictions(rows) == [
+        Prediction("a", "CORRECT"),
+        Prediction("b", "INCORRECT", 8, "It is flu."),
+        Prediction("c", "INCORRECT"),
+        Prediction("d", None),  # neither 0 nor 1
+        Prediction("e", "INCORRECT", 5),
+    ]
+
+
 def test_the_file_that_is_written(tmp_path: Path) -> None:
     path = tmp_path / "run.txt"
-    write_submission(path, [Prediction("a", "CORRECT"), Prediction("b", "INCORRECT", 8, "It is flu.")])
+    write_submission(path, submission_rows([Prediction("a", "CORRECT"), Prediction("b", "INCORRECT", 8, "It is flu.")]))
     assert path.read_text() == 'a 0 -1 NA\nb 1 8 "It is flu."\n'
 
 
@@ -124,15 +147,16 @@ def test_the_file_that_is_written(tmp_path: Path) -> None:
 )
 def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, predictions: list[Prediction]) -> None:
     path = tmp_path_factory.mktemp("submission") / "run.txt"
-    write_submission(path, predictions)
-    assert read_submission(path) == submission_rows(predictions)
+    rows = submission_rows(predictions)
+    write_submission(path, rows)
+    assert read_submission(path) == rows
 
 
 def test_what_cannot_be_read_or_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.txt: cannot be read"):
         read_submission(tmp_path / "none.txt")
     with pytest.raises(DataError, match="holds white space"):
-        write_submission(tmp_path / "run.txt", [Prediction("a b", "CORRECT")])
+        write_submission(tmp_path / "run.txt", submission_rows([Prediction("a b", "CORRECT")]))
     with pytest.raises(RunError, match="cannot be written"):
         write_submission(tmp_path / "no" / "run.txt", [])
     (tmp_path / "latin.txt").write_bytes(b"a 1 8 caf\xe9\n")

@@ -12,7 +12,8 @@ from medserl.data.notes import Note
 from medserl.errors import DataError, RunError
 from medserl.evaluation.metrics import DetectionMetrics, detection_metrics
 from medserl.evaluation.predictions import Prediction, labelled_texts
-from medserl.evaluation.table import comparison_table, markdown, rows, to_csv, write_tables
+from medserl.evaluation.statistics import NOTHING, Estimate
+from medserl.evaluation.table import cell, comparison_table, group_markdown, markdown, rows, to_csv, write_tables
 
 TEXTS = labelled_texts([Note(f"n{i}", f"right {i}", f"wrong {i}") for i in range(20)])
 
@@ -26,10 +27,11 @@ def _system(right: int) -> DetectionMetrics:
 
 
 RESULTS = {"majority": _system(0), "base": _system(1), "trained": _system(18)}
+FIGURES = {name: dict(found.items()) for name, found in RESULTS.items()}
 
 
 def test_rows_hold_every_measured_figure() -> None:
-    table = rows(RESULTS, "split=known")
+    table = rows(FIGURES, "split=known")
     assert list(table[0]) == ["system", "group", "figure", "value", "low", "high", "n"]
     assert {row["group"] for row in table} == {"split=known"}
     by_name = {(row["system"], row["figure"]): row for row in table}
@@ -70,7 +72,7 @@ def test_systems_on_different_texts_are_not_compared() -> None:
 
 
 def test_markdown_is_a_table() -> None:
-    lines = markdown({"a|b": RESULTS["trained"]}).splitlines()
+    lines = markdown({"a|b": FIGURES["trained"]}).splitlines()
     assert lines[0].startswith("| system | accuracy | pairs right | recall |")
     assert lines[2].startswith(r"| a\|b | 95.0 (")
     assert "| 0.90 (" in lines[2]  # MCC as it is: TP 18, TN 20, FN 2
@@ -78,17 +80,43 @@ def test_markdown_is_a_table() -> None:
 
 
 def test_figures_without_value_or_interval_in_markdown() -> None:
-    only_errors = detection_metrics([t for t in TEXTS if t.is_error], [])
-    assert " - |" in markdown({"pairs": RESULTS["base"], "errors": only_errors}).splitlines()[3]
+    only_errors = dict(detection_metrics([t for t in TEXTS if t.is_error], []).items())
+    assert " - |" in markdown({"pairs": FIGURES["base"], "errors": only_errors}).splitlines()[3]
+    assert cell("accuracy", Estimate(0.5, None, None, 3)) == "50.0"
+
+
+def test_figures_of_any_name_come_after_the_known_ones_in_their_own_order() -> None:
+    half = Estimate(0.5, 0.25, 0.75, 8)
+    first = {"ROUGE-1": NOTHING, "threshold": half, "composite": half, "left out": NOTHING, "recall": half}
+    second = {"ROUGE-1": half}
+    lines = markdown({"a": first, "b": second}).splitlines()
+    assert lines[0] == "| system | recall | threshold | ROUGE-1 | composite |"
+    assert lines[2] == "| a | 50.0 (25.0 to 75.0) | 0.50 (0.25 to 0.75) | - | 50.0 (25.0 to 75.0) |"
+    assert lines[3] == "| b | - | - | 50.0 (25.0 to 75.0) | - |"
+    assert [(row["system"], row["figure"]) for row in rows({"a": first, "b": second})] == [
+        *(("a", name) for name in ("ROUGE-1", "threshold", "composite", "recall")),
+        ("b", "ROUGE-1"),
+    ]
+
+
+def test_several_groups_in_one_table() -> None:
+    half = Estimate(0.5, None, None, 8)
+    lines = group_markdown("split", {"seen": {"a": {"recall": half}}, "new": {"a": {"recall": NOTHING}}}).splitlines()
+    assert lines == [
+        "| split | system | recall |",
+        "| --- | --- | --- |",
+        "| seen | a | 50.0 |",
+        "| new | a | - |",
+    ]
 
 
 def test_files_hold_the_same_rows(tmp_path: Path) -> None:
-    table, comparisons = rows(RESULTS), comparison_table(RESULTS)
-    write_tables(tmp_path / "eval", markdown(RESULTS), table, comparisons)
+    table, comparisons = rows(FIGURES), comparison_table(RESULTS)
+    write_tables(tmp_path / "eval", markdown(FIGURES), table, comparisons)
     folder = tmp_path / "eval"
     assert json.loads((folder / "table.json").read_text()) == table
     assert json.loads((folder / "comparisons.json").read_text()) == comparisons
-    assert (folder / "table.md").read_text() == markdown(RESULTS) + "\n"
+    assert (folder / "table.md").read_text() == markdown(FIGURES) + "\n"
     with (folder / "table.csv").open(newline="") as file:
         read = list(csv.DictReader(file))
     assert [(row["system"], row["figure"], float(row["value"])) for row in read] == [

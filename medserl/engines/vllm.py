@@ -1,0 +1,241 @@
+"""vLLM as the engine of evaluation: many completions at once on a GPU, nothing learnt (`pip install 'medserl[vllm]'`).
+
+Prompts are rendered and cut into tokens here, as for the local engine, so both ask a model the very same; adapters
+travel as vLLM's LoRA requests. vLLM runs in a process of its own, which `close` ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from medserl.config import Settings
+from medserl.engines.base import Sampling
+from medserl.engines.chat import ChatRenderer, check_context, stop_token_ids
+from medserl.engines.weighing import weigh_by_logprobs
+from medserl.errors import ConfigError, ModelError, RunError
+from medserl.game.episode import Completion, Turn
+from medserl.game.prompts import Messages
+from medserl.models import adapter_source, model_source, pick_dtype
+
+CPU_MEMORY_SHARE = 0.4
+"""Of this machine's memory, for vLLM on a CPU; its own 0.92 fails wherever anything else runs."""
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The ranks that vLLM reserves memory for; an adapter needs one that is no smaller than its own."""
+
+
+class VLLMEngine:
+    """Implements `engines.base.InferenceEngine` over a `vllm.LLM`."""
+
+    def __init__(
+        self, llm: Any, tokenizer: Any, stop_ids: frozenset[int], settings: Settings, lora: Any = None
+    ) -> None:
+        """`lora` is the `LoRARequest` of the adapter, if there is one."""
+        self.llm = llm
+        self.tokenizer = tokenizer
+        self.chat = ChatRenderer(tokenizer, settings.thinking)
+        self._stop_ids = stop_ids
+        self._lora = lora
+        self._context: int = llm.model_config.max_model_len
+
+    def generate(self, prompts: Sequence[Messages], sampling: Sampling) -> list[Completion]:
+        ids = [self.chat.ids(messages) for messages in prompts]
+        check_context(ids, sampling.max_new_tokens, self._context)
+        options = [self._options(seed, sampling) for seed in _seeds(len(ids), sampling)]
+        return [self._completion(prompt, each) for prompt, each in zip(ids, self._run(ids, options), strict=True)]
+
+    def _options(self, seed: int, sampling: Sampling) -> dict[str, Any]:
+        return {
+            "max_tokens": sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": seed,
+            "stop_token_ids": sorted(self._stop_ids),
+            "logprobs": 0,  # the sampled token's alone
+        }
+
+    def _completion(self, prompt: tuple[int, ...], output: Any) -> Completion:
+        done = output.outputs[0]
+        tokens = tuple(done.token_ids)
+        said = tokens[:-1] if tokens and tokens[-1] in self._stop_ids else tokens
+        return Completion(
+            text=self.tokenizer.decode(said, skip_special_tokens=True),
+            prompt_ids=prompt,
+            token_ids=tokens,
+            logprobs=tuple(at[token].logprob for token, at in zip(tokens, done.logprobs, strict=True)),
+            finish="length" if said is tokens else "stop",
+        )
+
+    def weigh(self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]) -> list[tuple[float, ...]]:
+        return weigh_by_logprobs(self.chat, self.logprobs, prompts, replies)
+
+    def logprobs(self, turns: Sequence[Turn]) -> list[tuple[float, ...]]:
+        """Log-probability of every completion token of each turn.
+
+        Made for completions of a few tokens: each token is a request of its own, in which it alone is allowed, and
+        vLLM's prefix cache knows what comes before. (vLLM's `prompt_logprobs` fails with an adapter on its CPU build.)
+
+        Raises:
+            ModelError: a turn is longer than the model's context.
+        """
+        wanted = [
+            (done.prompt_ids + done.token_ids[:place], token)
+            for done in (turn.completion for turn in turns)
+            for place, token in enumerate(done.token_ids)
+        ]
+        prompts = [prompt for prompt, _ in wanted]
+        check_context(prompts, 1, self._context)
+        options = [
+            {"max_tokens": 1, "temperature": 0.0, "logprobs": 0, "allowed_token_ids": [token]} for _, token in wanted
+        ]
+        outputs = zip(wanted, self._run(prompts, options), strict=True)
+        scores = iter([output.outputs[0].logprobs[0][token].logprob for (_, token), output in outputs])
+        return [tuple(next(scores) for _ in turn.completion.token_ids) for turn in turns]
+
+    def _run(self, prompts: Sequence[tuple[int, ...]], options: Sequence[dict[str, Any]]) -> list[Any]:
+        """vLLM's output for each prompt, in order. Raises RunError where its process has died."""
+        from vllm import SamplingParams
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            return self.llm.generate(
+                [{"prompt_token_ids": list(prompt)} for prompt in prompts],
+                [SamplingParams(detokenize=False, **each) for each in options],
+                lora_request=self._lora,
+                use_tqdm=False,
+            )
+        except EngineDeadError as error:
+            raise RunError("vLLM's process died, see its own lines above; give the same command to go on") from error
+
+    def close(self) -> None:
+        self.llm.llm_engine.engine_core.shutdown()
+
+
+def _seeds(count: int, sampling: Sampling) -> Sequence[int]:
+    return sampling.seeds or [random.Random(f"{sampling.seed}/{i}").getrandbits(63) for i in range(count)]
+
+
+def load_vllm(settings: Settings) -> VLLMEngine:
+    """Start vLLM with the model and adapter that the settings name.
+
+    Raises:
+        ConfigError: vLLM is not installed, or was built for another device.
+        ModelError: vLLM cannot load the model or the adapter.
+    """
+    device = _vllm_device(settings.device)
+    from transformers import AutoTokenizer
+    from vllm import LLM
+
+    name, adapter = model_source(settings.model), adapter_source(settings)
+    try:
+        if adapter:
+            _check_adapter(adapter, name, settings)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=settings.trust_remote_code)
+        stop_ids = stop_token_ids(generation_config(name, settings.trust_remote_code), tokenizer)
+        llm = LLM(
+            model=name,
+            dtype=pick_dtype(settings.dtype, full_training=False),
+            trust_remote_code=settings.trust_remote_code,
+            seed=settings.seed,
+            max_model_len=-1,  # the model's own, or what fits into memory
+            generation_config="vllm",  # no sampling defaults of the model's: ours are complete
+            logprobs_mode="raw_logprobs",
+            **_lora_options(adapter),
+            **({"gpu_memory_utilization": CPU_MEMORY_SHARE} if device == "cpu" else {}),
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"vLLM cannot load {settings.model!r}: {_first_line(error)}") from error
+    lora = _load_adapter(llm, adapter, settings.model) if adapter else None
+    return VLLMEngine(llm, tokenizer, stop_ids, settings, lora)
+
+
+def _vllm_device(wanted: str) -> str:
+    """The kind of device that the installed vLLM was built for, if it is the one wanted."""
+    if find_spec("vllm") is None:
+        raise ConfigError("engine 'vllm': vLLM is not installed; pip install 'medserl[vllm]', or give --engine local")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")  # read when vLLM is first imported
+    try:
+        from vllm.platforms import current_platform
+    except ImportError as error:
+        raise ConfigError(f"engine 'vllm': vLLM cannot be imported: {_first_line(error)}") from error
+    built_for: str = current_platform.device_type
+    if wanted not in ("auto", built_for):
+        raise ConfigError(
+            f"engine 'vllm': this vLLM runs on {built_for}, not on {wanted}; leave --device out "
+            "(CUDA_VISIBLE_DEVICES chooses the GPU), or give --engine local"
+        )
+    return built_for
+
+
+def generation_config(name: str, trust_remote_code: bool) -> Any:
+    """The model's own, or where it has none what its config says of the end of a turn."""
+    from transformers import AutoConfig, GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(name)
+    except OSError:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+        return GenerationConfig.from_model_config(config)
+
+
+def _lora_options(adapter: Path | None) -> dict[str, Any]:
+    if adapter is None:
+        return {}
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    rank = max([config["r"], *config.get("rank_pattern", {}).values()])
+    if rank > LORA_RANKS[-1]:
+        raise ModelError(f"adapter {adapter}: rank {rank}, but vLLM serves {LORA_RANKS[-1]} at most; --engine local")
+    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": next(r for r in LORA_RANKS if r >= rank)}
+
+
+def _check_adapter(adapter: Path, name: str, settings: Settings) -> None:
+    """Raises ModelError where the adapter is not plain LoRA on the model's own layers.
+
+    vLLM itself takes an adapter of other sizes without a word, and answers with nonsense.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    remote = {"trust_remote_code": settings.trust_remote_code}
+    with torch.device("meta"):  # shapes alone, no memory
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name, **remote), **remote)
+    modules = dict(model.named_modules())
+    problem = f"adapter {adapter} does not fit {settings.model!r}"
+    try:
+        with safe_open(adapter / "adapter_model.safetensors", "pt") as weights:
+            shapes = {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{problem}: {_first_line(error)}") from error
+    for key, shape in shapes.items():
+        path, _, factor = key.removeprefix("base_model.model.").partition(".lora_")
+        if factor not in ("A.weight", "B.weight"):
+            raise ModelError(f"adapter {adapter}: vLLM serves plain LoRA only, not {key}; give --engine local")
+        layer = getattr(modules.get(path), "weight", None)
+        side = 1 if factor == "A.weight" else 0  # A reads the layer's input, B writes its output
+        if layer is None:
+            raise ModelError(f"{problem}: the model has no layer {path}")
+        if shape[side] != layer.shape[side]:
+            raise ModelError(f"{problem}: {key} has shape {shape}, its layer {list(layer.shape)}")
+
+
+def _load_adapter(llm: Any, adapter: Path, model: str) -> Any:
+    """The request that goes with every prompt; the adapter is loaded now, so that a failure shows at once."""
+    from vllm.lora.request import LoRARequest
+
+    request = LoRARequest("adapter", 1, str(adapter.resolve()))
+    try:
+        llm.llm_engine.add_lora(request)
+    except Exception as error:
+        llm.llm_engine.engine_core.shutdown()
+        raise ModelError(f"adapter {adapter} cannot be used with {model!r} in vLLM: {_first_line(error)}") from error
+    return request
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,122 @@
+"""Does the Injector still try different things? Figures of a round's accepted edits, on the edited spans alone.
+
+Case and punctuation aside, as everywhere in the game. Everything is computed from the rows of episodes.jsonl.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from medserl.game.text import split_words
+
+Row = Mapping[str, Any]
+Words = tuple[str, ...]
+
+MAX_ORDER = 4
+NO_MATCH = 0.1
+"""What counts as matched where no n-gram of an order is (Chen and Cherry, WMT 2014, smoothing 1)."""
+
+
+@dataclass(frozen=True)
+class EditDiversity:
+    """The accepted edits of one round.
+
+    distinct_ratio: different edits / edits; 1 where no two are alike. self_bleu: see there, on the words that each
+    edit writes; None where fewer than two write any. error_type_entropy: bits, over the error types that were asked
+    for in the accepted error games; log2(5) = 2.32 where the five are alike.
+    """
+
+    round: int
+    edits: int
+    distinct_ratio: float
+    self_bleu: float | None
+    error_type_entropy: float | None
+
+
+def edit_diversity(episodes: Iterable[Row]) -> list[EditDiversity]:
+    """One row for each round that has an accepted note."""
+    accepted: dict[int, list[Row]] = defaultdict(list)
+    for episode in episodes:
+        if episode.get("modified") is not None:
+            accepted[episode["round"]].append(episode)
+    return [_diversity(number, accepted[number]) for number in sorted(accepted)]
+
+
+def _diversity(number: int, games: Sequence[Row]) -> EditDiversity:
+    edits = [_edit_words(game) for game in games]
+    types = Counter(game["error_type"] for game in games if game["mode"] == "error" and game.get("error_type"))
+    return EditDiversity(
+        round=number,
+        edits=len(edits),
+        distinct_ratio=len(set(edits)) / len(edits),
+        self_bleu=self_bleu([written for _, written in edits]),
+        error_type_entropy=entropy(types) if types else None,
+    )
+
+
+def _edit_words(game: Row) -> tuple[Words, Words]:
+    """The words taken out and the words written, over all spans of the edit."""
+    spans = game.get("edits") or []
+    taken = tuple(word for span in spans for word in split_words(span["original"]).keys)
+    written = tuple(word for span in spans for word in split_words(span["modified"]).keys)
+    return taken, written
+
+
+def self_bleu(texts: Iterable[Sequence[str]]) -> float | None:
+    """Mean BLEU of each text against all others: 0 where none shares a word, 1 where all are written elsewhere too.
+
+    Source: Zhu et al., SIGIR 2018; BLEU is Papineni et al.'s (ACL 2002). Orders 1 to 4, but none longer than the text,
+    since most edits write a word or two. Texts without words are left out; None for fewer than two with words.
+    """
+    written = [tuple(text) for text in texts if text]
+    if len(written) < 2:
+        return None
+    held: dict[Words, list[int]] = defaultdict(list)
+    for text in written:
+        for ngram, count in _ngrams(text).items():
+            held[ngram].append(count)
+    for counts in held.values():
+        counts.sort(reverse=True)
+    lengths = Counter(map(len, written))
+    return fmean(_bleu(text, held, _closest_length(len(text), lengths)) for text in written)
+
+
+def _bleu(text: Words, held: Mapping[Words, Sequence[int]], closest: int) -> float:
+    """BLEU of a text; `held` are the counts of each n-gram in all texts, this one among them, largest first."""
+    total, matched = Counter[int](), Counter[int]()
+    for ngram, count in _ngrams(text).items():
+        total[len(ngram)] += count
+        matched[len(ngram)] += min(count, _most_elsewhere(held[ngram], count))
+    if not matched[1]:
+        return 0.0
+    precision = fmean(math.log((matched[order] or NO_MATCH) / total[order]) for order in total)
+    return math.exp(precision + min(0.0, 1 - closest / len(text)))
+
+
+def _ngrams(text: Words) -> Counter[Words]:
+    orders = range(1, min(MAX_ORDER, len(text)) + 1)
+    return Counter(text[i : i + order] for order in orders for i in range(len(text) - order + 1))
+
+
+def _most_elsewhere(counts: Sequence[int], own: int) -> int:
+    """The largest count in another text, out of all texts' counts, largest first."""
+    if own < counts[0]:
+        return counts[0]
+    return counts[1] if len(counts) > 1 else 0
+
+
+def _closest_length(length: int, lengths: Counter[int]) -> int:
+    """Length of the other text nearest to `length`, the shorter of two as near."""
+    others = lengths - Counter([length])
+    return min(others, key=lambda other: (abs(other - length), other))
+
+
+def entropy(counts: Mapping[str, int]) -> float:
+    """Shannon entropy in bits."""
+    total = sum(counts.values())
+    return sum(-n / total * math.log2(n / total) for n in counts.values() if n) + 0.0

@@ -1,0 +1,98 @@
+"""The texts of an evaluation: those that are judged, and those that baselines and thresholds are fitted on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medserl.data.notes import Note
+from medserl.data.readers import LoadedNotes
+from medserl.evaluation.options import EvaluationOptions
+from medserl.evaluation.predictions import LabelledText, labelled_texts
+from medserl.evaluation.systems import Judgement
+
+log = logging.getLogger("medserl")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Notes and the file they are from."""
+
+    file: Path
+    loaded: LoadedNotes
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The notes to judge, those that baselines are fitted on, and those that thresholds are chosen on, if any."""
+
+    judged: Source
+    train: Source
+    validation: Source | None = None
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts to judge, those that baselines are fitted on, and those that thresholds are chosen on.
+
+    `held_out` is empty, or holds texts of both classes.
+    """
+
+    judged: tuple[LabelledText, ...]
+    train: tuple[LabelledText, ...]
+    held_out: tuple[LabelledText, ...]
+    published_only: bool
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for evaluations of the same texts, and for no others."""
+        listed = json.dumps([[text.text_id, text.text, text.is_error] for text in self.judged])
+        return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def choose_texts(sources: Sources, options: EvaluationOptions, seed: int, files: Sequence[Judgement]) -> Texts:
+    """The texts of an evaluation in which these judgements were read from files."""
+    notes = _draw(sources.judged.loaded.notes, options.limit, seed)
+    alone = options.published_only or _lack_corrected_twins(files, labelled_texts(notes))
+    train = labelled_texts(sources.train.loaded.notes, published_only=alone)
+    if not _of_both_classes(train):  # MEDEC's pairs without its correct notes: their twins must do
+        train = labelled_texts(sources.train.loaded.notes)
+    held_out: tuple[LabelledText, ...] = ()
+    if sources.validation is not None:
+        unseen = _draw(_unseen(sources.validation.loaded.notes, notes), options.limit, seed)
+        held_out = labelled_texts(unseen, published_only=alone)
+        if not _of_both_classes(held_out):
+            log.warning(
+                "no thresholds: %s holds no notes of both classes besides the judged ones", sources.validation.file
+            )
+            held_out = ()
+    return Texts(labelled_texts(notes, published_only=alone), train, held_out, alone)
+
+
+def _draw(notes: Sequence[Note], limit: int, seed: int) -> Sequence[Note]:
+    return random.Random(seed).sample(notes, limit) if 0 < limit < len(notes) else notes
+
+
+def _unseen(notes: Sequence[Note], judged: Sequence[Note]) -> list[Note]:
+    """The notes of which neither text is one of a judged note: a threshold chosen on judged texts is no finding."""
+    seen = {text for note in judged for text in (note.correct_note, note.incorrect_note) if text is not None}
+    return [note for note in notes if note.correct_note not in seen and note.incorrect_note not in seen]
+
+
+def _lack_corrected_twins(files: Sequence[Judgement], texts: Sequence[LabelledText]) -> bool:
+    """Whether a file is about the published texts alone, as a submission is: then all systems are judged on these."""
+    corrected = {text.text_id for text in texts if not text.is_published}
+    for file in files:
+        if corrected and corrected.isdisjoint(one.text_id for one in file.predictions):
+            log.info("%s is about the published texts alone, so all systems are judged on these", file.name)
+            return True
+    return False
+
+
+def _of_both_classes(texts: Sequence[LabelledText]) -> bool:
+    return len({text.is_error for text in texts}) == 2

@@ -1,0 +1,60 @@
+"""What `medserl evaluate` can be asked to do; each field is one of its flags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from medserl.errors import ConfigError
+from medserl.game.parsing import Subtasks
+
+_SEVERAL = Parameter(consume_multiple=True, negative="")
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Which systems judge which notes, and how."""
+
+    data: str = "sample"
+    """Labelled notes: a file, or sample (the embedded test set)."""
+    compare: Annotated[tuple[str, ...], _SEVERAL] = ()
+    """Systems: base, warmup, trained, best (of --run), or folders of adapters or models; NAME=FOLDER names one."""
+    run: Path | None = None
+    """Run folder; `trained` is its newest checkpoint, `best` its best. Its settings hold, but for those given here."""
+    predictions: Annotated[tuple[str, ...], _SEVERAL] = ()
+    """Files to score without any model: submissions of the shared task, or our predictions.jsonl."""
+    subtasks: Subtasks = "A"
+    """A: error flag; AB: the sentence with the error too; ABC: that sentence corrected too."""
+    samples: int = 1
+    """Sample so many answers a text and take the majority; 1 is one greedy answer."""
+    probabilities: bool = False
+    """Calibration of P(INCORRECT), and a threshold on it that is chosen on --validation-data."""
+    bertscore: Path | None = None
+    """Local folder of microsoft/deberta-xlarge-mnli, for BERTScore of corrections."""
+    bleurt: Path | None = None
+    """Local folder of the checkpoint BLEURT-20, for BLEURT of corrections."""
+    limit: int = 0
+    """Use only so many notes, drawn by the seed; 0 for all."""
+    published_only: bool = False
+    """Of a MEDEC row with an error judge the published text alone, without its corrected twin."""
+    output: Path | None = None
+    """Folder of tables, predictions and submissions; default RUN/eval, else outputs/eval."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError where an option cannot be followed."""
+        if self.samples < 1 or self.limit < 0:
+            name, value, least = ("samples", self.samples, 1) if self.samples < 1 else ("limit", self.limit, 0)
+            raise ConfigError(f"--{name} {value}: give {least} or more")
+        for name, folder in (("bertscore", self.bertscore), ("bleurt", self.bleurt)):
+            if folder is not None and not folder.is_dir():
+                raise ConfigError(f"--{name} {folder}: no such folder")
+            if folder is not None and self.subtasks != "ABC" and not self.predictions:
+                raise ConfigError(f"--{name} scores corrections, which are not asked for; add --subtasks ABC")
+
+    @property
+    def folder(self) -> Path:
+        """Where everything is written."""
+        return self.output or (self.run / "eval" if self.run else Path("outputs/eval"))

@@ -1,0 +1,207 @@
+"""Who is judged: models with or without an adapter, baselines, and files of predictions; and what each one said."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from medserl.config import Settings
+from medserl.engines import create_inference_engine
+from medserl.errors import ConfigError, DataError, RunError
+from medserl.evaluation.baselines import majority_predictions, tfidf_predictions
+from medserl.evaluation.completions import CompletionCache, model_identity
+from medserl.evaluation.options import EvaluationOptions
+from medserl.evaluation.predict import predict
+from medserl.evaluation.predictions import LabelledText, Prediction, check_unique, read_predictions
+from medserl.evaluation.submission import SubmissionRow, read_submission, row_predictions, submission_rows
+from medserl.game.prompts import load_prompts
+from medserl.rollout import VCFRolloutGenerator
+from medserl.runlog import RunFolder, read_settings
+
+log = logging.getLogger("medserl")
+
+_NAMED = re.compile(r"([^=/\\]+)=(.+)")
+_FILE_ENDINGS = re.compile(r"(\.predictions|\.submission)?\.(jsonl|txt)$")
+
+BASELINES: Mapping[str, Callable[[Sequence[LabelledText], Sequence[LabelledText]], list[Prediction]]] = {
+    "majority": majority_predictions,
+    "tf-idf": tfidf_predictions,
+}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What one system said.
+
+    `predictions` are on the texts that are judged, `rows` the same in the shared task's terms, `held_out` those on the
+    validation texts (none from a file). `subtasks` are the ones that the system answers.
+    """
+
+    name: str
+    predictions: list[Prediction]
+    rows: list[SubmissionRow]
+    subtasks: str
+    held_out: tuple[Prediction, ...] = ()
+
+
+# -- models ------------------------------------------------------------------------------------------------
+
+
+def run_settings(settings: Settings, run: Path | None) -> Settings:
+    """The settings of the run, where there is one, but for those that were given."""
+    if run is None:
+        return settings
+    return read_settings(run).with_overrides(**settings.model_dump(include=settings.model_fields_set))
+
+
+def resolve_systems(settings: Settings, names: Sequence[str], run: Path | None) -> dict[str, Settings]:
+    """Settings of each system: `base`, `warmup`, `trained` or `best` (of `run`), or an adapter's or a model's folder.
+
+    A folder's system is called by the folder's name, or as in `NAME=FOLDER`.
+
+    Raises:
+        ConfigError, RunError: a name that is none of these or stands twice, or a run without a checkpoint.
+    """
+    started = run_settings(settings, run)
+    found: dict[str, Settings] = {}
+    for given in names or (["base", "warmup", "trained"] if run else ["warmup"]):
+        name, source = split_name(given)
+        if name in found:
+            raise ConfigError(f"--compare: two systems are called {name!r}; give one as NAME=FOLDER")
+        found[name] = _resolve(source, started, run)
+    return found
+
+
+def split_name(given: str) -> tuple[str, str]:
+    """Name and source of `NAME=SOURCE`, or of a source alone, which is then called by its last part."""
+    named = _NAMED.fullmatch(given)
+    if named and not Path(given).exists():
+        return named[1], named[2]
+    return Path(given).resolve().name, given
+
+
+def _resolve(name: str, settings: Settings, run: Path | None) -> Settings:
+    if name == "base":
+        return settings.with_overrides(adapter="none")
+    if name == "warmup":
+        return settings
+    if name in ("trained", "best"):
+        if run is None:
+            raise ConfigError(f"--compare {name} needs --run RUN, the run whose newest or best checkpoint is meant")
+        return _resolve(str(_checkpoint(name, RunFolder(run))), settings, run)
+    path = Path(name)
+    if (path / "adapter_config.json").is_file():
+        return settings.with_overrides(adapter=name)
+    if (path / "config.json").is_file():
+        return settings.with_overrides(model=name, adapter="none")
+    raise ConfigError(f"--compare {name}: neither base, warmup, trained, best nor the folder of an adapter or a model")
+
+
+def _checkpoint(name: str, run: RunFolder) -> Path:
+    latest = run.latest_checkpoint()
+    if latest is None:
+        raise RunError(f"{run.path}: no checkpoint in this run yet")
+    if name == "trained":
+        return latest[0]
+    best = run.best_checkpoint()
+    if best is None:
+        raise RunError(f"{run.path}: no checkpoint of this run was judged on validation notes")
+    return best
+
+
+def ask_model(
+    name: str,
+    settings: Settings,
+    texts: Sequence[LabelledText],
+    held_out: Sequence[LabelledText],
+    options: EvaluationOptions,
+) -> Judgement:
+    """What a model says of the texts, and of the held-out ones while it is loaded."""
+    prompts = load_prompts(settings.prompts, settings.injector_format)
+    engine = create_inference_engine(settings)
+    rollout = VCFRolloutGenerator(engine, prompts, settings)
+    try:
+        with CompletionCache(options.folder, model_identity(settings)) as cache:
+            ask = partial(
+                predict,
+                rollout,
+                subtasks=options.subtasks,
+                samples=options.samples,
+                probabilities=options.probabilities,
+                cache=cache,
+            )
+            said = ask(texts, name)
+            said_held_out = ask(held_out, f"{name}, validation") if held_out else []
+    finally:
+        engine.close()
+    return Judgement(name, said, _published_rows(texts, said), options.subtasks, tuple(said_held_out))
+
+
+# -- baselines and files -----------------------------------------------------------------------------------
+
+
+def judge_by_baselines(
+    train: Sequence[LabelledText], texts: Sequence[LabelledText], held_out: Sequence[LabelledText], subtasks: str
+) -> list[Judgement]:
+    """Majority and TF-IDF; none, with a line in the log, where the training texts are of one class only.
+
+    They flag texts and name no sentence, so their submission is a complete one, and a poor one, to any subtask.
+    """
+    if len({text.is_error for text in train}) < 2:
+        log.warning("no baselines: the training notes hold no texts with and without an error to fit them on")
+        return []
+    found = []
+    for name, fit_and_predict in BASELINES.items():
+        said = fit_and_predict(train, [*texts, *held_out])
+        on_texts, on_held_out = said[: len(texts)], said[len(texts) :]
+        found.append(Judgement(name, on_texts, _published_rows(texts, on_texts), subtasks, tuple(on_held_out)))
+    return found
+
+
+def read_judgement(given: str) -> Judgement:
+    """The judgement in a file: `.jsonl` as we write predictions, anything else a submission of the shared task.
+
+    Raises:
+        DataError: the file cannot be read, or nothing is in it.
+    """
+    name, source = split_name(given)
+    name = _FILE_ENDINGS.sub("", name)
+    if source.endswith(".jsonl"):
+        said = read_predictions(source)
+        rows = submission_rows(said)
+        answered = "ABC" if any(one.correction for one in said) else "A"
+        if answered == "A" and any(one.error_sentence_id is not None for one in said):
+            answered = "AB"
+    else:
+        rows = read_submission(source, skip_malformed=True)
+        said, answered = row_predictions(rows), "ABC"
+    if not said:
+        raise DataError(f"{source}: no prediction in this file")
+    return Judgement(name, said, rows, answered)
+
+
+def about_texts(judgement: Judgement, texts: Sequence[LabelledText]) -> Judgement:
+    """The judgement without what it says of other texts; the log says how many these are.
+
+    Raises:
+        DataError: it is about none of the texts, or about one twice.
+    """
+    check_unique([one.text_id for one in judgement.predictions], f"{judgement.name}: prediction for text")
+    known = {text.text_id for text in texts}
+    said = [one for one in judgement.predictions if one.text_id in known]
+    if not said:
+        example = judgement.predictions[0].text_id
+        raise DataError(f"{judgement.name}: about none of the judged texts; {example!r} is not one of their ids")
+    others = len(judgement.predictions) - len(said)
+    if others:
+        log.warning("%s: passed over %d of its predictions, on texts that are not judged", judgement.name, others)
+    return replace(judgement, predictions=said)
+
+
+def _published_rows(texts: Sequence[LabelledText], said: Sequence[Prediction]) -> list[SubmissionRow]:
+    published = {text.text_id for text in texts if text.is_published}
+    return submission_rows(one for one in said if one.text_id in published)

@@ -1,0 +1,367 @@
+"""`medserl evaluate` from flags to files, with a scripted reader in the model's place."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medserl.cli import main
+from medserl.engines.scripted import ScriptedEngine
+from medserl.evaluation import evaluate as evaluate_module
+from medserl.evaluation import systems
+from medserl.evaluation.checkpoint_metrics import Scorers
+from tests.poisonings import LONE, PAIRS, Reader, sentences, write_notes
+
+
+class NoModel(ScriptedEngine):
+    def generate(self, *_: Any) -> Any:
+        raise AssertionError("no model is to be asked")
+
+
+@pytest.fixture(autouse=True)
+def reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDSERL_ENGINE", "scripted")
+    monkeypatch.setattr(systems, "create_inference_engine", Reader)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_notes(tmp_path / "test.jsonl", 0)
+
+
+class Result:
+    """What an evaluation wrote."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.record = json.loads((folder / "evaluation.json").read_text())
+        self.markdown = (folder / "table.md").read_text()
+        self.table = json.loads((folder / "table.json").read_text())
+        self.figures = {(row["system"], row["figure"]): row["value"] for row in self.table if row["group"] == "all"}
+
+    def group(self, group: str) -> dict[tuple[str, str], float]:
+        return {(row["system"], row["figure"]): row["value"] for row in self.table if row["group"] == group}
+
+
+def evaluate(tmp_path: Path, data: Path, *flags: object) -> Result:
+    folder = tmp_path / "eval"
+    train = write_notes(tmp_path / "train.jsonl", 300)
+    main(["evaluate", "--data", str(data), "--prompt-data", str(train), "--output", str(folder), *map(str, flags)])
+    return Result(folder)
+
+
+def error_line(capsys: pytest.CaptureFixture[str], *flags: object) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", *map(str, flags)])
+    assert stopped.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+# -- models ------------------------------------------------------------------------------------------------
+
+
+def test_flags_of_both_twins(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = evaluate(tmp_path, data, "--compare", "base", "warmup")
+    n = 2 * PAIRS + LONE
+    assert [row["system"] for row in found.table if row["figure"] == "accuracy" and row["group"] == "all"] == [
+        *("majority", "tf-idf", "base", "warmup")
+    ]
+    assert found.figures["warmup", "accuracy"] == (n - 1) / n
+    assert found.figures["warmup", "pairwise_accuracy"] == (PAIRS - 1) / PAIRS
+    assert found.figures["warmup", "flag accuracy"] == (PAIRS + LONE - 1) / (PAIRS + LONE)
+    assert found.record["texts"] | {"sha256": ""} == {
+        **{"sha256": "", "n": n, "errors": PAIRS, "published_only": False, "fitted_on": n, "held_out": 0}
+    }
+    assert found.group("error_type=diagnosis")["base", "recall"] == 5 / 6
+    assert found.group("length=100-149 words")["base", "recall"] == 1
+    for heading in (
+        "## By error type",
+        "## By length",
+        "## All comparisons",
+        "## Official scores (MEDIQA-CORR 2024), 16",
+    ):
+        assert heading in found.markdown
+    assert "left out: sentence accuracy (subtask B was not asked)" in found.markdown
+    assert "warmup is not distinguishable from base in pairs right (p = 1.00)." in capsys.readouterr().out
+
+
+def test_submissions_name_the_published_texts(tmp_path: Path, data: Path) -> None:
+    folder = evaluate(tmp_path, data, "--subtasks", "ABC").folder
+    lines = (folder / "warmup.submission.txt").read_text().splitlines()
+    assert len(lines) == PAIRS + LONE
+    assert lines[0] == "ms-0 0 -1 NA"
+    assert lines[1] == 'ms-1 1 1 "She is given aspirin."'
+    assert lines[-1] == "ms-15 0 -1 NA"
+    assert {path.name.partition(".")[0] for path in folder.glob("*.submission.txt")} == {"majority", "tf-idf", "warmup"}
+    assert len((folder / "warmup.predictions.jsonl").read_text().splitlines()) == 2 * PAIRS + LONE
+
+
+def test_all_three_subtasks_are_scored(tmp_path: Path, data: Path) -> None:
+    found = evaluate(tmp_path, data, "--subtasks", "ABC")
+    n = PAIRS + LONE
+    assert found.figures["warmup", "sentence accuracy"] == (n - 1) / n
+    same = 2 / (2 + 1e-8)  # the rouge package's F of equal sentences
+    assert found.figures["warmup", "ROUGE-1"] == pytest.approx(same, abs=1e-9)
+    assert found.figures["warmup", "ROUGE-L composite"] == pytest.approx((LONE + (PAIRS - 1) * same) / n, abs=1e-9)
+    assert found.figures["majority", "ROUGE-1 composite"] in (LONE / n, PAIRS / n)
+    assert found.record["official"]["warmup"]["all"] | {"left_out": {}} == {
+        **{"n_texts": n, "n_predicted": n, "n_both_corrected": PAIRS - 1, "n_both_na": LONE, "left_out": {}}
+    }
+    assert "left out: BERTScore (no local checkpoint" in found.markdown
+
+
+def test_two_subtasks_have_no_corrections(tmp_path: Path, data: Path) -> None:
+    found = evaluate(tmp_path, data, "--subtasks", "AB")
+    assert ("warmup", "sentence accuracy") in found.figures
+    assert not [figure for _, figure in found.figures if figure.startswith("ROUGE")]
+    assert '"correction": null' in (found.folder / "warmup.predictions.jsonl").read_text().splitlines()[1]
+
+
+def test_model_based_scores_come_from_local_checkpoints(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*folders: Path) -> Scorers:
+        assert folders == (tmp_path, tmp_path)
+        return Scorers({name: lambda said, correct: [0.5] * len(said) for name in ("BERTScore", "BLEURT")})
+
+    monkeypatch.setattr(evaluate_module, "load_scorers", load)
+    found = evaluate(tmp_path, data, "--subtasks", "ABC", "--bertscore", tmp_path, "--bleurt", tmp_path)
+    assert found.figures["warmup", "BERTScore"] == 0.5
+    assert found.figures["warmup", "AggregateScore"] == pytest.approx((2 / (2 + 1e-8) + 1) / 3, abs=1e-9)
+    assert "left out" not in found.markdown
+
+
+def test_published_texts_alone(tmp_path: Path, data: Path) -> None:
+    found = evaluate(tmp_path, data, "--published-only")
+    assert found.record["texts"]["n"] == PAIRS + LONE
+    assert found.figures["warmup", "accuracy"] == found.figures["warmup", "flag accuracy"]
+    assert ("warmup", "pairwise_accuracy") not in found.figures
+    assert found.figures["majority", "recall"] == 1  # of the published training texts 12 of 16 have an error
+
+
+def test_a_limit_draws_notes_by_the_seed(tmp_path: Path, data: Path) -> None:
+    drawn = [evaluate(tmp_path, data, "--limit", 4, "--seed", seed).record["texts"]["sha256"] for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_several_samples_are_asked_for(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    class Counting(Reader):
+        def generate(self, prompts: Any, sampling: Any) -> Any:
+            asked.append(len(prompts))
+            return super().generate(prompts, sampling)
+
+    monkeypatch.setattr(systems, "create_inference_engine", Counting)
+    found = evaluate(tmp_path, data, "--samples", 3)
+    assert sum(asked) == 3 * (2 * PAIRS + LONE)
+    assert found.record["options"]["samples"] == 3
+
+
+def test_a_second_evaluation_asks_nothing_again(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = evaluate(tmp_path, data)
+    monkeypatch.setattr(systems, "create_inference_engine", lambda settings: NoModel())
+    assert evaluate(tmp_path, data).table == first.table
+
+
+def test_a_runs_settings_are_used_but_for_those_given(tmp_path: Path, data: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    train = write_notes(tmp_path / "train.jsonl", 300)
+    (run / "config.toml").write_text(f'prompts = "full"\nprompt_data = "{train}"\nseed = 7\n', encoding="utf-8")
+    main(["evaluate", "--run", str(run), "--compare", "base", "--data", str(data), "--thinking"])
+    record = Result(run / "eval").record
+    assert record["files"]["train"]["name"] == "train.jsonl"
+    kept = {key: record["systems"]["base"][key] for key in ("prompts", "seed", "thinking", "engine")}
+    assert kept == {"prompts": "full", "seed": 7, "thinking": True, "engine": "scripted"}
+
+
+def test_a_folder_can_be_named(tmp_path: Path, data: Path) -> None:
+    for run in ("a", "b"):
+        (tmp_path / run / "round_5").mkdir(parents=True)
+        (tmp_path / run / "round_5" / "adapter_config.json").write_text("{}")
+    paths = [f"{tmp_path}/{run}/round_5" for run in ("a", "b")]
+    found = evaluate(tmp_path, data, "--compare", paths[0], f"second={paths[1]}")
+    assert found.record["systems"]["round_5"]["adapter"] == paths[0]
+    assert found.record["systems"]["second"]["adapter"] == paths[1]
+
+
+# -- probabilities -----------------------------------------------------------------------------------------
+
+
+def test_a_threshold_is_chosen_on_validation_notes(tmp_path: Path, data: Path) -> None:
+    validation = write_notes(tmp_path / "validation.jsonl", 100)
+    found = evaluate(tmp_path, data, "--probabilities", "--validation-data", validation)
+    n = 2 * PAIRS + LONE
+    assert found.record["thresholds"]["warmup"] == {"value": 0.25, "balanced_accuracy": 1.0, "n": n}
+    assert found.figures["warmup", "threshold"] == 0.25
+    assert found.figures["warmup", "threshold_accuracy"] == 1.0  # the verdicts miss patient 0
+    assert found.figures["warmup", "accuracy"] == (n - 1) / n
+    brier = (PAIRS * 0.6**2 + (PAIRS + LONE) * 0.1**2) / n
+    assert found.figures["warmup", "brier"] == pytest.approx(brier)
+    ece = (PAIRS * 0.6 + (PAIRS + LONE) * 0.1) / n
+    assert found.figures["warmup", "ece"] == pytest.approx(ece)
+    assert f"best balanced accuracy on {n} texts of validation.jsonl, none of which is judged here" in found.markdown
+
+
+def test_no_threshold_is_chosen_on_judged_notes(tmp_path: Path, data: Path) -> None:
+    found = evaluate(tmp_path, data, "--probabilities", "--validation-data", data)
+    assert found.record["thresholds"] == {}
+    assert "no threshold: no validation notes of both classes besides the judged ones" in found.markdown
+    assert found.figures["warmup", "brier"] is not None
+    some = evaluate(tmp_path, data, "--probabilities", "--validation-data", data, "--limit", 6)
+    assert some.record["texts"]["held_out"] > 0  # six of the notes that are not judged
+
+
+def test_no_validation_notes_no_threshold(tmp_path: Path, data: Path) -> None:
+    found = evaluate(tmp_path, data, "--probabilities", "--validation-data", "none")
+    assert "no threshold" in found.markdown
+    assert ("warmup", "threshold") not in found.figures
+
+
+# -- predictions from files --------------------------------------------------------------------------------
+
+
+def medec_test(path: Path) -> Path:
+    """A test file as MEDEC publishes it: 12 texts of two collections, then 328 rows with an id or nothing at all."""
+    columns = "Text ID,Text,Sentences,Error Flag,Error Type,Error Sentence ID,Error Sentence,Corrected Sentence"
+    rows = []
+    for i in range(12):
+        wrong, right = sentences(i, "poison" if i % 2 else "aspirin"), sentences(i, "aspirin")
+        numbered = "\n".join(f"{n} {sentence}" for n, sentence in enumerate(wrong))
+        gold = [1, "treatment", 1, wrong[1], right[1], " ".join(right)] if i % 2 else [0, "NA", -1, "NA", "NA", "NA"]
+        rows.append([f"{'uw' if i % 3 == 0 else 'ms'}-test-{i}", " ".join(wrong), numbered, *gold])
+    rows += [[f"ms-test-{i}", *[""] * 8] for i in range(12, 180)] + [[""] * 9] * 160
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([[*columns.split(","), "Corrected Text"], *rows])
+    return path
+
+
+SUBMISSION = """\
+ms-test-1 1 1 "She is given aspirin."
+uw-test-0 0 -1 NA
+uw-test-3 1 1 She is given morphine.
+what is this
+ms-test-2 0 4 ignored
+ms-test-5 1 -1 NA
+ms-test-4 01 -1 NA
+ms-test-99 0 -1 NA
+ms-test-7 1 1 She is given poison.
+ms-test-7 0 1 It is flu.
+"""
+
+
+def test_a_submission_is_scored_without_any_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(systems, "create_inference_engine", lambda settings: NoModel())
+    (tmp_path / "run.txt").write_text(SUBMISSION)
+    found = evaluate(tmp_path, medec_test(tmp_path / "test.csv"), "--predictions", tmp_path / "run.txt")
+    assert found.record["systems"] == {"run": {"file": str(tmp_path / "run.txt")}}
+    assert (found.record["texts"]["n"], found.record["files"]["judged"]["rows_skipped"]) == (12, 328)
+    # right flags: 0, 1, 2, 3, 5; right sentences: 0, 1, 3, 7, and -1 of 4; both NA: 0, 2 and 4
+    f = {"ROUGE-1": 2 * 0.75 * 0.75 / (1.5 + 1e-8), "same": 2 / (2 + 1e-8)}
+    assert found.figures["run", "flag accuracy"] == pytest.approx(5 / 12)
+    assert found.figures["run", "sentence accuracy"] == pytest.approx(5 / 12)
+    assert found.figures["run", "ROUGE-1"] == pytest.approx((f["ROUGE-1"] + f["same"]) / 2, abs=1e-9)
+    assert found.figures["run", "ROUGE-1 composite"] == pytest.approx((3 + f["ROUGE-1"] + f["same"]) / 12, abs=1e-9)
+    assert found.figures["run", "accuracy"] == pytest.approx(5 / 12)
+    assert found.figures["majority", "flag accuracy"] == 0.5
+    apart = {name: found.group(f"collection={name}")["run", "flag accuracy"] for name in ("MS", "UW")}
+    assert apart == {"MS": pytest.approx(3 / 8), "UW": pytest.approx(2 / 4)}
+    assert "## Official scores by collection" in found.markdown
+    assert "test.csv: 328 rows skipped: 168 x no text" in found.markdown
+    assert "run: 5 of 12 texts are not predicted and count as wrong." in found.markdown
+    log = capsys.readouterr().err
+    assert "run.txt: line 4 is malformed" in log
+    assert "run.txt: line 10 is about a text that came before" in log
+    assert "and 318 rows more were left out" in log
+
+
+def test_our_predictions_are_scored_as_when_they_were_made(tmp_path: Path, data: Path) -> None:
+    made = evaluate(tmp_path, data, "--subtasks", "ABC")
+    kept = tmp_path / "copy"
+    (made.folder / "warmup.predictions.jsonl").rename(kept.with_suffix(".predictions.jsonl"))
+    found = evaluate(tmp_path, data, "--predictions", f"warmup={kept}.predictions.jsonl")
+    assert {key: value for key, value in found.figures.items() if key[0] == "warmup"} == {
+        key: value for key, value in made.figures.items() if key[0] == "warmup"
+    }
+    assert found.record["texts"]["published_only"] is False
+
+
+def test_a_submission_beside_a_model_is_compared_on_published_texts(tmp_path: Path, data: Path) -> None:
+    made = evaluate(tmp_path, data, "--subtasks", "ABC")
+    kept = made.folder.parent / "kept.submission.txt"
+    (made.folder / "warmup.submission.txt").rename(kept)
+    found = evaluate(tmp_path, data, "--compare", "base", "--predictions", kept)
+    assert found.record["texts"]["published_only"] is True
+    assert "kept is not distinguishable from base in texts right (p = 1.00)." in found.markdown
+
+
+# -- what cannot be done -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--samples", "0"], "--samples 0: give 1 or more"),
+        (["--limit", "-1"], "--limit -1: give 0 or more"),
+        (["--subtasks", "B"], "--subtasks"),
+        (["--bertscore", "no/such/folder"], "--bertscore no/such/folder: no such folder"),
+        (["--bleurt", "."], "--bleurt scores corrections, which are not asked for; add --subtasks ABC"),
+        (["--compare", "trained"], "--compare trained needs --run"),
+        (["--compare", "nobody"], "--compare nobody: neither base, warmup, trained, best nor the folder"),
+        (["--compare", "base", "base"], "two systems are called 'base'"),
+        (["--compare", "majority=base"], "two systems are called 'majority'"),
+        (["--predictions", "none.txt"], "none.txt: cannot be read"),
+        (["--run", "no/run"], "no/run: no config.toml"),
+        (["--data", "none.jsonl"], "none.jsonl"),
+        (["--probabilities", "--validation-data", "none.jsonl"], "none.jsonl"),
+    ],
+)
+def test_options_that_cannot_be_followed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, flags: list[str], expected: str
+) -> None:
+    assert expected in error_line(capsys, "--output", tmp_path / "eval", *flags)
+    assert not (tmp_path / "eval").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("run.txt", "", "run.txt: no prediction in this file"),
+        ("run.txt", "rubbish\n", "run.txt: no prediction in this file"),
+        ("run.txt", "nobody 0 -1 NA\n", "run: about none of the judged texts; 'nobody' is not one of their ids"),
+        ("p.jsonl", '{"text_id": "ms-0", "verdict": null}\nrubbish\n', "p.jsonl, line 2: no JSON"),
+        ("p.jsonl", '{"text_id": "ms-0", "verdict": null}\n' * 2, "'ms-0' occurs twice"),
+        ("tf-idf.txt", "ms-0 0 -1 NA\n", "two systems are called 'tf-idf'"),
+    ],
+)
+def test_files_that_cannot_be_scored(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, data: Path, name: str, text: str, expected: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    flags = ["--data", data, "--output", tmp_path / "eval", "--predictions", tmp_path / name]
+    assert expected in error_line(capsys, *flags)
+
+
+def test_an_output_that_cannot_be_written(capsys: pytest.CaptureFixture[str], tmp_path: Path, data: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "run.txt").write_text("ms-0 0 -1 NA\n")
+    flags = ["--data", data, "--predictions", tmp_path / "run.txt", "--output", tmp_path / "file" / "eval"]
+    assert "cannot be written" in error_line(capsys, *flags)
+
+
+def test_prompts_that_do_not_ask(capsys: pytest.CaptureFixture[str], tmp_path: Path, data: Path) -> None:
+    shipped = Path(systems.__file__).parents[1] / "game" / "prompts" / "brief.toml"
+    own = re.sub(r"\[assessor\.AB\].*?(?=\[injector)", "", shipped.read_text(), flags=re.DOTALL)
+    (tmp_path / "own.toml").write_text(own)
+    flags = ["--data", data, "--output", tmp_path / "eval", "--prompts", tmp_path / "own.toml", "--subtasks", "ABC"]
+    assert "this set asks for A; add a table [assessor.ABC]" in error_line(capsys, *flags)
