@@ -1,0 +1,15 @@
+"""The engine for many GPUs: OpenRLHF's trainer, vLLM and DeepSpeed on a Ray cluster.
+
+    constraints.py   which settings go together, checked before anything starts
+    arguments.py     settings -> OpenRLHF's own arguments
+    cluster.py       Ray: attach or start, placement, actors, and what to do when one of them dies
+    rollouts.py      completions from the vLLM engines
+    plan.py          which turn is trained in which pass on which GPU
+    experiences.py   turns <-> OpenRLHF's Experience
+    actors.py        what runs inside the Ray actors
+    lora.py          adapters on OpenRLHF's policy, and their merged weights for vLLM
+    trainer.py       MedSeRLTrainer: OpenRLHF's trainer for role-turns
+    engine.py        all of it behind `engines.base.Engine`
+
+The game itself (prompts, filter, parsing, rewards) and the loop are those of every other engine: none of it is here.
+"""

@@ -1,0 +1,125 @@
+"""Combinations that cannot work are refused in one line, before Ray or vLLM is imported."""
+
+from __future__ import annotations
+
+import pytest
+
+from medserl import engines
+from medserl.cli import main
+from medserl.config import Settings
+from medserl.engines.openrlhf import constraints
+from medserl.engines.openrlhf.constraints import check_cluster, check_settings, gpus_needed
+from medserl.errors import ConfigError
+
+
+def refusal(*, lora: bool = False, flash_attention: bool = False, **settings: object) -> str:
+    with pytest.raises(ConfigError) as refused:
+        check_settings(Settings(**settings), lora=lora, flash_attention=flash_attention)
+    message = str(refused.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"placement": "colocated", "train_gpus_per_node": 4, "vllm_engines": 3}, "vllm_engines"),
+        ({"placement": "colocated", "vllm_tensor_parallel": 2}, "vllm_tensor_parallel"),
+        ({"placement": "colocated", "async_rollout": True}, "async_rollout"),
+        ({"vllm_sleep": True}, "vllm_sleep"),
+        ({"attention": "flash_attention_2"}, "flash-attn"),
+        ({"packing": True}, "packing"),
+        ({"adam_offload": True, "zero_stage": 0}, "adam_offload"),
+        ({"dtype": "float32"}, "dtype float32"),
+        ({"device": "cpu"}, "device cpu"),
+        ({"train_gpus_per_node": 8, "rollout_batch_size": 3}, "rollout_batch_size"),
+        ({"train_gpus_per_node": 8, "rollout_batch_size": 4, "roles_trained": "assessor"}, "rollout_batch_size"),
+        ({"train_gpus_per_node": 8, "rollout_batch_size": 8, "mini_batches": 4}, "mini_batches"),
+    ],
+)
+def test_what_cannot_work(settings: dict[str, object], named: str) -> None:
+    assert named in refusal(**settings)
+
+
+def test_lora_with_sharded_weights() -> None:
+    assert "zero_stage 2" in refusal(lora=True, zero_stage=3)
+    check_settings(Settings(zero_stage=3), lora=False, flash_attention=False)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"placement": "colocated", "train_nodes": 2, "train_gpus_per_node": 8, "vllm_engines": 4,
+         "vllm_tensor_parallel": 4, "vllm_sleep": True},
+        {"train_gpus_per_node": 4, "vllm_engines": 2, "vllm_tensor_parallel": 2, "async_rollout": True},
+        {"adam_offload": True, "zero_stage": 1},
+        {"train_gpus_per_node": 8, "rollout_batch_size": 4},
+    ],
+)  # fmt: skip
+def test_what_can(settings: dict[str, object]) -> None:
+    check_settings(Settings(**settings), lora=False, flash_attention=False)
+
+
+def test_packing_with_flash_attention() -> None:
+    check_settings(Settings(packing=True, attention="flash_attention_2"), lora=True, flash_attention=True)
+
+
+def test_gpus_are_counted_by_placement() -> None:
+    shape = {"train_gpus_per_node": 4, "vllm_engines": 2, "vllm_tensor_parallel": 2}
+    assert gpus_needed(Settings(**shape)) == 8
+    assert gpus_needed(Settings(placement="colocated", **shape)) == 4
+
+
+def test_a_cluster_too_small() -> None:
+    settings = Settings(train_nodes=2, train_gpus_per_node=2, vllm_engines=2)
+    check_cluster(settings, gpus=6, nodes=2)
+    with pytest.raises(ConfigError, match=r"6 GPUs are needed .4 to train, 2 to play, separate., but Ray has 5"):
+        check_cluster(settings, gpus=5, nodes=2)
+    with pytest.raises(ConfigError, match="train_nodes is 2, but Ray has 1"):
+        check_cluster(settings, gpus=8, nodes=1)
+
+
+# -- which engine trains -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """`machine(installed, gpus)`: what `auto` finds."""
+    import torch
+
+    def set_up(installed: bool, gpus: int) -> None:
+        monkeypatch.setattr(constraints, "find_spec", lambda _name: object() if installed else None)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+
+    return set_up
+
+
+@pytest.mark.parametrize(
+    ("installed", "gpus", "engine", "why"),
+    [
+        (False, 8, "local", "OpenRLHF is not installed"),
+        (True, 0, "local", "needs 2 GPUs with these settings, and there are 0"),
+        (True, 1, "local", "needs 2 GPUs"),
+        (True, 2, "openrlhf", "there are 2 GPUs"),
+    ],
+)
+def test_auto_says_which_and_why(machine, caplog, installed, gpus, engine, why) -> None:  # type: ignore[no-untyped-def]
+    machine(installed, gpus)
+    with caplog.at_level("INFO", "medserl"):
+        assert engines.training_engine_name(Settings()) == engine
+    assert f"engine {engine}: " in caplog.text and why in caplog.text
+
+
+def test_what_to_install_in_one_line(machine, capsys: pytest.CaptureFixture[str], tmp_path) -> None:  # type: ignore[no-untyped-def]
+    machine(False, 8)
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--engine", "openrlhf", "--adapter", "none", "--output-dir", str(tmp_path / "run")])
+    assert stopped.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "pip install 'medserl[openrlhf]'" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_this_engine_is_judged_by_another() -> None:
+    assert engines.inference_engine_name(Settings(engine="openrlhf", device="cpu")) == "local"
