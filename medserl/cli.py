@@ -1,4 +1,4 @@
-"""`medserl sft | train | evaluate | play | data | report`. Commands import what they need when they run."""
+"""`medserl sft | train | evaluate | seeds | play | data | report`. Commands import what they need when they run."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from medserl import __version__
 from medserl.config import Settings, describe, from_environment, read_config, validate
 from medserl.console import errors, say, set_up_logging
 from medserl.errors import MedSeRLError
+from medserl.evaluation.options import EvaluationOptions
 
 app = App(
     name="medserl",
@@ -47,14 +48,13 @@ def sft(
 ) -> None:
     """Warm a model up on both roles' formats, from pairs of notes; saves a LoRA adapter.
 
-    Parameters
-    ----------
-    output: Folder of the adapter.
-    steps: Optimizer steps.
-    batch_size: Examples a step.
-    sft_learning_rate: Peak learning rate.
-    measure: Games played before and after, to measure what was gained; 0 for none.
-    config: TOML file of settings.
+    Args:
+        output: Folder of the adapter.
+        steps: Optimizer steps.
+        batch_size: Examples a step.
+        sft_learning_rate: Peak learning rate.
+        measure: Games played before and after, to measure what was gained; 0 for none.
+        config: TOML file of settings.
     """
     from medserl.commands import warm_up as run
     from medserl.sft import WarmUp
@@ -66,29 +66,31 @@ def sft(
 def evaluate(
     settings: AllSettings = None,
     *,
-    data: str = "sample",
-    compare: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
-    run: Path | None = None,
-    limit: int = 0,
-    published_only: bool = False,
-    output: Path | None = None,
+    options: Annotated[EvaluationOptions | None, Parameter(name="*")] = None,
     config: Path | None = None,
 ) -> None:
-    """Judge labelled notes greedily with one or several systems, side by side, with confidence intervals.
+    """Judge labelled notes with one or several systems, side by side, and score them as MEDEC's shared task does.
 
-    Parameters
-    ----------
-    data: Labelled notes: a file, or sample (the embedded test set).
-    compare: Systems: base, warmup, trained (needs --run), or folders of adapters or models.
-    run: Run folder whose newest checkpoint is `trained`; its settings are used.
-    limit: Use only so many notes, drawn by the seed; 0 for all.
-    published_only: Of a MEDEC row with an error judge the published text alone, without its corrected twin.
-    output: Folder of tables and predictions; default RUN/eval, else outputs/eval.
-    config: TOML file of settings.
+    Args:
+        config: TOML file of settings.
     """
     from medserl.commands import evaluate as judge
 
-    judge(_merge(settings, config), data, compare or [], run, limit, published_only, output)
+    judge(_merge(settings, config), options or EvaluationOptions())
+
+
+@app.command
+def seeds(evaluations: list[Path], /, *, output: Path = Path("outputs/seeds")) -> None:
+    """Put evaluations of runs that differ in their seed into one table: means over the seeds, with 95 % intervals.
+
+    Args:
+        evaluations: Folders of evaluations, or of runs that have one.
+        output: Folder of the tables.
+    """
+    from medserl.evaluation.seeds import write_seeds
+
+    say(write_seeds(evaluations, output))
+    say(f"tables: {output}")
 
 
 @app.command
@@ -102,12 +104,11 @@ def play(
 ) -> None:
     """Play one game on a note and show it: the edit, the VCF's decision, the Assessor's words, who won.
 
-    Parameters
-    ----------
-    note: Text file with one correct note; default a sample note.
-    mode: error or benign.
-    run: Play with the newest checkpoint of this run.
-    config: TOML file of settings.
+    Args:
+        note: Text file with one correct note; default a sample note.
+        mode: error or benign.
+        run: Play with the newest checkpoint of this run.
+        config: TOML file of settings.
     """
     from medserl.commands import play as show
 
@@ -118,10 +119,9 @@ def play(
 def report(run: Path, *, output: Path | None = None) -> None:
     """Write the HTML report of a run.
 
-    Parameters
-    ----------
-    run: Run folder.
-    output: File to write; default RUN/report.html.
+    Args:
+        run: Run folder.
+        output: File to write; default RUN/report.html.
     """
     from medserl.reports.html import write_report
 
@@ -132,10 +132,9 @@ def report(run: Path, *, output: Path | None = None) -> None:
 def medec(*, source: Path | None = None, output: Path = Path("data")) -> None:
     """Turn MEDEC's published CSV files into medec_train / medec_validation / medec_test.jsonl.
 
-    Parameters
-    ----------
-    source: Folder of the CSV files; without it the MS files are fetched from the dataset's public repository.
-    output: Folder to write to.
+    Args:
+        source: Folder of the CSV files; without it the MS files are fetched from the dataset's public repository.
+        output: Folder to write to.
     """
     from medserl.commands import medec as convert
 
@@ -146,10 +145,9 @@ def medec(*, source: Path | None = None, output: Path = Path("data")) -> None:
 def sample(*, seed: int = 2026, output: Path = Path("data")) -> None:
     """Build the sample notes from the fact table. Invented patients, for developing software, not for clinical use.
 
-    Parameters
-    ----------
-    seed: 2026 gives the committed files.
-    output: Folder to write to.
+    Args:
+        seed: 2026 gives the committed files.
+        output: Folder to write to.
     """
     from medserl.data.corpus import write_corpus
 

@@ -11,14 +11,16 @@ from pathlib import Path
 from medserl.config import Settings
 from medserl.console import say
 from medserl.data.notes import ERROR_TYPES, Note
-from medserl.data.readers import ColumnNames, load_notes
+from medserl.data.readers import ColumnNames, LoadedNotes, load_notes
 from medserl.data.sample_paths import SampleSplit, sample_path
-from medserl.engines import create_engine
+from medserl.engines import create_engine, training_engine_name
 from medserl.errors import ConfigError, DataError
+from medserl.evaluation.options import EvaluationOptions
 from medserl.evaluation.validation import Validation
 from medserl.game.prompts import load_prompts
 from medserl.game.roles import MODES
 from medserl.game.setup import GameSetup
+from medserl.overlap import OverlappedTrainer
 from medserl.rollout import VCFRolloutGenerator, derive_seed
 from medserl.runlog import RunFolder
 from medserl.sft import WarmUp, format_skill
@@ -26,6 +28,9 @@ from medserl.sft import warm_up as run_warm_up
 from medserl.trainer import MedSeRLTrainer
 
 log = logging.getLogger("medserl")
+
+_ROWS_NAMED = 10
+"""Rows left out of a file that are named one by one; MEDEC's test file has 328."""
 
 
 def notes_path(source: str, split: SampleSplit) -> Path:
@@ -35,15 +40,21 @@ def notes_path(source: str, split: SampleSplit) -> Path:
 
 def read_notes(source: str, split: SampleSplit, settings: Settings | None = None) -> tuple[Note, ...]:
     """Notes of a file, or of the sample; unusable rows are named in the log. Settings may name a file's columns."""
+    return _load(source, split, settings).notes
+
+
+def _load(source: str, split: SampleSplit, settings: Settings | None = None) -> LoadedNotes:
     columns = ColumnNames()
     if settings and source != "sample":
         columns = ColumnNames(settings.id_column, settings.note_column, settings.incorrect_column)
     loaded = load_notes(notes_path(source, split), columns)
-    for row in loaded.skipped:
+    for row in loaded.skipped[:_ROWS_NAMED]:
         log.warning("%s:%d: left out: %s", row.file, row.line, row.why)
+    if len(loaded.skipped) > _ROWS_NAMED:
+        log.warning("... and %d rows more were left out", len(loaded.skipped) - _ROWS_NAMED)
     if source == "sample":
         log.info("sample notes (%s): invented patients, for developing software, not for clinical use", split)
-    return loaded.notes
+    return loaded
 
 
 def train(settings: Settings) -> Path:
@@ -54,6 +65,8 @@ def train(settings: Settings) -> Path:
         trainer.run = run
         trainer.load_checkpoint()
     else:
+        if training_engine_name(settings) == "openrlhf":
+            settings = settings.with_overrides(engine="openrlhf")  # only it reads its checkpoints
         trainer = build_trainer(settings)
         trainer.run = run = RunFolder.create(settings)
         run.log_provenance(_data_files(settings))
@@ -82,7 +95,8 @@ def build_trainer(settings: Settings) -> MedSeRLTrainer:
     if settings.validation_data != "none":
         held_out = read_notes(settings.validation_data, "validation", settings)
         validation = Validation(held_out, settings.eval_notes, settings.seed)
-    return MedSeRLTrainer(settings, create_engine(settings), notes, validation)
+    kind = OverlappedTrainer if settings.async_rollout else MedSeRLTrainer
+    return kind(settings, create_engine(settings), notes, validation)
 
 
 def warm_up(settings: Settings, plan: WarmUp, output: Path, measure: int) -> None:
@@ -120,33 +134,31 @@ def _games(notes: Sequence[Note], count: int, seed: int) -> list[GameSetup]:
     ]
 
 
-def evaluate(
-    settings: Settings,
-    data: str,
-    systems: Sequence[str],
-    run: Path | None,
-    limit: int,
-    published_only: bool,
-    output: Path | None,
-) -> None:
-    """Judge the labelled notes with each system and write tables and predictions."""
-    from medserl.evaluation.compare import compare_systems, resolve_systems
-    from medserl.evaluation.predictions import labelled_texts
+def evaluate(settings: Settings, options: EvaluationOptions) -> None:
+    """Judge the labelled notes with each system, or score what systems said of them, and write it all."""
+    from medserl.evaluation.evaluate import evaluate as judge
+    from medserl.evaluation.inputs import Source, Sources
+    from medserl.evaluation.systems import resolve_systems, run_settings
 
-    notes = list(read_notes(data, "test", settings))
-    if limit and limit < len(notes):
-        notes = random.Random(settings.seed).sample(notes, limit)
-    chosen = resolve_systems(settings, systems, run)
-    folder = output or (run / "eval" if run else Path("outputs/eval"))
-    texts = labelled_texts(notes, published_only=published_only)
-    train_texts = labelled_texts(read_notes(next(iter(chosen.values())).prompt_data, "train"))
-    say(compare_systems(chosen, texts, folder, train_texts))
-    say(f"tables and predictions: {folder}")
+    def source(file: str, split: SampleSplit, columns: Settings | None = None) -> Source:
+        return Source(notes_path(file, split), _load(file, split, columns))
+
+    ask_models = options.compare or not options.predictions
+    models = resolve_systems(settings, options.compare, options.run) if ask_models else {}
+    started = run_settings(settings, options.run)
+    use_validation = options.probabilities and started.validation_data != "none"
+    sources = Sources(
+        judged=source(options.data, "test", settings),
+        train=source(started.prompt_data, "train", started),
+        validation=source(started.validation_data, "validation", started) if use_validation else None,
+    )
+    say(judge(sources, models, options, settings.seed))
+    say(f"tables, predictions and submissions: {options.folder}")
 
 
 def play(settings: Settings, note_file: Path | None, mode: str, run: Path | None) -> None:
     """One game, shown."""
-    from medserl.evaluation.compare import resolve_systems
+    from medserl.evaluation.systems import resolve_systems
     from medserl.show import show_game
 
     if mode not in MODES:

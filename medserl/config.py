@@ -37,7 +37,7 @@ class Settings(BaseModel):
     trust_remote_code: bool = Field(False, description="Run code that comes with a hub model.")
     gradient_checkpointing: bool = Field(False, description="Less memory, about a third more time.")
     thinking: bool = Field(False, description="Switch on the hidden thinking of models that have it (Qwen3).")
-    engine: Literal["auto", "local", "scripted"] = Field("auto", description="What runs the model.")
+    engine: Literal["auto", "local", "openrlhf", "vllm", "scripted"] = Field("auto", description="What runs the model.")
 
     # -- data
     prompt_data: str = Field("sample", description="Notes to train on: a file, or sample (the embedded notes).")
@@ -55,6 +55,9 @@ class Settings(BaseModel):
     vcf_max_word_edits: int = Field(MAX_WORD_EDITS, ge=1, description="Most words changed.")
     vcf_max_attempts: int = Field(3, ge=1, description="Tries of the Injector at one note.")
     vcf_rejection_reward: float = Field(0.0, le=0, description="Reward of a rejected attempt; 0 gives no sample.")
+    edit_audit: Literal["off", "log", "reject"] = Field(
+        "log", description="Class of each edit by rules: not looked at, logged, or wrong for the mode and rejected."
+    )
 
     # -- rollout
     rollout_batch_size: int = Field(32, ge=2, description="Games a round.")
@@ -77,11 +80,31 @@ class Settings(BaseModel):
     max_grad_norm: float = Field(1.0, gt=0, description="Gradient clipping.")
     training_token_budget: int = Field(1024, ge=256, description="Tokens of one pass; raise it on a GPU.")
 
+    # -- OpenRLHF (engine openrlhf): docs/scaling.md
+    placement: Literal["separate", "colocated"] = Field("separate", description="vLLM on GPUs of its own, or shared.")
+    train_nodes: int = Field(1, ge=1, description="Machines that train.")
+    train_gpus_per_node: int = Field(1, ge=1, description="GPUs that train on each of them.")
+    zero_stage: int = Field(2, ge=0, le=3, description="What DeepSpeed shards: 2 gradients and optimizer, 3 all.")
+    adam_offload: bool = Field(False, description="Keep the optimizer in the memory of the CPU.")
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="Attention of training.")
+    packing: bool = Field(False, description="Train without padding; needs attention = flash_attention_2.")
+    vllm_engines: int = Field(1, ge=1, description="Copies of the model that play.")
+    vllm_tensor_parallel: int = Field(1, ge=1, description="GPUs of each copy.")
+    vllm_gpu_memory: float = Field(0.8, gt=0, lt=1, description="Share of its GPU's memory that vLLM takes.")
+    vllm_context: int = Field(4096, ge=64, description="Most tokens of a prompt and its answer.")
+    vllm_eager: bool = Field(False, description="No CUDA graphs: starts faster, plays slower.")
+    vllm_sleep: bool = Field(False, description="Playing and training take turns in GPU memory (colocated).")
+    weight_sync: Literal["nccl", "gloo"] = Field("nccl", description="How new weights travel to vLLM.")
+    async_rollout: bool = Field(False, description="Play the next round while this one is learnt.")
+
     # -- run
     output_dir: str | None = Field(None, description="Run folder; default outputs/medserl_<model>_<time>.")
     resume: str | None = Field(None, description="Run folder to go on with.")
     eval_every: int = Field(0, ge=0, description="Rounds between validations; 0: before and after only.")
     eval_notes: int = Field(64, ge=1, description="Most validation notes (twins counted once) to use.")
+    frozen_games: int = Field(
+        32, ge=0, description="Games that the starting policy plays as fixed opponent, judged at validation; 0: none."
+    )
     save_every: int = Field(5, ge=1, description="Rounds between checkpoints.")
     keep_checkpoints: int = Field(3, ge=1, description="Newest checkpoints kept.")
     tensorboard: bool = Field(True, description="Write TensorBoard events.")

@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,12 +85,17 @@ def load_model(settings: Settings, *, trainable: bool = True) -> LoadedModel:
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"model {settings.model!r} cannot be loaded: {_first_line(error)}") from error
     model.to(device)
-    adapter = adapter_source(settings)
     if settings.gradient_checkpointing and trainable:
         _enable_checkpointing(model)
-    if adapter is None and not (trainable and lora):
+    if not has_adapter(settings, trainable):
         return LoadedModel(model, tokenizer, has_adapter=False)
-    return LoadedModel(_with_adapter(model, adapter, settings, trainable), tokenizer, has_adapter=True)
+    adapted = with_adapter(model, adapter_source(settings), settings, trainable)
+    return LoadedModel(adapted, tokenizer, has_adapter=True)
+
+
+def has_adapter(settings: Settings, trainable: bool) -> bool:
+    """Whether the policy is an adapter on frozen weights: one is given, or a fresh one is to be trained."""
+    return adapter_source(settings) is not None or (trainable and settings.lora_rank > 0)
 
 
 def _enable_checkpointing(model: Any) -> None:
@@ -98,7 +105,12 @@ def _enable_checkpointing(model: Any) -> None:
     enable()
 
 
-def _with_adapter(model: Any, adapter: Path | None, settings: Settings, trainable: bool) -> Any:
+def with_adapter(model: Any, adapter: Path | None, settings: Settings, trainable: bool) -> Any:
+    """The model as PEFT model with the adapter `default`: a copy of the given one, kept as `reference`, or a fresh one.
+
+    Raises:
+        ModelError: the adapter does not fit the model.
+    """
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model
     from safetensors import SafetensorError
@@ -120,6 +132,20 @@ def _with_adapter(model: Any, adapter: Path | None, settings: Settings, trainabl
         raise ModelError(f"adapter {adapter} does not fit {settings.model!r}: {_first_line(error)}") from error
     peft_model.set_adapter(POLICY, inference_mode=not trainable)
     return _named(peft_model, settings)
+
+
+@contextmanager
+def reference_weights(peft_model: Any) -> Iterator[None]:
+    """Inside, the PEFT model computes as the frozen reference: with the first adapter, or with none."""
+    if REFERENCE in peft_model.peft_config:
+        peft_model.set_adapter(REFERENCE, inference_mode=True)
+        try:
+            yield
+        finally:
+            peft_model.set_adapter(POLICY)
+    else:
+        with peft_model.disable_adapter():
+            yield
 
 
 def _named(peft_model: Any, settings: Settings) -> Any:

@@ -26,7 +26,7 @@ from medserl.models import sha256_of
 log = logging.getLogger("medserl")
 
 CONFIG, METRICS, EPISODES, TRAIN_LOG = "config.toml", "metrics.jsonl", "episodes.jsonl", "logs/train.log"
-PROVENANCE = "provenance.json"
+PROVENANCE, FROZEN_GAMES = "provenance.json", "frozen_opponent.jsonl"
 STATE_FILE = "trainer_state.json"
 
 
@@ -51,6 +51,7 @@ class RunFolder:
         if (path / METRICS).exists():
             run.close()
             raise RunError(f"{path}: there is a run in this folder; go on with --resume {path}, or choose another")
+        (path / FROZEN_GAMES).unlink(missing_ok=True)  # of a run that was killed before its first row
         (path / "logs").mkdir(exist_ok=True)
         (path / "checkpoints").mkdir(exist_ok=True)
         document = tomlkit.document()
@@ -123,7 +124,7 @@ class RunFolder:
         self._append(EPISODES, records)
 
     def _append(self, name: str, records: Iterable[Mapping[str, Any]]) -> None:
-        self._write(name, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+        self._write(name, _json_lines(records))
 
     def _write(self, name: str, text: str) -> None:
         try:
@@ -134,10 +135,32 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"{self.path / name}: cannot be written: {error.strerror}") from error
 
+    # -- the frozen opponent ------------------------------------------------------------------------------------
+
+    def write_frozen_games(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Write `frozen_opponent.jsonl` whole or not at all. Raises RunError where it cannot be written."""
+        path = self.path / FROZEN_GAMES
+        try:
+            _replace_text(path, _json_lines(records))
+        except OSError as error:
+            raise RunError(f"{path}: cannot be written: {error.strerror}") from error
+
+    def read_frozen_games(self) -> list[dict[str, Any]] | None:
+        """The rows of `frozen_opponent.jsonl`; None where the run has none. Raises RunError where they are broken."""
+        path = self.path / FROZEN_GAMES
+        if not path.exists():
+            return None
+        try:
+            return read_rows(path)
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path}: cannot be read: {error}") from None
+
     # -- checkpoints --------------------------------------------------------------------------------------------
 
     def save_checkpoint(self, state: Mapping[str, Any], write_model: Callable[[Path], None], keep: int) -> Path:
-        """Write `checkpoints/round_N` whole or not at all, then drop all but the `keep` newest.
+        """Write `checkpoints/round_N` whole or not at all, then drop all but the `keep` newest and the best.
+
+        The best is the one whose round `state["best"]` names, where it names one.
 
         Raises:
             RunError: it could not be written (a full disk, say); older checkpoints are untouched.
@@ -158,8 +181,10 @@ class RunFolder:
                 f"checkpoint {target} could not be written ({_first_line(error)}); free some space, "
                 f"then go on with --resume {self.path}"
             ) from error
+        best = _best_of(state)
         for old in self.checkpoints()[:-keep]:
-            shutil.rmtree(old)
+            if old.name != best:
+                shutil.rmtree(old)
         return target
 
     def checkpoints(self) -> list[Path]:
@@ -173,15 +198,19 @@ class RunFolder:
             return None
         return saved[-1], json.loads((saved[-1] / STATE_FILE).read_text(encoding="utf-8"))
 
+    def best_checkpoint(self) -> Path | None:
+        """The checkpoint that did best on the validation notes; None where no round was saved and validated."""
+        latest = self.latest_checkpoint()
+        name = _best_of(latest[1]) if latest else None
+        return self.path / "checkpoints" / name if name else None
+
     def forget_after(self, round_number: int) -> None:
         """Drop the records of rounds that no checkpoint holds: a resumed run plays them again."""
         for name in (METRICS, EPISODES):
             path = self.path / name
             if path.exists():
                 kept = [row for row in _complete_rows(path) if row["round"] <= round_number]
-                scratch = path.with_suffix(".partial")
-                scratch.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept), encoding="utf-8")
-                os.replace(scratch, path)
+                _replace_text(path, _json_lines(kept))
 
     def close(self) -> None:
         for writer in (self._tensorboard, self._wandb):
@@ -216,6 +245,20 @@ def _complete_rows(path: Path) -> Iterable[dict[str, Any]]:
         log.warning("%s: the last line is incomplete and was left out", path)
 
 
+def _json_lines(records: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def _replace_text(path: Path, text: str) -> None:
+    """Write the file whole or not at all: a kill leaves what was there before."""
+    scratch = path.with_suffix(".partial")
+    with scratch.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(scratch, path)
+
+
 def default_path(model: str) -> Path:
     name = Path(model).name.replace(":", "_")
     return Path("outputs") / f"medserl_{name}_{datetime.now():%Y%m%d_%H%M%S}"
@@ -236,6 +279,11 @@ def git_revision() -> str | None:
 
 def _plain(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value).replace(" ", "_")
+
+
+def _best_of(state: Mapping[str, Any]) -> str | None:
+    best = state.get("best")
+    return f"round_{best['round']}" if best else None
 
 
 def _first_line(error: BaseException) -> str:

@@ -76,6 +76,7 @@ class MedSeRLTrainer:
         self.run = run
         self.round = 0
         self._empty_rounds = 0
+        self._best: dict[str, float] | None = None
         self._stop = threading.Event()
 
     # -- one round ----------------------------------------------------------------------------------------------
@@ -83,9 +84,12 @@ class MedSeRLTrainer:
     def training_step(self, batch: Sequence[GameSetup]) -> dict[str, Any]:
         """Play one fresh batch and update the policy once; returns the round's metrics."""
         self.round += 1
-        seed = derive_seed(self.settings.seed, "round", self.round)
         clock = PhaseClock()
+        return self.learn(self.play(batch, self.round, clock), clock)
 
+    def play(self, batch: Sequence[GameSetup], round_number: int, clock: PhaseClock) -> list[Episode]:
+        """The round's games, with the weights that the engine now plays with."""
+        seed = derive_seed(self.settings.seed, "round", round_number)
         with clock.phase("inject") as phase:
             attempts = self.rollout.inject(batch, seed)
             phase.tokens = sum(len(a.turn.completion.token_ids) for tries in attempts for a in tries)
@@ -93,7 +97,10 @@ class MedSeRLTrainer:
         with clock.phase("assess") as phase:
             episodes = self.rollout.assess(batch, attempts, seed)
             phase.tokens = sum(len(e.assessor.completion.token_ids) for e in episodes if e.assessor)
+        return episodes
 
+    def learn(self, episodes: Sequence[Episode], clock: PhaseClock) -> dict[str, Any]:
+        """Update the policy on the games of this round; returns the round's metrics."""
         samples = self.samples(episodes)
         metrics = {"round": self.round, **game_metrics(episodes), "samples": len(samples)}
 
@@ -107,7 +114,7 @@ class MedSeRLTrainer:
                 phase.tokens = _tokens(samples)
 
             with clock.phase("sync"):
-                self.engine.sync()
+                self.sync()
 
             metrics |= update_metrics(turns, stats, self.settings.learning_rate)
 
@@ -116,6 +123,9 @@ class MedSeRLTrainer:
         if self.run:
             self.run.log_episodes(episode.record(self.round) for episode in episodes)
         return metrics
+
+    def sync(self) -> None:
+        self.engine.sync()
 
     def samples(self, episodes: Sequence[Episode]) -> list[Sample]:
         """The role-turns to learn from: each with its own reward, of the roles that are trained."""
@@ -146,6 +156,7 @@ class MedSeRLTrainer:
                 advantages=tuple(advantages[i].tolist()),
                 note_id=sample.note_id,
                 ref_logprobs=ref[i] if ref else None,
+                reward=sample.reward,
             )
             for i, sample in enumerate(samples)
         ]
@@ -177,6 +188,8 @@ class MedSeRLTrainer:
         history = []
         with self._stoppable(), RoundPrinter(self.total_rounds()) as printer:
             sampler = self._require(self.sampler, "notes to train on")
+            if self.validation:
+                self.validation.meet_opponent(self.rollout, self.run, self.round)
             if self.round == 0 and self.validation:
                 self._record({"round": 0, "epoch": 0, **self.validation.evaluate(self.rollout)}, printer)
             while not self._finished():
@@ -189,7 +202,7 @@ class MedSeRLTrainer:
                 self._record(metrics, printer)
                 history.append(metrics)
                 self._guard_against_silence(metrics)
-                if last or self._stop.is_set() or self._due(self.settings.save_every):
+                if self._is_best(metrics) or last or self._stop.is_set() or self._due(self.settings.save_every):
                     self.save_checkpoint()
                 if self._stop.is_set():
                     log.warning("stopped after round %d; --resume %s goes on", self.round, self.run and self.run.path)
@@ -212,6 +225,15 @@ class MedSeRLTrainer:
             self.run.log_round(metrics)
         printer.show(metrics)
 
+    def _is_best(self, metrics: dict[str, Any]) -> bool:
+        """Whether this round was validated and did better than every one before; if so it is remembered."""
+        figure = metrics.get("eval_pairwise_accuracy")
+        value = metrics.get("eval_accuracy") if figure is None else figure  # notes without twins have no pairs
+        if value is None or (self._best and value <= self._best["value"]):
+            return False
+        self._best = {"round": self.round, "value": value}
+        return True
+
     def _guard_against_silence(self, metrics: dict[str, Any]) -> None:
         if metrics["accepted_games"]:
             self._empty_rounds = 0
@@ -233,6 +255,7 @@ class MedSeRLTrainer:
         state = {
             "round": self.round,
             "empty_rounds": self._empty_rounds,
+            "best": self._best,
             "sampler": self.sampler.state_dict() if self.sampler else None,
         }
         return self.run.save_checkpoint(state, self.engine.save, self.settings.keep_checkpoints)
@@ -246,6 +269,7 @@ class MedSeRLTrainer:
             self.engine.load(folder)
             self._require(self.sampler, "notes to train on").load_state_dict(state["sampler"])
             self.round, self._empty_rounds = state["round"], state["empty_rounds"]
+            self._best = state.get("best")
         run.forget_after(self.round if found else -1)
         log.info("resuming %s after round %d", run.path, self.round)
 
@@ -291,6 +315,8 @@ def update_metrics(turns: Sequence[WeightedTurn], stats: UpdateStats, learning_r
                 for old, ref in zip(turn.old_logprobs, turn.ref_logprobs, strict=True)
             ]
         )
+    if stats.vllm_kl is not None:
+        metrics["vllm_kl"] = stats.vllm_kl
     return metrics | {
         "loss": stats.loss,
         "entropy": stats.entropy,

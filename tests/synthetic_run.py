@@ -12,13 +12,14 @@ import tomlkit
 
 from medserl.config import Settings
 from medserl.data.notes import ERROR_TYPES
+from medserl.game.audit import EditClass
 from medserl.game.episode import Attempt, Completion, Episode, Turn
 from medserl.game.rewards import NO_GAME, game_rewards
 from medserl.game.roles import MODES, Mode, Role, truth
 from medserl.game.vcf import Reason, VCFResult, apply_vcf
 from medserl.phases import PHASES
 from medserl.round_metrics import game_metrics
-from medserl.runlog import CONFIG, EPISODES, METRICS
+from medserl.runlog import CONFIG, EPISODES, FROZEN_GAMES, METRICS
 
 HOSTILE = (
     "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"></script><!-- & {{ 7 * 6 }}"
@@ -56,7 +57,7 @@ def write_run(
     evaluation: bool = True,
     **settings: Any,
 ) -> Path:
-    """Write config.toml, metrics.jsonl, episodes.jsonl and eval/ of `rounds` rounds of `games` games.
+    """Write config.toml, metrics.jsonl, episodes.jsonl, frozen_opponent.jsonl and eval/ of `rounds` rounds of `games`.
 
     `notes` are (correct, with an error in it) pairs; invented notes are used where there are none.
     """
@@ -69,13 +70,15 @@ def write_run(
         for number in range(1, rounds + 1):
             progress = number / rounds
             episodes = [_play(pool, index, progress, rng) for index in range(games)]
-            row = {"round": number, **game_metrics(episodes), **_update(progress, rng), "epoch": 1}
+            row = {"round": number, **game_metrics(episodes), **_labels(progress), **_update(progress, rng), "epoch": 1}
             if evaluation and number % 3 == 0:
                 row |= _validation(progress, rng)
             metrics.append(row)
-            file.writelines(json.dumps(e.record(number), ensure_ascii=False) + "\n" for e in episodes)
+            records = [e.record(number) | {"still_true": _still_true(e, i)} for i, e in enumerate(episodes)]
+            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     write_rows(folder / METRICS, metrics)
     if evaluation:
+        write_rows(folder / FROZEN_GAMES, [_frozen_game(*pool[i % len(pool)], i, rng) for i in range(24)])
         write_evaluation(folder / "eval")
     return folder
 
@@ -104,18 +107,43 @@ def write_evaluation(folder: Path) -> None:
                 n, value = int(200 * share), hits * scale / 200
                 row = {"system": system, "group": group, "figure": figure, "value": value, "n": n}
                 rows.append(row | {"low": value - 0.069, "high": value + 0.066})
-    tests = (
-        ("majority", "texts", "is better than majority in texts by 15.5 points (p < 0.001)"),
-        ("warmup", "texts", "is better than warmup in texts by 13.5 points (p = 0.003)."),
-        ("warmup", "pairs", "is not distinguishable from warmup in pairs (p = 0.21)"),
-    )
     comparisons = [
-        {"system": "trained", "against": other, "unit": unit, "sentence": f"trained {words}"}
-        for other, unit, words in tests
+        comparison("majority", "texts", 0.155, 0.0002),
+        comparison("warmup", "texts", 0.135, 0.003),
+        comparison("warmup", "pairs", 0.054, 0.21),
     ]
     folder.mkdir()
     (folder / "table.json").write_text(json.dumps(rows), encoding="utf-8")
     (folder / "comparisons.json").write_text(json.dumps(comparisons), encoding="utf-8")
+
+
+def comparison(against: str, unit: str, difference: float, p_value: float) -> dict[str, Any]:
+    """A paired test of the trained system, as comparisons.json holds it."""
+    row = {"system": "trained", "against": against, "unit": unit, "difference": difference}
+    sentence = f"trained against {against}: {difference}"
+    return row | {"low": difference - 0.08, "high": difference + 0.08, "n": 200, "p_value": p_value,
+                  "test": "McNemar's exact test", "sentence": sentence}  # fmt: skip
+
+
+def add_official(folder: Path) -> None:
+    """What an evaluation with all subtasks and with probabilities adds to the tables, and its record."""
+    table = json.loads((folder / "table.json").read_text(encoding="utf-8"))
+    official = {"flag accuracy": 0.55, "sentence accuracy": 0.31, "ROUGE-1": 0.62, "ROUGE-1 composite": 0.41}
+    threshold = {"threshold": 0.37, "balanced_accuracy": 0.58}
+    for system in ("majority", "base", "warmup", "trained"):
+        for group, figures in (("official", official), ("official=MS", official), ("threshold", threshold)):
+            for figure, value in figures.items():
+                row = {"system": system, "group": group, "figure": figure, "value": value, "n": 120}
+                ends = (None, None) if figure == "threshold" else (value - 0.05, value + 0.05)
+                table.append(row | dict(zip(("low", "high"), ends, strict=True)))
+    (folder / "table.json").write_text(json.dumps(table), encoding="utf-8")
+    why = {"BERTScore": "no local checkpoint was given", "AggregateScore": "no local checkpoint was given"}
+    record = {
+        "options": {"subtasks": "ABC", "samples": 1},
+        "texts": {"sha256": "4f1c", "n": 200},
+        "official": {system: {"all": {"n_texts": 120, "left_out": why}} for system in ("base", "trained")},
+    }
+    (folder / "evaluation.json").write_text(json.dumps(record), encoding="utf-8")
 
 
 def episode(
@@ -132,6 +160,17 @@ def episode(
     verdict = next((v for v in ("INCORRECT", "CORRECT") if said == f"final_answer: {v}"), None)
     rewards = game_rewards(mode, verdict)
     return Episode("note-1", original, mode, kind, attempts, _turn("assessor", said), verdict, rewards)
+
+
+def edited_game(number: int, original: str, modified: str, error_type: str | None = "diagnosis") -> dict[str, Any]:
+    """What diversity looks at of one row of episodes.jsonl: an accepted edit of round `number`."""
+    return {
+        "round": number,
+        "mode": "error" if error_type else "benign",
+        "error_type": error_type,
+        "modified": "the note",
+        "edits": [{"original": original, "modified": modified}],
+    }
 
 
 def _attempt(original: str, text: str | None) -> Attempt:
@@ -191,6 +230,46 @@ def _validation(progress: float, rng: random.Random) -> dict[str, float]:
         "eval_specificity": base + 0.1,
         "eval_flag_rate": 0.4,
         "eval_no_verdict_rate": 0.02 * (1 - progress),
+        "frozen_accuracy": base - 0.02,
+        "frozen_pairwise_accuracy": base - 0.3,
+        "frozen_recall": base - 0.07,
+        "frozen_specificity": base + 0.05,
+        "frozen_flag_rate": 0.45,
+        "frozen_no_verdict_rate": 0.0,
+        "frozen_fact_accuracy": base + 0.03,
+    }
+
+
+def _frozen_game(original: str, gold: str | None, index: int, rng: random.Random) -> dict[str, Any]:
+    mode = MODES[index % 2]
+    return {
+        "note_id": f"note-{index}",
+        "fact_id": None,
+        "mode": mode,
+        "error_type": "diagnosis" if mode == "error" else None,
+        "original": original,
+        "modified": _edited(original, gold, mode, rng),
+        "still_true": (("false", "true", "unknown") if mode == "error" else ("true", "true", "unknown"))[index % 3],
+    }
+
+
+def _still_true(game: Episode, index: int) -> str | None:
+    """Of every third accepted game what the fact table might say, mostly in line with the mode."""
+    if index % 3 or not game.accepted:
+        return None
+    return "unknown" if index % 9 == 0 else "true" if (game.mode == "benign") != (index % 7 == 0) else "false"
+
+
+def _labels(progress: float) -> dict[str, float]:
+    """Figures of honesty as they are where notes carry facts; these notes do not."""
+    changed = {"drug": 0.4, "diagnosis": 0.2, "number": 0.1, "neutral": 0.2 + 0.1 * progress}
+    return {
+        "label_noise_error": 0.3 - 0.2 * progress,
+        "label_noise_benign": 0.1,
+        "label_undecided_error": 0.2,
+        "label_undecided_benign": 0.4,
+        **{f"audit_{name}": changed.get(name, 0.0) for name in EditClass},
+        "audit_unknown": 0.1 - 0.1 * progress,
     }
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
-from medserl.evaluation.convergence import Convergence, EditDiversity, GoldGap
+from medserl.evaluation.convergence import Convergence, GoldGap, Notice
+from medserl.evaluation.diversity import EditDiversity
+from medserl.game.audit import EditClass
+from medserl.game.roles import MODES
 from medserl.game.vcf import Reason
 from medserl.phases import PHASES
 from medserl.reports.curves import Chart, Plan, draw
@@ -17,10 +20,11 @@ from medserl.reports.run_files import Row
 class Group:
     title: str
     charts: list[Chart]
+    note: str = ""
 
 
-def _reason(reason: str) -> str:
-    return reason.replace("_", " ")
+def _words(key: str) -> str:
+    return key.replace("_", " ")
 
 
 GAME = (
@@ -37,7 +41,7 @@ GAME = (
         "Why attempts were rejected",
         "Rejected attempts of a round, by the VCF's reason.",
         "count",
-        tuple((f"vcf_reject_{reason}", _reason(reason)) for reason in Reason),
+        tuple((f"vcf_reject_{reason}", _words(reason)) for reason in Reason),
         stacked=True,
     ),
     Plan(
@@ -73,15 +77,37 @@ GAME = (
     ),
     Plan(
         "Variety of the edits",
-        "Different edits among a round's accepted ones; and how much of an edit's words others use too (self-BLEU).",
+        "Different edits among a round's accepted ones; and self-BLEU, which is 1 where all write the same words.",
         "percent",
-        (("distinct_ratio", "different edits"), ("self_bleu", "shared words")),
+        (("distinct_ratio", "different edits"), ("self_bleu", "self-BLEU")),
     ),
     Plan(
         "Variety of the error types",
-        "Entropy in bits over accepted error games; five types alike give 2.32.",
+        "Entropy in bits of the types asked for in accepted error games; five alike give 2.32.",
         "number",
         (("error_type_entropy", "entropy of types"),),
+    ),
+)
+
+LABELS = (
+    Plan(
+        "Labels that are wrong",
+        "Of the accepted edits on which the fact table decides: error mode, but still true; benign mode, but false.",
+        "percent",
+        (("label_noise_error", "error mode"), ("label_noise_benign", "benign mode")),
+    ),
+    Plan(
+        "Labels that cannot be checked",
+        "Of the accepted edits of notes with a fact: the fact table does not decide whether the note is still true.",
+        "percent",
+        (("label_undecided_error", "error mode"), ("label_undecided_benign", "benign mode")),
+    ),
+    Plan(
+        "What the edits changed",
+        "Accepted edits by the edit audit's class, as shares of those it looked at.",
+        "percent",
+        tuple((f"audit_{name}", str(name)) for name in EditClass),
+        stacked=True,
     ),
 )
 
@@ -93,8 +119,8 @@ HELD_OUT = (
         (("eval_accuracy", "accuracy"), ("eval_pairwise_accuracy", "pairwise accuracy")),
     ),
     Plan(
-        "Errors found and correct notes let pass",
-        "On the fixed validation notes, greedy answers.",
+        "Recall and specificity",
+        "On the fixed validation notes: errors found, correct notes let pass. Greedy answers.",
         "percent",
         (
             ("eval_recall", "recall"),
@@ -106,8 +132,29 @@ HELD_OUT = (
     Plan(
         "Self-made against gold errors",
         "The Assessor in its own games minus on validation notes; growth means it learns the Injector's habits.",
-        "number",
+        "points",
         (("accuracy_gap", "accuracy"), ("recall_gap", "recall")),
+    ),
+    Plan(
+        "Against the frozen opponent",
+        "Accuracy on the same edits each time, labelled by the mode they were asked for, and by the fact table.",
+        "percent",
+        (
+            ("frozen_accuracy", "by mode"),
+            ("frozen_pairwise_accuracy", "pairs, by mode"),
+            ("frozen_fact_accuracy", "by the fact table"),
+        ),
+    ),
+    Plan(
+        "Frozen opponent: recall, specificity",
+        "Its error-mode edits found, its benign-mode edits let pass, whatever they really did.",
+        "percent",
+        (
+            ("frozen_recall", "recall"),
+            ("frozen_specificity", "specificity"),
+            ("frozen_flag_rate", "flag rate"),
+            ("frozen_no_verdict_rate", "no verdict"),
+        ),
     ),
 )
 
@@ -173,10 +220,26 @@ MACHINE = (
 
 GROUPS = (
     ("The game", GAME),
+    ("How far the labels by mode can be trusted", LABELS),
     ("Held-out notes during training", HELD_OUT),
     ("Learning", LEARNING),
     ("Machine", MACHINE),
 )
+
+
+NOT_DRAWN = {"round", "epoch", "games", "accepted_games", "samples", "optimizer_steps", "mean_reward"} | {
+    field.name for kind in (EditDiversity, GoldGap) for field in fields(kind)
+}
+"""Counts, what other figures say, and what convergence computes on the way."""
+
+
+def other_plans(rows: Sequence[Row]) -> tuple[Plan, ...]:
+    """A chart for each figure that the rows hold and nothing above draws: a new one is not kept from the reader."""
+    drawn = {metric for _, plans in GROUPS for plan in plans for metric, _ in plan.curves} | NOT_DRAWN
+    keys = dict.fromkeys(key for row in rows for key in row if key not in drawn)
+    return tuple(
+        Plan(_words(key).capitalize(), f"{key} in metrics.jsonl.", "number", ((key, _words(key)),)) for key in keys
+    )
 
 
 def with_convergence(rows: Sequence[Row], found: Convergence) -> list[dict[str, Any]]:
@@ -188,11 +251,29 @@ def with_convergence(rows: Sequence[Row], found: Convergence) -> list[dict[str, 
     return [{**row, **extra.get(row["round"], {})} for row in rows]
 
 
-def draw_groups(rows: Sequence[Row]) -> list[Group]:
-    """The charts that the run has figures for; groups without any are left out."""
+def draw_groups(rows: Sequence[Row], notices: Sequence[Notice] = (), frozen: Sequence[Row] = ()) -> list[Group]:
+    """The charts that the run has figures for, with the notices' rounds; groups without any are left out."""
     groups = []
-    for title, plans in GROUPS:
-        charts = [chart for plan in plans if (chart := draw(plan, rows)) is not None]
+    for title, plans in (*GROUPS, ("Other figures", other_plans(rows))):
+        charts = [chart for plan in plans if (chart := draw(plan, rows, notices)) is not None]
         if charts:
-            groups.append(Group(title, charts))
+            groups.append(Group(title, charts, frozen_in_words(frozen) if frozen and plans is HELD_OUT else ""))
     return groups
+
+
+def frozen_in_words(games: Sequence[Row]) -> str:
+    """What the frozen opponent's stored games are, and how far their labels can be trusted."""
+    by_mode = {mode: [game for game in games if game["mode"] == mode] for mode in MODES}
+    counts = " and ".join(f"{len(by_mode[mode])} in {mode} mode" for mode in MODES)
+    edits = "1 edit" if len(games) == 1 else f"{len(games)} edits"
+    text = f"The frozen opponent: {edits} that the starting policy made before round 1, {counts}."
+    known = {mode: [one for one in by_mode[mode] if one.get("still_true") in ("true", "false")] for mode in MODES}
+    if not any(known.values()):
+        return f"{text} The mode is their label: what was asked for, not what the note says."
+    false = sum(game["still_true"] == "false" for game in known["error"])
+    true = sum(game["still_true"] == "true" for game in known["benign"])
+    return (
+        f"{text} The mode is their label, not the truth. Where the fact table knows that, {false} of "
+        f"{len(known['error'])} error edits made the note false, and {true} of {len(known['benign'])} benign ones "
+        "left it true."
+    )

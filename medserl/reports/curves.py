@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
 
+from medserl.evaluation.convergence import Notice
 from medserl.reports.run_files import Row
 
 WIDTH, HEIGHT = 370, 210
@@ -19,8 +20,10 @@ LEFT, RIGHT, TOP, BOTTOM = 50, 8, 10, 30
 MOST_POINTS = 120
 """Longer runs are drawn as means over equal stretches of rounds."""
 MOST_MARKERS = 40
+MOST_STACKED = 7
+"""Colours that a reader can tell apart: of more curves in a stack the smallest are drawn as one."""
 
-Unit = Literal["percent", "number", "count", "seconds", "reward"]
+Unit = Literal["percent", "points", "number", "count", "seconds", "reward"]
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,33 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Flag:
+    """The round that a notice begins in: where it lies, and the round in words."""
+
+    place: float
+    label: str
+
+
+@dataclass(frozen=True)
 class Chart:
     plan: Plan
     series: list[Series]
+    flags: list[Flag]
     x_ticks: list[Tick]
     y_ticks: list[Tick]
     readout: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What is drawn as one: a metric, or the sum of several."""
+
+    metrics: tuple[str, ...]
+    name: str
+
+    def value(self, row: Row) -> float | None:
+        values = [row[metric] for metric in self.metrics if is_number(row.get(metric))]
+        return sum(values) if values else None
 
 
 @dataclass(frozen=True)
@@ -74,13 +98,13 @@ class Point:
         first, last = self.rows[0]["round"], self.rows[-1]["round"]
         return f"round {first}" if first == last else f"rounds {first}–{last}"
 
-    def value(self, metric: str) -> float | None:
-        values = [row[metric] for row in self.rows if is_number(row.get(metric))]
+    def value(self, curve: Curve) -> float | None:
+        values = [number for row in self.rows if (number := curve.value(row)) is not None]
         return fmean(values) if values else None
 
-    def measured(self, metric: str) -> bool:
+    def measured(self, curve: Curve) -> bool:
         """Whether the figure was asked for here, be it without result."""
-        return any(metric in row for row in self.rows)
+        return any(metric in row for row in self.rows for metric in curve.metrics)
 
 
 def is_number(value: object) -> bool:
@@ -91,33 +115,48 @@ def rounds_per_point(rows: Sequence[Row]) -> int:
     return max(1, math.ceil(len(rows) / MOST_POINTS))
 
 
-def draw(plan: Plan, rows: Sequence[Row]) -> Chart | None:
-    """The chart of `plan`, or None where no row holds any of its figures."""
-    curves = [(key, name) for key, name in plan.curves if any(is_number(row.get(key)) for row in rows)]
+def draw(plan: Plan, rows: Sequence[Row], notices: Sequence[Notice] = ()) -> Chart | None:
+    """The chart of `plan`, or None where no row holds any of its figures. A stack leaves out what is always 0."""
+    curves = _curves(plan, rows)
     if not curves:
         return None
     step = rounds_per_point(rows)
     points = [Point(rows[i : i + step]) for i in range(0, len(rows), step)]
-    points = [point for point in points if any(point.measured(key) for key, _ in curves)]
-    frame = _frame(plan, [key for key, _ in curves], points)
+    points = [point for point in points if any(point.measured(curve) for curve in curves)]
+    frame = _frame(plan, curves, points)
     series = []
     base = [0.0] * len(points)
-    for order, (key, name) in enumerate(curves):
-        values = [point.value(key) for point in points]
+    for order, curve in enumerate(curves):
+        values = [point.value(curve) for point in points]
         if plan.stacked:
             tops = [low + (value or 0.0) for low, value in zip(base, values, strict=True)]
             shape, markers = frame.bars(base, tops), ""
             base = tops
         else:
-            known = [p.measured(key) for p in points]
+            known = [point.measured(curve) for point in points]
             shape, markers = frame.line(values, known), frame.markers(values, order)
-        series.append(Series(name, shape, markers, [format_value(value, plan.unit) for value in values]))
+        series.append(Series(curve.name, shape, markers, [format_value(value, plan.unit) for value in values]))
     readout = {
         "x": [round(x, 1) for x in frame.xs],
         "rounds": [point.label for point in points],
         "series": [{"name": one.name, "values": one.labels} for one in series],
     }
-    return Chart(plan, series, frame.x_ticks(), frame.y_ticks(), readout)
+    shown = {metric for curve in curves for metric in curve.metrics}
+    starts = sorted({notice.round for notice in notices if notice.figure in shown})
+    flags = [Flag(frame.x(number), f"round {number}") for number in starts]
+    return Chart(plan, series, flags, frame.x_ticks(), frame.y_ticks(), readout)
+
+
+def _curves(plan: Plan, rows: Sequence[Row]) -> list[Curve]:
+    every = [Curve((metric,), name) for metric, name in plan.curves]
+    values = {curve: [value for row in rows if (value := curve.value(row)) is not None] for curve in every}
+    if not plan.stacked:
+        return [curve for curve in every if values[curve]]
+    sums = {curve: sum(found) for curve, found in values.items() if any(found)}
+    room = MOST_STACKED if len(sums) <= MOST_STACKED else MOST_STACKED - 1
+    kept = sorted(sums, key=lambda curve: -sums[curve])[:room]
+    rest = tuple(metric for curve in sums if curve not in kept for metric in curve.metrics)
+    return [curve for curve in sums if curve in kept] + ([Curve(rest, "others")] if rest else [])
 
 
 @dataclass(frozen=True)
@@ -130,6 +169,10 @@ class Frame:
     high: float
     unit: Unit
     bar: float
+
+    def x(self, number: float) -> float:
+        first, last = self.rounds[0], self.rounds[-1]
+        return _scale(min(max(number, first), last), first, last, self.xs[0], self.xs[-1])
 
     def y(self, value: float) -> float:
         share = (value - self.low) / (self.high - self.low)
@@ -163,7 +206,7 @@ class Frame:
     def x_ticks(self) -> list[Tick]:
         first, last = self.rounds[0], self.rounds[-1]
         places = [v for v in nice_steps(first, last, 7) if v == int(v) and first <= v <= last] or [first]
-        return [Tick(_scale(v, first, last, self.xs[0], self.xs[-1]), f"{v:.0f}") for v in places]
+        return [Tick(self.x(v), f"{v:.0f}") for v in places]
 
     def y_ticks(self) -> list[Tick]:
         return [Tick(self.y(v), format_tick(v, self.unit)) for v in nice_steps(self.low, self.high, 5)]
@@ -180,25 +223,25 @@ def marker(order: int, x: float, y: float) -> str:
     return shapes[order % len(shapes)]
 
 
-def _frame(plan: Plan, keys: Sequence[str], points: Sequence[Point]) -> Frame:
+def _frame(plan: Plan, curves: Sequence[Curve], points: Sequence[Point]) -> Frame:
     rounds = [point.round for point in points]
     room = WIDTH - LEFT - RIGHT
     bar = min(28.0, 0.8 * room / len(points)) if plan.stacked else 0.0
     pad = bar / 2 + 4
     xs = [_scale(r, rounds[0], rounds[-1], LEFT + pad, WIDTH - RIGHT - pad) for r in rounds]
-    low, high = _range(plan, keys, points)
+    low, high = _range(plan, curves, points)
     return Frame(xs, rounds, low, high, plan.unit, bar)
 
 
-def _range(plan: Plan, keys: Sequence[str], points: Sequence[Point]) -> tuple[float, float]:
+def _range(plan: Plan, curves: Sequence[Curve], points: Sequence[Point]) -> tuple[float, float]:
     if plan.unit == "percent":
         return 0.0, 1.0
     if plan.unit == "reward":
         return -1.0, 1.0
     if plan.stacked:
-        totals = [sum(point.value(key) or 0.0 for key in keys) for point in points]
+        totals = [sum(point.value(curve) or 0.0 for curve in curves) for point in points]
     else:
-        totals = [value for point in points for key in keys if (value := point.value(key)) is not None]
+        totals = [value for point in points for curve in curves if (value := point.value(curve)) is not None]
     low, high = min(0.0, *totals, 0.0), max(0.0, *totals, 0.0)
     if low == high:
         return 0.0, 1.0
@@ -224,11 +267,13 @@ def nice_steps(low: float, high: float, most: int) -> list[float]:
 
 
 def format_value(value: float | None, unit: Unit) -> str:
-    """A figure as a reader sees it: `57 %`, `12 s`, `0.031`; a dash where there is none."""
+    """A figure as a reader sees it: `57 %`, `+3.1 points`, `12 s`, `0.031`; a dash where there is none."""
     if value is None:
         return "–"
     if unit == "percent":
         return f"{100 * value:.0f}\u00a0%"
+    if unit == "points":
+        return f"{100 * value:+.1f}\u00a0points".replace("-", "−")
     text = f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
     return f"{text}\u00a0s" if unit == "seconds" else text.replace("-", "−")
 
@@ -236,4 +281,6 @@ def format_value(value: float | None, unit: Unit) -> str:
 def format_tick(value: float, unit: Unit) -> str:
     if unit == "percent":
         return f"{100 * value:.0f}\u00a0%"
+    if unit == "points":
+        value *= 100
     return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6g}").replace("-", "−")

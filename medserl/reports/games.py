@@ -78,6 +78,7 @@ def show_game(episode: Row) -> dict[str, Any]:
         "type": episode.get("error_type"),
         "outcome": outcome(episode),
         "accepted": is_accepted(episode),
+        "label": label(episode),
         "original": marked(original, [(edit.original_start, edit.original_end) for edit in edits]),
         "modified": marked(shown, [(e.modified_start, e.modified_end) for e in edits]) if shown else None,
         "attempts": [_show_attempt(original, attempt) for attempt in attempts],
@@ -102,6 +103,16 @@ def outcome(episode: Row) -> str:
     return "assessor" if episode["verdict"] == truth(episode["mode"]) else "injector"
 
 
+def label(episode: Row) -> str | None:
+    """The label that the mode gives, by the fact table: `right`, `wrong`, `unknown`; None where it was not asked."""
+    still_true = episode.get("still_true")
+    if still_true is None:
+        return None
+    if still_true == "unknown":
+        return "unknown"
+    return "right" if (still_true == "false") == (episode["mode"] == "error") else "wrong"
+
+
 def marked(text: str, spans: Sequence[tuple[int, int]]) -> Marked:
     """`text` in its NFKC form, to which the VCF's spans refer, cut at them."""
     text = normalize(text)
@@ -119,6 +130,7 @@ def _show_attempt(original: str, attempt: Row) -> dict[str, Any]:
         "reason": attempt["reason"],
         "jaccard": attempt["jaccard"],
         "word_edits": attempt["word_edits"],
+        "class": attempt.get("edit_class"),
         "edits": [[edit.original, edit.modified] for edit in edits[:MOST_EDITS_LISTED]],
         "more": max(0, len(edits) - MOST_EDITS_LISTED),
         "completion": _cut(attempt["completion"]),

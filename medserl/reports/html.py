@@ -22,14 +22,29 @@ from markupsafe import Markup
 from medserl import __version__
 from medserl.errors import RunError
 from medserl.evaluation.convergence import convergence
+from medserl.evaluation.statistics import format_p
 from medserl.game.vcf import Reason
 from medserl.reports.charts_shown import draw_groups, with_convergence
 from medserl.reports.curves import HEIGHT, LEFT, RIGHT, TOP, WIDTH, marker, rounds_per_point
 from medserl.reports.games import ShownGames, choose_games
+from medserl.reports.intervals import panels
 from medserl.reports.own_games import FIGURES, count, periods
 from medserl.reports.run_files import Row, RunFiles, read_run
-from medserl.reports.summary import AFTER, comparisons, sentences, settings_rows, tiles
-from medserl.reports.tables import evaluation_tables, in_words, interval
+from medserl.reports.summary import sentences, settings_rows, tiles
+from medserl.reports.tables import (
+    ALL,
+    OFFICIAL,
+    THRESHOLD,
+    in_words,
+    interval,
+    left_out,
+    overviews,
+    part_tables,
+    points,
+    system_name,
+    table_of,
+)
+from medserl.reports.verdict import AFTER, against_others
 
 TEMPLATE, STYLE, SCRIPT = "report.html.jinja", "report.css", "report.js"
 OUTPUT = "report.html"
@@ -70,13 +85,22 @@ def render(run: RunFiles) -> str:
             tiles=tiles(run),
             sentences=sentences(run),
             notices=[notice.text for notice in found.notices],
-            tables=evaluation_tables(run.table),
-            comparisons=comparisons(run, AFTER),
+            table=table_of(run.table, ALL),
+            official=table_of(run.table, OFFICIAL),
+            left_out=left_out(run.evaluation),
+            threshold=table_of(run.table, THRESHOLD),
+            parts=part_tables(run.table),
+            overviews=overviews(run.table),
+            panels=panels(run.table),
+            against=against_others(run),
+            after=system_name(AFTER),
             in_words=in_words,
             interval=interval,
+            points=points,
+            format_p=format_p,
             own_figures=[name for name, _, _ in FIGURES],
             own_periods=[(period.name, count(period.games)) for period in periods(run.episodes)],
-            groups=draw_groups(with_convergence(run.rows, found)),
+            groups=draw_groups(with_convergence(run.rows, found), found.notices, run.frozen),
             rounds_per_point=rounds_per_point(run.rows),
             box={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP},
             marker=marker,
@@ -85,6 +109,7 @@ def render(run: RunFiles) -> str:
             games_json=script_json(games.games),
             settings=settings_rows(run.settings),
             provenance=flatten(run.provenance),
+            evaluation=flatten({key: value for key, value in run.evaluation.items() if key != OFFICIAL}),
             version=__version__,
             today=date.today().isoformat(),
         )
@@ -97,6 +122,7 @@ def filter_choices(shown: ShownGames) -> dict[str, list[Any]]:
     return {
         "rounds": sorted({game["round"] for game in shown.games}),
         "types": sorted({game["type"] for game in shown.games if game["type"]}),
+        "labels": [label for label in ("right", "wrong", "unknown") if any(g["label"] == label for g in shown.games)],
         "reasons": [str(reason) for reason in Reason if reason in reasons],
     }
 

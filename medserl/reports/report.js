@@ -82,7 +82,8 @@ function showEdits(edits, more) {
 
 function showAttempt(attempt) {
   const item = element("li");
-  const measure = `${attempt.word_edits} word edit${attempt.word_edits === 1 ? "" : "s"}, Jaccard ${attempt.jaccard.toFixed(3)}`;
+  const size = `${attempt.word_edits} word edit${attempt.word_edits === 1 ? "" : "s"}, Jaccard ${attempt.jaccard.toFixed(3)}`;
+  const measure = attempt.class ? `${size}, class ${attempt.class}` : size;
   const decision = attempt.reason ? `rejected: ${words(attempt.reason)}` : "accepted";
   item.append(element("b", "", decision), element("span", "soft small", ` (${measure}) `), showEdits(attempt.edits, attempt.more));
   const details = element("details");
@@ -97,6 +98,14 @@ function titled(title, content) {
   return box;
 }
 
+/** What the fact table says of the label that the mode gives; null where the note has no fact of it. */
+function labelled(game) {
+  const still = game.mode === "error" ? ["false", "still true"] : ["still true", "false"];
+  if (game.label === "right") return `The fact table agrees with the label: the note is ${still[0]}.`;
+  if (game.label === "wrong") return `The label is wrong: by the fact table the note is ${still[1]}.`;
+  return game.label === "unknown" ? "The fact table cannot tell whether the note is still true." : null;
+}
+
 function signed(reward) {
   if (reward === null || reward === undefined) return "no sample";
   return reward > 0 ? `+${reward}` : `${reward}`.replace("-", "−");
@@ -104,10 +113,10 @@ function signed(reward) {
 
 function ending(game) {
   if (game.outcome === "no_note") return "No attempt was accepted: the Assessor saw nothing, nobody won.";
-  const truth = game.mode === "error" ? "INCORRECT" : "CORRECT";
+  const right = game.mode === "error" ? "INCORRECT" : "CORRECT";
   const rewards = `Rewards: Injector ${signed(game.rewards[0])}, Assessor ${signed(game.rewards[1])}.`;
-  if (game.outcome === "no_verdict") return `The Assessor gave no verdict (the truth was ${truth}): it loses. ${rewards}`;
-  return `The Assessor said ${game.verdict}, the truth was ${truth}: ${OUTCOMES[game.outcome]}. ${rewards}`;
+  if (game.outcome === "no_verdict") return `The Assessor gave no verdict (right in ${game.mode} mode: ${right}): it loses. ${rewards}`;
+  return `The Assessor said ${game.verdict}, right in ${game.mode} mode is ${right}: ${OUTCOMES[game.outcome]}. ${rewards}`;
 }
 
 function modifiedTitle(game) {
@@ -123,6 +132,8 @@ function fillGame(body, game) {
   body.append(sides, titled("Injector's attempts and the VCF", attempts));
   if (game.assessor !== null) body.append(titled("Assessor's words", element("div", "text said", game.assessor || "(nothing)")));
   body.append(element("p", "ending", ending(game)));
+  const label = labelled(game);
+  if (label) body.append(element("p", `label-note ${game.label}`, label));
 }
 
 function summaryLine(game) {
@@ -156,6 +167,7 @@ const TESTS = {
   mode: (game, wanted) => game.mode === wanted,
   type: (game, wanted) => game.type === wanted,
   outcome: (game, wanted) => game.outcome === wanted,
+  label: (game, wanted) => game.label === wanted,
   vcf: (game, wanted) => {
     if (wanted === "first") return game.accepted && game.attempts.length === 1;
     if (wanted === "later") return game.accepted && game.attempts.length > 1;

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from medserl.errors import RunError
-from medserl.runlog import CONFIG, EPISODES, METRICS, read_rows
+from medserl.runlog import CONFIG, EPISODES, FROZEN_GAMES, METRICS, PROVENANCE, read_rows
 
-TABLE, COMPARISONS, PROVENANCE = "eval/table.json", "eval/comparisons.json", "provenance.json"
+TABLE, COMPARISONS, EVALUATION = "eval/table.json", "eval/comparisons.json", "eval/evaluation.json"
 
 TABLE_KEYS = {"system", "figure", "value", "low", "high", "n"}
-COMPARISON_KEYS = {"system", "against", "unit", "sentence"}
+COMPARISON_KEYS = {"system", "against", "unit", "difference", "low", "high", "n", "p_value", "test"}
 
 Row = Mapping[str, Any]
 Kind = TypeVar("Kind", list[Any], dict[str, Any])
@@ -24,15 +24,17 @@ Kind = TypeVar("Kind", list[Any], dict[str, Any])
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The contents of a run folder. `table`, `comparisons` and `provenance` are empty where the run has none."""
+    """The contents of a run folder; everything but the settings is empty where the run has none of it."""
 
     path: Path
     settings: Row
     code_version: str
     rows: list[dict[str, Any]]
     episodes: list[dict[str, Any]]
+    frozen: list[dict[str, Any]]
     table: list[dict[str, Any]]
     comparisons: list[dict[str, Any]]
+    evaluation: Row
     provenance: Row
 
     @cached_property
@@ -69,8 +71,10 @@ def read_run(path: Path) -> RunFiles:
         code_version=_leading_comment(text),
         rows=_rows(path / METRICS, "round"),
         episodes=_rows(path / EPISODES, "mode"),
+        frozen=_rows(path / FROZEN_GAMES, "mode"),
         table=_table(path / TABLE, TABLE_KEYS),
         comparisons=_table(path / COMPARISONS, COMPARISON_KEYS),
+        evaluation=_json(path / EVALUATION, dict),
         provenance=_json(path / PROVENANCE, dict),
     )
 

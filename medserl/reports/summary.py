@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from medserl.config import Settings, validate
-from medserl.evaluation.statistics import Estimate
 from medserl.models import shipped_warmup
 from medserl.reports.run_files import Row, RunFiles
-from medserl.reports.tables import find_estimate, in_words, interval
-
-BEFORE, AFTER = {"warmup": "after the warm-up", "base": "for the base model"}, "trained"
-"""Systems of the evaluation: training starts from the warmed-up model where there is one."""
+from medserl.reports.tables import in_words, interval
+from medserl.reports.verdict import grounds, headline, held_out
 
 
 @dataclass(frozen=True)
@@ -23,79 +20,14 @@ class Tile:
     detail: str = ""
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """Held-out accuracy before and after self-play, where it was measured, and what paired tests say of it."""
-
-    before: Estimate
-    after: Estimate
-    source: str
-    start: str
-    tests: tuple[str, ...] = ()
-
-
 def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.0f}\u00a0%"
-
-
-def held_out(run: RunFiles) -> HeldOut | None:
-    """Accuracy from the evaluation where there is one, else from the validation made during training."""
-    after = find_estimate(run.table, AFTER, "accuracy")
-    for system, start in BEFORE.items():
-        before = find_estimate(run.table, system, "accuracy")
-        if before.value is not None and after.value is not None:
-            return HeldOut(before, after, "in the evaluation", start, tuple(comparisons(run, AFTER, [system])))
-    validated = [row for row in run.rows if row.get("eval_accuracy") is not None]
-    if len(validated) < 2:
-        return None
-    first, last = (Estimate(row["eval_accuracy"], None, None, 0) for row in (validated[0], validated[-1]))
-    return HeldOut(first, last, "on the validation notes", f"at round {validated[0]['round']}")
-
-
-def comparisons(run: RunFiles, system: str, others: Sequence[str] = ()) -> list[str]:
-    """What the evaluation's paired tests say of `system` against `others` (all of them where none is named)."""
-    return [
-        row["sentence"].rstrip(".") + "."
-        for row in run.comparisons
-        if row["system"] == system and (not others or row["against"] in others)
-    ]
 
 
 def sentences(run: RunFiles) -> list[str]:
     """The run in plain words, the outcome first."""
     found = held_out(run)
-    return [_outcome(run, found), _what_was_run(run), *_games_in_words(run)]
-
-
-def _outcome(run: RunFiles, found: HeldOut | None) -> str:
-    if not run.rounds:
-        return "No round has been played yet: there is nothing to judge."
-    if found is None:
-        return "There is no held-out evaluation of this run, so nothing here says whether the model got better."
-    texts = f" ({found.after.n:,} texts)" if found.after.n else ""
-    return (
-        f"Held-out accuracy {found.source}{texts}: {_with_interval(found.before)} {found.start}, "
-        f"{_with_interval(found.after)} after self-play. {_judgement(found)}"
-    )
-
-
-def _judgement(found: HeldOut) -> str:
-    """The paired test, which knows that both judged the same texts; without it, whether the intervals overlap."""
-    before, after = found.before, found.after
-    if found.tests:
-        return f"Tested on the same texts: {' '.join(found.tests)}"
-    if before.low is None or before.high is None or after.low is None or after.high is None:
-        return "No intervals were computed: a difference of a few points may well be chance."
-    if after.low > before.high:
-        return "The intervals lie apart: a gain."
-    if after.high < before.low:
-        return "The intervals lie apart: a loss."
-    return "The intervals overlap: accuracy alone does not tell the two apart."
-
-
-def _with_interval(estimate: Estimate) -> str:
-    between = interval(estimate)
-    return in_words(estimate) + (f" (95\u00a0% interval {between})" if between else "")
+    return [headline(run, found), *grounds(run, found), _what_was_run(run), *_games_in_words(run), *_frozen(run)]
 
 
 def _what_was_run(run: RunFiles) -> str:
@@ -147,6 +79,18 @@ def _games_in_words(run: RunFiles) -> list[str]:
     return [f"{line}; {later}.{caution}"]
 
 
+def _frozen(run: RunFiles) -> list[str]:
+    judged = [row for row in run.rows if row.get("frozen_accuracy") is not None]
+    if len(judged) < 2:
+        return []
+    first, last = judged[0], judged[-1]
+    return [
+        f"Against a frozen opponent, {_count(len(run.frozen), 'edit')} that the starting policy made and that stay the "
+        f"same, the Assessor was right in {percent(first['frozen_accuracy'])} of the cases in round {first['round']} "
+        f"and in {percent(last['frozen_accuracy'])} in round {last['round']}."
+    ]
+
+
 def tiles(run: RunFiles) -> list[Tile]:
     """The key figures."""
     games = sum(row["games"] for row in run.rounds)
@@ -168,7 +112,7 @@ def _held_out_tile(run: RunFiles) -> Tile:
         return Tile("Held-out accuracy", "–", "not measured before and after")
     intervals = [between for one in (found.before, found.after) if (between := interval(one))]
     detail = f"95\u00a0% intervals {' and '.join(intervals)}" if intervals else f"{found.source}, no intervals"
-    return Tile("Held-out accuracy", f"{percent(found.before.value)} → {percent(found.after.value)}", detail)
+    return Tile("Held-out accuracy", f"{in_words(found.before)} → {in_words(found.after)}", detail)
 
 
 def _epochs(rounds: Sequence[Row]) -> str:

@@ -1,64 +1,139 @@
-"""The evaluation (eval/table.json), turned for reading: a row for each system, a column for each figure."""
+"""The evaluation (RUN/eval/table.json), turned for reading: a line for each figure, a column for each system."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from medserl.evaluation.official import CORRECTION_METRICS
 from medserl.evaluation.statistics import NOTHING, Estimate
 from medserl.reports.run_files import Row
 
 SYSTEMS = {
     "base": "base model",
-    "warmup": "after the warm-up",
-    "trained": "after self-play",
-    "majority": "majority answer (baseline)",
-    "tf-idf": "TF-IDF words (baseline)",
+    "warmup": "warmed-up model",
+    "trained": "trained model",
+    "majority": "majority answer",
+    "tf-idf": "TF-IDF words",
 }
 """Names of the systems in words; others are shown as they are."""
 
-FIGURES = {
-    "pairwise_accuracy": "pairs right",
-    "balanced_accuracy": "balanced",
-    "f1": "F1",
-    "mcc": "MCC",
-    "brier": "Brier score",
-    "ece": "calibration error",
-    "flag_rate": "flagged",
-    "no_verdict_rate": "no verdict",
-}
-"""Names of figures in words; others are shown without their underscores."""
+BASELINES = ("majority", "tf-idf")
 
-ON_OWN_SCALE = ("mcc", "brier", "ece")
+DETECTION, CALIBRATION = "Finding errors", "Probabilities"
+
+FIGURES = {
+    DETECTION: {
+        "threshold": ("threshold", "INCORRECT from this probability on; chosen on validation notes"),
+        "accuracy": ("accuracy", "texts judged rightly"),
+        "pairwise_accuracy": ("pairs right", "both twins judged rightly; guessing gives 25 %"),
+        "balanced_accuracy": ("balanced accuracy", "mean of recall and specificity; guessing gives 50 %"),
+        "recall": ("recall", "wrong notes called INCORRECT"),
+        "specificity": ("specificity", "correct notes called CORRECT"),
+        "f1": ("F1", "of INCORRECT"),
+        "mcc": ("MCC", "verdict against truth: 0 is chance, 1 perfect"),
+        "flag_rate": ("flagged", "texts called INCORRECT, right or wrong"),
+        "no_verdict_rate": ("no verdict", "counts as judged wrongly"),
+    },
+    CALIBRATION: {
+        "brier": ("Brier score", "squared distance from the truth; 0.25 is saying half each time"),
+        "ece": ("calibration error", "stated probability against the share observed; 0 is perfect"),
+    },
+    "MEDEC's official scores": {
+        "flag accuracy": ("flag accuracy", "subtask A: is there an error"),
+        "sentence accuracy": ("sentence accuracy", "subtask B: which sentence; −1 where none"),
+        **{name: (name, "corrections, where both sides have one") for name in CORRECTION_METRICS},
+        **{
+            f"{name} composite": (f"{name} composite", "all texts; 1 where both sides see nothing to correct")
+            for name in CORRECTION_METRICS
+        },
+    },
+}
+"""Blocks of figures, with the name and the meaning of each. Figures that are in none stand below, as they are."""
+
+ON_OWN_SCALE = ("mcc", "brier", "ece", "threshold")
 """Figures that are no shares of texts, and so not shown in percent."""
 
-ALL = "all"
-"""The group of rows that are about all texts."""
+ALL, OFFICIAL, THRESHOLD = "all", "official", "threshold"
+"""Groups of rows: all texts; the published ones, scored by the shared task's rules; all texts, judged by threshold."""
+
+Group = str
+"""One of these, or one part of the texts: `error_type=diagnosis`, `official=MS`."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One figure of every system, in the order of the table's systems."""
+
+    figure: str
+    name: str
+    meaning: str
+    estimates: list[Estimate]
 
 
 @dataclass(frozen=True)
 class Table:
-    """`rows` hold the name of a system and one estimate for each figure; `n` is the number of texts."""
+    """Blocks of lines under the names of the systems; `n` is the number of texts."""
 
     title: str
     n: int
-    figures: list[str]
-    headers: list[str]
-    rows: list[tuple[str, list[Estimate]]]
+    systems: list[str]
+    blocks: list[tuple[str, list[Line]]]
 
 
-def evaluation_tables(table: Sequence[Row]) -> list[Table]:
-    """One table for all texts, then one for each group of them; none where nothing was evaluated."""
-    groups = list(dict.fromkeys(row.get("group", ALL) for row in table))
-    return [_table(group, [row for row in table if row.get("group", ALL) == group]) for group in groups]
+@dataclass(frozen=True)
+class Overview:
+    """Accuracy in each group of one kind (error type, length), a column for each system."""
+
+    title: str
+    systems: list[str]
+    lines: list[tuple[str, int, list[Estimate]]]
 
 
-def find_estimate(table: Sequence[Row], system: str, figure: str, group: str = ALL) -> Estimate:
+def table_of(table: Sequence[Row], group: Group) -> Table | None:
+    """The figures of a group; None where it was not evaluated."""
+    return _table(group, table) if group in _groups(table) else None
+
+
+def part_tables(table: Sequence[Row]) -> list[Table]:
+    """All figures of each part of the texts."""
+    return [_table(group, table) for group in _groups(table) if "=" in group]
+
+
+def overviews(table: Sequence[Row]) -> list[Overview]:
+    """Accuracy by part of the texts, one overview for each way to part them."""
+    kinds: dict[str, list[Group]] = {}
+    for group in _groups(table):
+        kind, parted, _ = group.partition("=")
+        if parted and kind != OFFICIAL:
+            kinds.setdefault(kind, []).append(group)
+    return [_overview(kind, groups, table) for kind, groups in kinds.items()]
+
+
+def left_out(evaluation: Row) -> list[str]:
+    """The official scores that were not computed, and why; a line for each reason."""
+    reasons: dict[str, dict[str, None]] = {}
+    for collections in evaluation.get(OFFICIAL, {}).values():
+        for score, why in collections.get(ALL, {}).get("left_out", {}).items():
+            reasons.setdefault(why, {})[score] = None
+    return [f"Left out: {', '.join(scores)} ({why})." for why, scores in reasons.items()]
+
+
+def find_estimate(table: Sequence[Row], system: str, figure: str, group: Group = ALL) -> Estimate:
     """A figure of a system; its value is None where it was not computed."""
     for row in table:
         if (row.get("group", ALL), row["system"], row["figure"]) == (group, system, figure):
-            return Estimate(row["value"], row["low"], row["high"], row["n"])
+            return Estimate(row["value"], row["low"], row["high"], row["n"] or 0)
     return NOTHING
+
+
+def system_name(system: str) -> str:
+    return SYSTEMS.get(system, system)
+
+
+def systems_of(table: Sequence[Row]) -> list[str]:
+    """In the order of the file, the model as it went on, but the baselines last."""
+    return sorted(dict.fromkeys(row["system"] for row in table), key=lambda system: system in BASELINES)
 
 
 def in_words(estimate: Estimate, figure: str = "") -> str:
@@ -74,19 +149,53 @@ def interval(estimate: Estimate, figure: str = "") -> str:
     return _number(estimate.low, figure) + between + _number(estimate.high, figure) + _unit(figure)
 
 
-def _table(group: str, rows: Sequence[Row]) -> Table:
-    figures = list(dict.fromkeys(row["figure"] for row in rows))
-    systems = list(dict.fromkeys(row["system"] for row in rows))
-    return Table(
-        title=group.replace("=", ": ").replace("_", " "),
-        n=max(row["n"] or 0 for row in rows),
-        figures=figures,
-        headers=[FIGURES.get(figure, figure.replace("_", " ")) for figure in figures],
-        rows=[
-            (SYSTEMS.get(system, system), [find_estimate(rows, system, figure, group) for figure in figures])
-            for system in systems
-        ],
-    )
+def points(difference: Estimate) -> str:
+    """`+13.5 points (7.2 to 19.8)` of a difference of shares; a dash where there is none."""
+    if difference.value is None:
+        return "–"
+    value = f"{100 * difference.value:+.1f}\u00a0points"
+    if difference.low is not None and difference.high is not None:
+        value += f" ({100 * difference.low:.1f} to {100 * difference.high:.1f})"
+    return value.replace("-", "−")
+
+
+def _groups(table: Sequence[Row]) -> list[Group]:
+    return list(dict.fromkeys(row.get("group", ALL) for row in table))
+
+
+def _table(group: Group, table: Sequence[Row]) -> Table:
+    rows = [row for row in table if row.get("group", ALL) == group]
+    systems, figures = systems_of(rows), list(dict.fromkeys(row["figure"] for row in rows))
+    known = {figure for block in FIGURES.values() for figure in block}
+    others = {figure: (figure.replace("_", " "), "") for figure in figures if figure not in known}
+    blocks = []
+    for title, described in {**FIGURES, "Others": others}.items():
+        lines = [
+            Line(figure, name, meaning, [find_estimate(rows, system, figure, group) for system in systems])
+            for figure, (name, meaning) in described.items()
+            if figure in figures
+        ]
+        if lines:
+            blocks.append((title, lines))
+    return Table(_title(group), _size(rows), [system_name(system) for system in systems], blocks)
+
+
+def _overview(kind: str, groups: Sequence[Group], table: Sequence[Row]) -> Overview:
+    systems = systems_of(table)
+    lines = []
+    for group in groups:
+        rows = [row for row in table if row.get("group", ALL) == group]
+        estimates = [find_estimate(rows, system, "accuracy", group) for system in systems]
+        lines.append((_title(group).partition(": ")[2], _size(rows), estimates))
+    return Overview(kind.replace("_", " "), [system_name(system) for system in systems], lines)
+
+
+def _title(group: Group) -> str:
+    return group.replace("=", ": ").replace("_", " ")
+
+
+def _size(rows: Sequence[Row]) -> int:
+    return max((row["n"] or 0 for row in rows), default=0)
 
 
 def _number(value: float, figure: str) -> str:

@@ -16,7 +16,7 @@ import pytest
 
 from medserl.reports.html import write_report
 from medserl.runlog import EPISODES, read_rows
-from tests.synthetic_run import HOSTILE, episode, write_rows, write_run
+from tests.synthetic_run import HOSTILE, add_official, episode, write_rows, write_run
 
 pytestmark = pytest.mark.browser
 
@@ -32,6 +32,25 @@ FLAGS = (
 )
 PAGE = 20
 """Games a page."""
+
+FIRST_COLUMN_AFTER_SCROLLING = """
+  const box = document.querySelector(".scroll");
+  box.scrollLeft = 1000;
+  return Math.round(box.querySelector("tbody th").getBoundingClientRect().left - box.getBoundingClientRect().left);
+"""
+
+OUT_OF_THEIR_CARD = """
+  const outside = [];
+  for (const card of document.querySelectorAll(".tile, figure.chart, figure.panel, .verdict, .filters")) {
+    const edge = card.getBoundingClientRect().right + 0.5;
+    for (const inner of card.querySelectorAll("*")) {
+      if (inner.getBoundingClientRect().right > edge) outside.push(inner.outerHTML.slice(0, 80));
+    }
+    const room = card.querySelector(".value");
+    if (room && room.scrollWidth > room.clientWidth) outside.push(room.outerHTML);
+  }
+  return outside;
+"""
 
 
 def require(found: object, what: str) -> None:
@@ -60,8 +79,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 12 x 32 games, the first of which is hostile."""
+    """A run of 12 x 32 games, the first of which is hostile, with all that an evaluation can hold."""
     run = write_run(tmp_path_factory.mktemp("runs") / "a_run")
+    add_official(run / "eval")
     note = f"The patient has {HOSTILE} today. Metformin was started."
     hostile = episode(note, [note.replace("Metformin", "Insulin")], said=HOSTILE).record(1)
     write_rows(run / EPISODES, [hostile, *read_rows(run / EPISODES)])
@@ -111,6 +131,10 @@ def has_format_reject(game: dict[str, Any]) -> bool:
     return any(attempt["reason"] == "format" for attempt in game["attempts"])
 
 
+def has_wrong_label(game: dict[str, Any]) -> bool:
+    return (game["mode"], game["still_true"]) in (("error", "true"), ("benign", "false"))
+
+
 def fooled(game: dict[str, Any]) -> bool:
     return game["reward_injector"] == 1.0
 
@@ -137,6 +161,8 @@ def test_it_renders(page: Any) -> None:
         ("outcome", "no_note", lambda game: game["modified"] is None),
         ("vcf", "format", has_format_reject),
         ("vcf", "first", lambda game: game["attempts"][0]["reason"] is None),
+        ("label", "wrong", has_wrong_label),
+        ("label", "unknown", lambda game: game["still_true"] == "unknown"),
         ("text", "METFORMIN", lambda game: "metformin" in f"{game['original']}{game['attempts']}".lower()),
     ],
 )
@@ -186,6 +212,31 @@ def test_a_game_opens_with_its_edit_marked_and_the_assessors_words(page: Any) ->
     assert "won" in texts(page, ".game:nth-child(2) .ending")[0]
 
 
+def test_a_wrong_label_is_told_in_the_game(page: Any) -> None:
+    choose(page, "label", "wrong")
+    choose(page, "mode", "benign")
+    assert texts(page, ".game:first-child .label-note") == ["The label is wrong: by the fact table the note is false."]
+
+
+def test_the_frozen_opponent_and_every_system_are_drawn(page: Any) -> None:
+    titles = texts(page, "figure.chart .title")
+    assert {"Against the frozen opponent", "Labels that are wrong", "What the edits changed"} <= set(titles)
+    lines = "return [...document.querySelectorAll('figure.chart')].filter(f => f.innerText.includes('rozen opponent'))"
+    shapes = page.execute_script(f"{lines}.map(f => f.querySelector('path.line').getTotalLength())")
+    assert len(shapes) == 2
+    assert min(shapes) > 100
+    assert texts(page, "figure.panel:first-of-type .system") == [
+        "base model", "warmed-up model", "trained model", "majority answer",
+    ]  # fmt: skip
+
+
+def test_parts_of_the_evaluation_unfold(page: Any) -> None:
+    inside = page.find_element("css selector", "details.more table")
+    assert not inside.is_displayed()
+    press(page, "details.more > summary")
+    assert inside.is_displayed()
+
+
 def test_hostile_notes_and_words_are_shown_as_text(page: Any) -> None:
     assert HOSTILE in texts(page, ".game:first-child .sides .text")[0]
     assert texts(page, ".game:first-child .said")[-1] == HOSTILE
@@ -214,8 +265,11 @@ def test_it_fits_a_phone_and_a_laptop_in_light_and_dark(page: Any, width: int, s
         assert page.execute_script("return innerWidth") == width
         root = "const page = document.documentElement;"
         assert page.execute_script(f"{root} return page.scrollWidth - page.clientWidth") == 0
+        assert page.execute_script(OUT_OF_THEIR_CARD) == []
         sides = "return [...document.querySelector('.sides').children].map((e) => e.getBoundingClientRect().top)"
         left, right = page.execute_script(sides)
+        kept = page.execute_script(FIRST_COLUMN_AFTER_SCROLLING)
+        assert kept == 0
         assert (left == right) is (width > 700)
         ink, paper = page.execute_script(
             "const style = getComputedStyle(document.body); return [style.color, style.backgroundColor]"

@@ -13,8 +13,8 @@ import pytest
 
 ROUNDS = 4
 FLAGS = [
-    "--prompt-data", "sample", "--validation-data", "none", "--rollout-batch-size", "4",
-    "--max-rounds", str(ROUNDS), "--save-every", "1", "--no-tensorboard", "--device", "cpu", "--seed", "3",
+    "--prompt-data", "sample", "--rollout-batch-size", "4", "--max-rounds", str(ROUNDS), "--save-every", "1",
+    "--eval-notes", "4", "--frozen-games", "4", "--no-tensorboard", "--device", "cpu", "--seed", "3",
 ]  # fmt: skip
 NOT_COMPARED = ("seconds_", "tokens_per_second_", "peak_memory_gb")
 
@@ -34,15 +34,15 @@ def finish(process: subprocess.Popen[str]) -> str:
     return output
 
 
-def outcome(run: Path) -> tuple[bytes, list[dict[str, object]], list[dict[str, object]]]:
-    """Final adapter, metrics without timings, and episodes."""
+def outcome(run: Path) -> tuple[bytes, bytes, list[dict[str, object]], list[dict[str, object]]]:
+    """Final adapter, the frozen opponent's games, metrics without timings, and episodes."""
     metrics, episodes = (
         [json.loads(line) for line in (run / name).read_text(encoding="utf-8").splitlines()]
         for name in ("metrics.jsonl", "episodes.jsonl")
     )
     figures = [{k: v for k, v in row.items() if not k.startswith(NOT_COMPARED)} for row in metrics]
     adapter = run / "checkpoints" / f"round_{ROUNDS}" / "adapter_model.safetensors"
-    return adapter.read_bytes(), figures, episodes
+    return adapter.read_bytes(), (run / "frozen_opponent.jsonl").read_bytes(), figures, episodes
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_a_resumed_run_is_bit_identical(uninterrupted: Path, tmp_path: Path, num
     process.communicate(timeout=600)
     watchdog.cancel()
     done = len((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-    assert 2 <= done < ROUNDS, "the signal came too late to test anything"
+    assert 1 + 2 <= done < 1 + ROUNDS, "the signal came too late to test anything"
     if number == signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL
 
@@ -74,8 +74,14 @@ def test_a_resumed_run_is_bit_identical(uninterrupted: Path, tmp_path: Path, num
     assert outcome(run) == outcome(uninterrupted)
 
 
+def test_the_frozen_opponent_is_judged_before_and_after(uninterrupted: Path) -> None:
+    _, games, metrics, _ = outcome(uninterrupted)
+    assert games
+    assert [row["round"] for row in metrics if row.get("frozen_accuracy") is not None] == [0, ROUNDS]
+
+
 def test_the_run_learnt_something(uninterrupted: Path) -> None:
-    metrics = outcome(uninterrupted)[1]
+    metrics = outcome(uninterrupted)[2][1:]
     assert all(row["optimizer_steps"] == 1 and row["grad_norm"] > 0 for row in metrics)
     assert all(row["vcf_acceptance_rate"] > 0.1 for row in metrics)
     assert metrics[0]["kl_assessor"] != metrics[-1]["kl_assessor"]
@@ -83,4 +89,4 @@ def test_the_run_learnt_something(uninterrupted: Path) -> None:
 
 def test_sampled_and_recomputed_logprobs_agree(uninterrupted: Path) -> None:
     """bfloat16 rounds logits to about 2 %: the mean gap stays below a twentieth of a nat."""
-    assert all(row["logprob_gap"] < 0.05 for row in outcome(uninterrupted)[1])
+    assert all(row["logprob_gap"] < 0.05 for row in outcome(uninterrupted)[2][1:])

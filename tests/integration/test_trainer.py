@@ -47,6 +47,18 @@ def test_a_run_leaves_every_file(tmp_path: Path) -> None:
     assert (run.path / "config.toml").read_text(encoding="utf-8").startswith("# medserl")
 
 
+def test_the_frozen_opponent_is_met_before_round_1_and_at_every_validation(tmp_path: Path) -> None:
+    run = folder(tmp_path / "run")
+    trainer = build(run, frozen_games=12, eval_every=2)
+    trainer.train()
+    games = read_rows(run.path / "frozen_opponent.jsonl")
+    assert games and {game["mode"] for game in games} == {"error", "benign"}
+    judged = [row["round"] for row in read_rows(run.path / "metrics.jsonl") if "frozen_accuracy" in row]
+    assert judged == [0, 2, 4]
+    assert trainer.validation is not None and trainer.validation.opponent is not None
+    assert [game.modified for game in trainer.validation.opponent.games] == [game["modified"] for game in games]
+
+
 def test_every_accepted_game_is_accounted_for() -> None:
     trained: list[WeightedTurn] = []
 
@@ -112,6 +124,9 @@ def test_resume_gives_the_same_metrics(tmp_path: Path) -> None:
     timings = ("seconds_", "tokens_per_second_")
     plain = [{k: v for k, v in row.items() if not k.startswith(timings)} for row in straight + resumed]
     assert plain[4:] == plain[2:4]
+    assert "frozen_accuracy" in plain[-1]
+    stored = [(tmp_path / name / "frozen_opponent.jsonl").read_bytes() for name in ("a", "b")]
+    assert stored[0] == stored[1] != b""
 
 
 def test_a_non_finite_reward_or_loss_stops_the_run() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -14,45 +12,22 @@ from hypothesis import strategies as st
 from medserl.config import Settings
 from medserl.errors import RunError
 from medserl.game.text import normalize
-from medserl.reports.charts_shown import draw_groups
-from medserl.reports.curves import MOST_POINTS, Plan, draw, nice_steps
 from medserl.reports.games import choose_games, marked, show_game
 from medserl.reports.html import script_json, write_report
 from medserl.reports.own_games import count, periods
 from medserl.runlog import EPISODES, METRICS, read_rows
-from tests.synthetic_run import HOSTILE, episode, write_config, write_evaluation, write_rows, write_run
+from tests.report_page import Page
+from tests.synthetic_run import (
+    HOSTILE,
+    episode,
+    write_config,
+    write_evaluation,
+    write_rows,
+    write_run,
+)
 
 NOTE = "The patient has type 2 diabetes. Metformin was started."
 ERROR = "The patient has type 1 diabetes. Metformin was started."
-
-
-class Page(HTMLParser):
-    """What a browser would see: the text, the tags in use, and the embedded games."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.games: list[dict] = []
-        self._inside = ""
-        self.feed(path.read_text(encoding="utf-8"))
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).replace("\u00a0", " ").split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self._inside = dict(attrs).get("id") or tag if tag in ("script", "style") else ""
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._inside == "games-data":
-            self.games = json.loads(data)
-        elif not self._inside:
-            self.words.append(data)
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +37,12 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Page:
 
 def test_a_complete_run_tells_its_story(full: Page) -> None:
     for words in (
-        "52.0 % (95 % interval 45.1–58.6 %) after the warm-up, 65.5 % (95 % interval 58.6–72.1 %) after self-play",
-        "Tested on the same texts: trained is better than warmup in texts by 13.5 points (p = 0.003).",
-        "trained is not distinguishable from warmup in pairs (p = 0.21).",
-        "trained is better than majority in texts by 15.5 points (p < 0.001).",
+        "Self-play made the model better at finding errors: held-out accuracy 52.0 % → 65.5 %, p = 0.003.",
+        "of 200 texts: 52.0 % (95 % interval 45.1–58.6 %) by the warmed-up model, 65.5 % (95 %",
+        "The trained model is not distinguishable from the warmed-up model in pairs right (p = 0.21).",
+        "The trained model is better than the majority answer by 15.5 points of texts right (p < 0.001).",
+        "warmed-up model +13.5 points (5.5 to 21.5) p = 0.003 +5.4 points (−2.6 to 13.4) p = 0.21",
+        "Against a frozen opponent, 24 edits that the starting policy made and that stay the same,",
         "smollm2-135m played 384 games in 12 rounds",
         "Invented patients, for developing software, not for clinical use",
         "Not a medical device",
@@ -76,7 +53,9 @@ def test_a_complete_run_tells_its_story(full: Page) -> None:
     ):
         assert words in full.text
     assert len(full.games) == 384
-    assert sum(tag == "figure" for tag, _ in full.tags) == 21
+    classes = [(attributes.get("class") or "").split() for tag, attributes in full.tags if tag == "figure"]
+    assert sum("chart" in names for names in classes) == 28
+    assert sum("panel" in names for names in classes) == 2
 
 
 def test_the_page_asks_the_network_for_nothing(full: Page) -> None:
@@ -122,35 +101,6 @@ def test_one_round_without_evaluation(tmp_path: Path) -> None:
     assert "There is no held-out evaluation of this run" in page.text
     assert "medserl evaluate" in page.text
     assert "first round" not in page.text
-
-
-def test_validation_stands_in_for_an_evaluation(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run")
-    for file in (run / "eval").iterdir():
-        file.unlink()
-    text = Page(write_report(run)).text
-    assert "Held-out accuracy on the validation notes" in text
-    assert "No intervals were computed" in text
-
-
-def test_intervals_that_lie_apart_are_a_gain(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", rounds=1, games=2, evaluation=False)
-    (run / "eval").mkdir()
-    rows = [
-        {"system": system, "figure": "accuracy", "value": value, "low": value - 0.05, "high": value + 0.05, "n": 400}
-        for system, value in (("base", 0.5), ("trained", 0.7))
-    ]
-    (run / "eval" / "table.json").write_text(json.dumps(rows), encoding="utf-8")
-    assert (
-        "70.0 % (95 % interval 65.0–75.0 %) after self-play. The intervals lie apart: a gain."
-        in Page(write_report(run)).text
-    )
-
-
-def test_without_a_paired_test_intervals_that_overlap_decide_nothing(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", rounds=1, games=2)
-    (run / "eval" / "comparisons.json").unlink()
-    assert "The intervals overlap: accuracy alone does not tell the two apart." in Page(write_report(run)).text
 
 
 def test_a_run_that_has_not_played_yet(tmp_path: Path) -> None:
@@ -247,6 +197,26 @@ def test_outcomes(mode: str, said: str, ending: str) -> None:
     assert show_game(episode(NOTE, [ERROR], mode=mode, said=said).record(1))["outcome"] == ending
 
 
+@pytest.mark.parametrize(
+    ("mode", "still_true", "label"),
+    [
+        ("error", "false", "right"),
+        ("error", "true", "wrong"),
+        ("benign", "true", "right"),
+        ("benign", "false", "wrong"),
+        ("benign", "unknown", "unknown"),
+        ("error", None, None),
+    ],
+)
+def test_a_game_says_whether_the_fact_table_agrees_with_its_label(
+    mode: str, still_true: str | None, label: str | None
+) -> None:
+    row = episode(NOTE, [ERROR], mode=mode).record(1)
+    assert show_game(row | {"still_true": still_true})["label"] == label
+    del row["still_true"]  # runs of before the fact table was asked
+    assert show_game(row)["label"] is None
+
+
 @given(st.text(), st.lists(st.integers(0, 40), max_size=6))
 def test_marking_loses_no_letter(text: str, cuts: list[int]) -> None:
     text = normalize(text)
@@ -277,37 +247,6 @@ def test_periods_are_the_first_and_last_quarter() -> None:
     rows = [episode(NOTE, [ERROR]).record(r) for r in range(1, 9)]
     named = {period.name: [row["round"] for row in period.games] for period in periods(rows)}
     assert named == {"first 2 rounds": [1, 2], "last 2 rounds": [7, 8], "all rounds": list(range(1, 9))}
-
-
-def test_a_line_breaks_at_a_missing_value_and_bridges_rounds_that_did_not_measure() -> None:
-    plan = Plan("t", "a", "percent", (("x", "x"), ("y", "y")))
-    rows = [{"round": r} for r in range(5)]
-    for row, value in zip(rows, (0.1, 0.2, None, 0.4, 0.5), strict=True):
-        row["x"] = value
-    rows[0]["y"], rows[4]["y"] = 0.3, 0.3
-    chart = draw(plan, rows)
-    assert chart is not None
-    assert [re.findall("[ML]", series.shape) for series in chart.series] == [["M", "L", "M", "L"], ["M", "L"]]
-    assert chart.series[0].labels == ["10\u00a0%", "20\u00a0%", "–", "40\u00a0%", "50\u00a0%"]
-
-
-def test_charts_without_figures_are_left_out() -> None:
-    assert draw_groups([{"round": 1, "entropy": None, "kl_injector": float("nan")}]) == []
-    assert [group.title for group in draw_groups([{"round": 1, "entropy": 1.5}])] == ["Learning"]
-
-
-def test_long_runs_are_drawn_as_means() -> None:
-    chart = draw(Plan("t", "a", "number", (("x", "x"),)), [{"round": r, "x": r % 2} for r in range(1, 1001)])
-    assert chart is not None
-    assert len(chart.readout["x"]) <= MOST_POINTS
-    assert chart.readout["rounds"][0] == "rounds 1–9"
-
-
-@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
-def test_axis_steps_are_few_and_inside(low: float, width: float) -> None:
-    steps = nice_steps(low, low + width, 5)
-    assert len(steps) <= 7
-    assert all(low - 1e-6 * width <= step <= low + width * (1 + 1e-6) + 1e-9 for step in steps)
 
 
 def test_what_convergence_finds_is_noticed_and_drawn(tmp_path: Path) -> None:
@@ -351,6 +290,8 @@ def test_wrong_folders_get_one_line(tmp_path: Path) -> None:
         ("eval/table.json", "[", "is no JSON"),
         ("eval/table.json", '[{"system": "base"}]', "entry 1 has no"),
         ("eval/comparisons.json", "[3]", "entry 1 has no"),
+        ("eval/evaluation.json", "[]", "expected a JSON dict"),
+        ("frozen_opponent.jsonl", "{}\n", "line 1 has no 'mode'"),
     ],
 )
 def test_broken_files_get_one_line(tmp_path: Path, name: str, text: str, message: str) -> None:
