@@ -33,6 +33,7 @@ from medserl.game.text import split_words
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+LEARNED = ("ordered", "both_right")
 EDITS = ROOT / "tests" / "data" / "truth_edits.jsonl"
 LIMITS = {"test-seen": 0.58, "test-unseen": 0.55}  # accuracy of any shortcut
 MIN_ACCEPTANCE = 0.99
@@ -246,26 +247,41 @@ def model_section() -> list[str]:
         lines += [f"{figures['about']}\n", *as_table(("", *figures["columns"]), figures["rows"])]
     else:
         lines.append("Not measured yet: run this script with `--model`.\n")
+    return [*lines, *learnability_section()]
+
+
+def learnability_section() -> list[str]:
+    """What a LoRA fine-tuning reaches, as it was last measured."""
+    lines = ["## Can it be learned?\n"]
     path = RESULTS / "learnability.json"
-    if path.is_file():
-        curve = json.loads(path.read_text())
-        final = curve["final"]
-        lines += [
-            f"A LoRA classifier on {final['train_pairs']} training pairs, {final['minutes']} minutes "
-            "(`benchmarks/learnability.py`), pairs ordered rightly:\n",
-            *as_table(
-                ("test notes", "pairwise (95 % interval)"),
-                [(split, percent(Estimate(**final[split]))) for split in LIMITS],
-            ),
-            *as_table(
-                ("epoch", "minutes", "loss", "validation pairs ordered rightly"),
-                [
-                    (p["epoch"], f"{p['minutes']:.1f}", f"{p['loss']:.3f}", f"{p['validation_pairwise']:.1%}")
-                    for p in curve["points"]
-                ],
-            ),
-        ]
-    return lines
+    if not path.is_file():
+        return [*lines, "Not measured yet: run `benchmarks/learnability.py`.\n"]
+    curve = json.loads(path.read_text())
+    settings, final = curve["settings"], curve["final"]
+    threads = f"{settings['threads']} CPU thread(s)" if settings["threads"] else "all CPU cores"
+    return [
+        *lines,
+        f"SmolLM2-135M with a LoRA of rank {settings['rank']}, {final['train_pairs']} training pairs, "
+        f"{final['minutes']} minutes on {threads} (`python benchmarks/learnability.py --model FOLDER --minutes {settings['minutes']:g}`). "
+        "After the note it writes the right term, then its verdict. Ordered: the wrong twin leans more to INCORRECT "
+        "(chance 50%); both right: both verdicts are right (chance 25%).\n",
+        *as_table(
+            ("test notes", "pairs ordered rightly", "both twins right"),
+            [(split, *(percent(Estimate(**final[split][name])) for name in LEARNED)) for split in LIMITS],
+        ),
+        *as_table(
+            ("epoch", "minutes", "loss", "validation pairs ordered rightly", "both twins right"),
+            [
+                (
+                    p["epoch"],
+                    f"{p['minutes']:.1f}",
+                    f"{p['loss']:.2f}",
+                    *(f"{p[f'validation_{n}']:.1%}" for n in LEARNED),
+                )
+                for p in curve["points"]
+            ],
+        ),
+    ]
 
 
 def reading_section(notes: Sequence[Note]) -> list[str]:

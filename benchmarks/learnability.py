@@ -8,8 +8,8 @@ An upper bound for the game. After a note the model writes the right term, then 
     Right: pulmonary embolism
     Verdict: INCORRECT
 
-Asked for the verdict alone (`--verdict-only`) it has to find term and comparison at once, and stays at chance; the
-right term is a target that findings alone can teach, and the verdict then compares two terms that are both written.
+The right term is a target that the findings alone can teach, and the verdict then compares two terms that are both
+written. Asked for the verdict alone (`--verdict-only`), the model has to find term and comparison at once.
 Twins share their text up to the edit, so both stand in one sequence, the second hidden from the first by the mask.
 
 Reported on facts seen in training, told in new wordings, and on facts never seen, with 95 % Wilson intervals: pairs
