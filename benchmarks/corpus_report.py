@@ -262,7 +262,8 @@ def learnability_section() -> list[str]:
     return [
         *lines,
         f"SmolLM2-135M with a LoRA of rank {settings['rank']}, {final['train_pairs']} training pairs, "
-        f"{final['minutes']} minutes on {threads} (`python benchmarks/learnability.py --model FOLDER --minutes {settings['minutes']:g}`). "
+        f"{final['minutes']} minutes on {threads} "
+        f"(`python benchmarks/learnability.py --model FOLDER --minutes {settings['minutes']:g}`). "
         "After the note it writes the right term, then its verdict. Ordered: the wrong twin leans more to INCORRECT "
         "(chance 50%); both right: both verdicts are right (chance 25%).\n",
         *as_table(

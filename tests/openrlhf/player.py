@@ -60,9 +60,7 @@ def pairs() -> list[Note]:
     for finding in FINDINGS:
         for drug, wrong in DRUGS:
             correct = f"The patient presents with {finding}. He is treated with {drug}."
-            notes.append(
-                Note(f"n{len(notes)}", correct, correct.replace(drug, wrong), error_type="pharmacotherapy")
-            )
+            notes.append(Note(f"n{len(notes)}", correct, correct.replace(drug, wrong), error_type="pharmacotherapy"))
     return notes
 
 
