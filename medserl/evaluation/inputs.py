@@ -59,19 +59,23 @@ def choose_texts(sources: Sources, options: EvaluationOptions, seed: int, files:
     """The texts of an evaluation in which these judgements were read from files."""
     notes = _draw(sources.judged.loaded.notes, options.limit, seed)
     alone = options.published_only or _lack_corrected_twins(files, labelled_texts(notes))
-    train = labelled_texts(sources.train.loaded.notes, published_only=alone)
-    if not _of_both_classes(train):  # MEDEC's pairs without its correct notes: their twins must do
-        train = labelled_texts(sources.train.loaded.notes)
+    train = _fitting_texts(sources.train.loaded.notes, published_only=alone)
     held_out: tuple[LabelledText, ...] = ()
     if sources.validation is not None:
         unseen = _draw(_unseen(sources.validation.loaded.notes, notes), options.limit, seed)
-        held_out = labelled_texts(unseen, published_only=alone)
+        held_out = _fitting_texts(unseen, published_only=alone)
         if not _of_both_classes(held_out):
             log.warning(
                 "no thresholds: %s holds no notes of both classes besides the judged ones", sources.validation.file
             )
             held_out = ()
     return Texts(labelled_texts(notes, published_only=alone), train, held_out, alone)
+
+
+def _fitting_texts(notes: Sequence[Note], published_only: bool) -> tuple[LabelledText, ...]:
+    """Texts to fit on: the kind that is judged, but of MEDEC's pairs without its correct notes both twins."""
+    texts = labelled_texts(notes, published_only=published_only)
+    return texts if _of_both_classes(texts) else labelled_texts(notes)
 
 
 def _draw(notes: Sequence[Note], limit: int, seed: int) -> Sequence[Note]:

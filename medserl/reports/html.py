@@ -35,8 +35,10 @@ from medserl.reports.tables import (
     ALL,
     OFFICIAL,
     THRESHOLD,
+    apart,
     in_words,
     interval,
+    judged_texts,
     left_out,
     overviews,
     part_tables,
@@ -72,6 +74,7 @@ def render(run: RunFiles) -> str:
     """The whole page."""
     games = choose_games(run.episodes)
     found = convergence(run.rows, run.episodes)
+    table = apart(run.table)
     script = _package_text(SCRIPT)
     return (
         _templates()
@@ -85,17 +88,18 @@ def render(run: RunFiles) -> str:
             tiles=tiles(run),
             sentences=sentences(run),
             notices=[notice.text for notice in found.notices],
-            table=table_of(run.table, ALL),
-            official=table_of(run.table, OFFICIAL),
+            table=table_of(table, ALL),
+            official=table_of(table, OFFICIAL),
             left_out=left_out(run.evaluation),
-            threshold=table_of(run.table, THRESHOLD),
-            parts=part_tables(run.table),
-            overviews=overviews(run.table),
-            panels=panels(run.table),
+            threshold=table_of(table, THRESHOLD),
+            parts=part_tables(table),
+            overviews=overviews(table),
+            panels=panels(table),
             against=against_others(run),
             after=system_name(AFTER),
             in_words=in_words,
             interval=interval,
+            judged_texts=judged_texts,
             points=points,
             format_p=format_p,
             own_figures=[name for name, _, _ in FIGURES],

@@ -20,7 +20,7 @@ SYSTEMS = {
 
 BASELINES = ("majority", "tf-idf")
 
-DETECTION, CALIBRATION = "Finding errors", "Probabilities"
+DETECTION, CALIBRATION, SCORES = "Finding errors", "Probabilities", "MEDEC's official scores"
 
 FIGURES = {
     DETECTION: {
@@ -39,7 +39,7 @@ FIGURES = {
         "brier": ("Brier score", "squared distance from the truth; 0.25 is saying half each time"),
         "ece": ("calibration error", "stated probability against the share observed; 0 is perfect"),
     },
-    "MEDEC's official scores": {
+    SCORES: {
         "flag accuracy": ("flag accuracy", "subtask A: is there an error"),
         "sentence accuracy": ("sentence accuracy", "subtask B: which sentence; −1 where none"),
         **{name: (name, "corrections, where both sides have one") for name in CORRECTION_METRICS},
@@ -59,6 +59,24 @@ ALL, OFFICIAL, THRESHOLD = "all", "official", "threshold"
 
 Group = str
 """One of these, or one part of the texts: `error_type=diagnosis`, `official=MS`."""
+
+
+def apart(table: Sequence[Row]) -> list[Row]:
+    """The rows of table.json, with the official scores and the figures by threshold in groups of their own.
+
+    The file has them among the other figures of the same texts; on the page each stands under its own heading.
+    """
+    return [_apart(row) for row in table]
+
+
+def _apart(row: Row) -> Row:
+    group, figure = row.get("group", ALL), row["figure"]
+    if figure in FIGURES[SCORES]:
+        return {**row, "group": OFFICIAL if group == ALL else f"{OFFICIAL}={group.partition('=')[2]}"}
+    by_threshold = figure.removeprefix(f"{THRESHOLD}_")
+    if figure == THRESHOLD or by_threshold != figure:
+        return {**row, "group": THRESHOLD, "figure": by_threshold}
+    return row
 
 
 @dataclass(frozen=True)
@@ -117,6 +135,12 @@ def left_out(evaluation: Row) -> list[str]:
         for score, why in collections.get(ALL, {}).get("left_out", {}).items():
             reasons.setdefault(why, {})[score] = None
     return [f"Left out: {', '.join(scores)} ({why})." for why, scores in reasons.items()]
+
+
+def judged_texts(n: int, evaluation: Row) -> str:
+    """`574 texts of validation.csv`; without the file where the evaluation's record does not name it."""
+    file = evaluation.get("files", {}).get("judged", {}).get("name")
+    return f"{n:,} labelled texts" + (f" of {file}" if file else "")
 
 
 def find_estimate(table: Sequence[Row], system: str, figure: str, group: Group = ALL) -> Estimate:
@@ -186,12 +210,14 @@ def _overview(kind: str, groups: Sequence[Group], table: Sequence[Row]) -> Overv
     for group in groups:
         rows = [row for row in table if row.get("group", ALL) == group]
         estimates = [find_estimate(rows, system, "accuracy", group) for system in systems]
-        lines.append((_title(group).partition(": ")[2], _size(rows), estimates))
+        lines.append((group.partition("=")[2], _size(rows), estimates))
     return Overview(kind.replace("_", " "), [system_name(system) for system in systems], lines)
 
 
 def _title(group: Group) -> str:
-    return group.replace("=", ": ").replace("_", " ")
+    kind, parted, part = group.partition("=")
+    name = "official scores" if kind == OFFICIAL else kind.replace("_", " ")
+    return f"{name}: {part}" if parted else name
 
 
 def _size(rows: Sequence[Row]) -> int:

@@ -15,7 +15,10 @@ from medserl.engines.scripted import ScriptedEngine
 from medserl.evaluation import evaluate as evaluate_module
 from medserl.evaluation import systems
 from medserl.evaluation.checkpoint_metrics import Scorers
+from medserl.reports.html import write_report
 from tests.poisonings import LONE, PAIRS, Reader, sentences, write_notes
+from tests.report_page import Page
+from tests.synthetic_run import write_run
 
 
 class NoModel(ScriptedEngine):
@@ -224,6 +227,35 @@ def test_no_validation_notes_no_threshold(tmp_path: Path, data: Path) -> None:
     found = evaluate(tmp_path, data, "--probabilities", "--validation-data", "none")
     assert "no threshold" in found.markdown
     assert ("warmup", "threshold") not in found.figures
+
+
+def test_thresholds_are_chosen_on_twins_where_the_published_texts_all_have_an_error(tmp_path: Path, data: Path) -> None:
+    notes = write_notes(tmp_path / "pairs.jsonl", 100).read_text().splitlines(keepends=True)[:PAIRS]
+    (tmp_path / "pairs.jsonl").write_text("".join(notes))
+    found = evaluate(
+        tmp_path, data, "--published-only", "--probabilities", "--validation-data", tmp_path / "pairs.jsonl"
+    )
+    assert found.record["texts"]["held_out"] == 2 * PAIRS
+    assert found.record["thresholds"]["warmup"]["value"] == 0.25
+
+
+def test_the_report_shows_all_that_an_evaluation_wrote(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", rounds=1, games=2, evaluation=False)
+    held_out = write_notes(tmp_path / "validation.jsonl", 100)
+    flags = ("--subtasks", "ABC", "--probabilities", "--validation-data", held_out)
+    found = evaluate(run, medec_test(tmp_path / "medec.csv"), *flags)
+    text = Page(write_report(run)).text
+    assert "18 labelled texts of medec.csv" in text
+    assert "MEDEC's official scores 12 published texts" in text
+    assert "Left out: BERTScore (no local checkpoint of microsoft/deberta-xlarge-mnli was given)." in text
+    threshold = text.partition("Verdicts by a threshold on P(INCORRECT)")[2]
+    assert "chosen on validation notes" in threshold.partition("By part of the texts")[0]
+    assert "All figures by part of the texts" in text
+    for part in ("collection: MS", "official scores: UW"):
+        assert part in text
+    for name, value in {(row["figure"], row["value"]) for row in found.table if row["system"] == "tf-idf"}:
+        assert value is None or f"{100 * value:.1f}" in text or f"{value:.2f}" in text, name
+    assert "Others" not in text  # every figure has a heading and a meaning
 
 
 # -- predictions from files --------------------------------------------------------------------------------

@@ -111,7 +111,8 @@ def test_official_scores_threshold_and_parts_are_shown(tmp_path: Path) -> None:
         "chosen on validation notes 0.37 0.37 0.37 0.37 balanced accuracy",
         "Accuracy by error type",
         "All figures by part of the texts (2 tables)",
-        "official: MS (120 texts)",
+        "official scores: MS (120 texts)",
+        "200 labelled texts of test.jsonl; below each figure",
         "evaluation.options.subtasks ABC",
         "evaluation.texts.sha256 4f1c",
     ):
