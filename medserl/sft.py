@@ -4,8 +4,8 @@ Out of gold pairs come four kinds of examples, in the very prompts of the game:
 
     Injector, error mode    correct note   -> the gold error
     Injector, benign mode   correct note   -> a clinically neutral rewording (data/neutral.toml)
-    Assessor                incorrect note -> final_answer: INCORRECT
-    Assessor                correct note, as it is or neutrally reworded -> final_answer: CORRECT
+    Assessor                incorrect note -> the prompt set's answer with INCORRECT
+    Assessor                correct note, as it is or neutrally reworded -> the same with CORRECT
 
 A policy that had never seen the formats would be rejected by the VCF every time (DESIGN, section 8).
 """
@@ -23,6 +23,7 @@ from medserl.config import Settings
 from medserl.data.neutral import apply_neutral_edit
 from medserl.data.notes import ERROR_TYPES, Note
 from medserl.errors import DataError
+from medserl.game.gold import right_words
 from medserl.game.parsing import parse_verdict
 from medserl.game.prompts import Messages, PromptSet, load_prompts
 from medserl.game.setup import GameSetup
@@ -81,11 +82,12 @@ def _examples_of(
     if benign_answer is None:
         return []
     sound = rng.choice([correct, neutral[0]])
+    words = right_words(correct, incorrect)
     return [
         Example(prompts.injector(correct, "error", error_type or rng.choice(ERROR_TYPES)), error_answer),
         Example(prompts.injector(correct, "benign", None), benign_answer),
-        Example(prompts.assessor(incorrect), "final_answer: INCORRECT"),
-        Example(prompts.assessor(sound), "final_answer: CORRECT"),
+        Example(prompts.assessor(incorrect), prompts.gold_answer("INCORRECT", words)),
+        Example(prompts.assessor(sound), prompts.gold_answer("CORRECT", words)),
     ]
 
 

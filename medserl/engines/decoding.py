@@ -108,14 +108,23 @@ def _sample_batch(
 
 def _forward(model: Any, input_ids: Tensor, mask: Tensor, positions: Tensor, cache: Any, keep: int = 1) -> Tensor:
     """Float logits of the last `keep` positions, (B, keep, V); the cache grows by these inputs."""
+    length = input_ids.shape[1]
     return model(
         input_ids=input_ids,
         attention_mask=mask,
         position_ids=positions,
         use_cache=True,
-        logits_to_keep=keep,
+        logits_to_keep=last_places(length, keep, input_ids.device),
         **{_CACHE: cache},
-    ).logits[:, -keep:].float()
+    ).logits.float()
+
+
+def last_places(length: int, count: int, device: Any) -> Tensor:
+    """The last `count` of `length` places, for `logits_to_keep`.
+
+    A number there would give a slice of the hidden states, for which torch copies the output matrix once a row.
+    """
+    return torch.arange(length - count, length, device=device)
 
 
 def choose(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> tuple[Tensor, Tensor]:

@@ -125,7 +125,7 @@ class LocalEngine:
             attention_mask=mask,
             position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
             use_cache=False,
-            logits_to_keep=keep,
+            logits_to_keep=decoding.last_places(input_ids.shape[1], keep, self.device),
         ).logits[:, :-1]
         targets = input_ids[:, input_ids.shape[1] - keep + 1 :]
         logprobs, entropies = [], []

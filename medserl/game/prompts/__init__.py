@@ -1,4 +1,4 @@
-"""The prompts of both roles, read from one TOML file: `brief`, `full`, or a path of your own in the same form."""
+"""The prompts of both roles, read from one TOML file: `brief`, `term`, `full`, or a path of your own in the same form."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from typing import Any, TypedDict, get_args
 
 from medserl.errors import ConfigError
 from medserl.game.parsing import InjectorFormat, Subtasks, note_sentences, number_sentences, numbered_lines
-from medserl.game.roles import MODES, Mode, Role
+from medserl.game.roles import MODES, Mode, Role, Verdict
 
-SHIPPED = ("brief", "full")
+SHIPPED = ("brief", "term", "full")
+
+PLAIN_ANSWER = "final_answer: $verdict"
 
 
 class Message(TypedDict):
@@ -49,6 +51,7 @@ class PromptSet:
     injector_system: str
     injector_user: dict[Mode, str]
     injector_tokens: int
+    answer: str = PLAIN_ANSWER
 
     def assessor(self, note: str, subtasks: str = "A", sentences: Sequence[str] = ()) -> Messages:
         """What the Assessor sees: the modified note, and nothing else of the game.
@@ -61,6 +64,10 @@ class PromptSet:
         """
         shown = note if subtasks == "A" else numbered_lines(sentences or note_sentences(note))
         return _chat(self.assessor_system, self._question(subtasks).user, note=shown)
+
+    def gold_answer(self, verdict: Verdict, words: str) -> str:
+        """What the Assessor should reply, where it is known: `words` are those that should stand in the note."""
+        return Template(self.answer).substitute(verdict=verdict, words=words).strip()
 
     def injector(self, note: str, mode: Mode, error_type: str | None) -> Messages:
         """What the Injector sees: the original note, its mode and, in error mode, the type of error to make."""
@@ -102,6 +109,7 @@ def load_prompts(name: str, form: InjectorFormat) -> PromptSet:
             prompts.assessor("probe", subtasks)
         prompts.injector("probe", "error", "diagnosis")
         prompts.injector("probe", "benign", None)
+        prompts.gold_answer("CORRECT", "probe")
     except KeyError as error:
         raise ConfigError(f"prompts: {name}: no entry or unknown placeholder {error}") from None
     except (TypeError, ValueError) as error:
@@ -126,6 +134,7 @@ def _prompt_set(table: Mapping[str, Any], form: InjectorFormat) -> PromptSet:
         injector_system=_entry(table, f"{injector}.system"),
         injector_user={mode: _entry(table, f"{injector}.{mode}") for mode in MODES},
         injector_tokens=_entry(table, f"{injector}.max_new_tokens"),
+        answer=_entry(table, "assessor").get("answer", PLAIN_ANSWER),
     )
 
 
