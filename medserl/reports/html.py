@@ -46,7 +46,7 @@ from medserl.reports.tables import (
     system_name,
     table_of,
 )
-from medserl.reports.verdict import AFTER, against_others
+from medserl.reports.verdict import against_others, judged_after
 
 TEMPLATE, STYLE, SCRIPT = "report.html.jinja", "report.css", "report.js"
 OUTPUT = "report.html"
@@ -96,7 +96,7 @@ def render(run: RunFiles) -> str:
             overviews=overviews(table),
             panels=panels(table),
             against=against_others(run),
-            after=system_name(AFTER),
+            after=system_name(judged_after(run)),
             in_words=in_words,
             interval=interval,
             judged_texts=judged_texts,

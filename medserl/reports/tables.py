@@ -13,6 +13,7 @@ SYSTEMS = {
     "base": "base model",
     "warmup": "warmed-up model",
     "trained": "trained model",
+    "best": "best checkpoint",
     "majority": "majority answer",
     "tf-idf": "TF-IDF words",
 }

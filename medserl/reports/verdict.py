@@ -9,8 +9,8 @@ from medserl.evaluation.statistics import SIGNIFICANCE, Comparison, Estimate, co
 from medserl.reports.run_files import RunFiles
 from medserl.reports.tables import find_estimate, in_words, interval, system_name, systems_of
 
-BEFORE, AFTER = ("warmup", "base"), "trained"
-"""Systems of the evaluation: training starts from the warmed-up model where there is one."""
+BEFORE, AFTER = ("warmup", "base"), ("trained", "best")
+"""Systems of the evaluation, the first that is there: training starts from the warmed-up model where there is one."""
 
 ONE_SIDED = 0.9
 """Share of texts with the same answer from which on a reader should be told."""
@@ -37,13 +37,20 @@ class HeldOut:
     why: str
 
 
+def judged_after(run: RunFiles) -> str:
+    """The system that stands for the trained model: the newest checkpoint, or where it is not there the best one."""
+    there = systems_of(run.table)
+    return next((system for system in AFTER if system in there), AFTER[0])
+
+
 def held_out(run: RunFiles) -> HeldOut | None:
     """From the evaluation where there is one, else from the validation made during training."""
-    after = find_estimate(run.table, AFTER, "accuracy")
+    trained = judged_after(run)
+    after = find_estimate(run.table, trained, "accuracy")
     for start in BEFORE:
         before = find_estimate(run.table, start, "accuracy")
         if before.value is not None and after.value is not None:
-            change, why = _judge(before, after, comparison(run, AFTER, start, "texts"))
+            change, why = _judge(before, after, comparison(run, trained, start, "texts"))
             return HeldOut(before, after, system_name(start), "in the evaluation", change, why)
     validated = [row for row in run.rows if row.get("eval_accuracy") is not None]
     if len(validated) < 2:
@@ -86,15 +93,16 @@ def grounds(run: RunFiles, found: HeldOut | None) -> list[str]:
     texts = f" of {found.after.n:,} texts" if found.after.n else ""
     figures = (
         f"Judged rightly {found.source}{texts}: {_with_interval(found.before)} by the {found.start}, "
-        f"{_with_interval(found.after)} by the {system_name(AFTER)}."
+        f"{_with_interval(found.after)} by the {system_name(judged_after(run))}."
     )
     return [" ".join([figures, *_further_tests(run)]), *_careful(run)]
 
 
 def _careful(run: RunFiles) -> list[str]:
     """An answer that hardly depends on the text is no judgement, however accurate."""
-    flagged = find_estimate(run.table, AFTER, "flag_rate").value
-    silent = find_estimate(run.table, AFTER, "no_verdict_rate").value or 0.0
+    trained = judged_after(run)
+    flagged = find_estimate(run.table, trained, "flag_rate").value
+    silent = find_estimate(run.table, trained, "no_verdict_rate").value or 0.0
     if flagged is None:
         return []
     answers = {"answers INCORRECT to": flagged, "answers CORRECT to": 1 - flagged - silent, "has no answer to": silent}
@@ -108,10 +116,11 @@ def _careful(run: RunFiles) -> list[str]:
 def _further_tests(run: RunFiles) -> list[str]:
     """Pairs against where training started, and texts against always saying the same."""
     wanted = [(BEFORE[0], "pairs"), ("majority", "texts")]
+    trained = judged_after(run)
     return [
-        comparison_sentence(f"The {system_name(AFTER)}", f"the {system_name(other)}", found, unit)
+        comparison_sentence(f"The {system_name(trained)}", f"the {system_name(other)}", found, unit)
         for other, unit in wanted
-        if (found := comparison(run, AFTER, other, unit))
+        if (found := comparison(run, trained, other, unit))
     ]
 
 
@@ -126,8 +135,9 @@ class Against:
 
 def against_others(run: RunFiles) -> list[Against]:
     """One line for each other system that the trained model was compared with."""
+    trained = judged_after(run)
     lines = [
-        Against(system_name(other), comparison(run, AFTER, other, "texts"), comparison(run, AFTER, other, "pairs"))
+        Against(system_name(other), comparison(run, trained, other, "texts"), comparison(run, trained, other, "pairs"))
         for other in systems_of(run.table)
     ]
     return [line for line in lines if line.texts or line.pairs]

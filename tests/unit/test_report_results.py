@@ -75,6 +75,14 @@ def test_the_paired_test_decides_whichever_system_it_took_first(
     assert f"warmed-up model {points} p = {p_value}" in text
 
 
+def test_the_best_checkpoint_stands_for_the_trained_model_where_it_alone_was_judged(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", rounds=1, games=2, evaluation=False)
+    write_table(run, [measured("base", 0.5), measured("best", 0.7)])
+    assert "70.0 % (95 % interval 65.0–75.0 %) by the best checkpoint." in Page(write_report(run)).text
+    write_table(run, [measured("base", 0.5), measured("best", 0.7), measured("trained", 0.6)])
+    assert "60.0 % (95 % interval 55.0–65.0 %) by the trained model." in Page(write_report(run)).text
+
+
 @pytest.mark.parametrize(
     ("flagged", "silent", "told"),
     [
