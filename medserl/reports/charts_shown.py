@@ -146,7 +146,7 @@ HELD_OUT = (
         ),
     ),
     Plan(
-        "Frozen opponent: recall, specificity",
+        "The frozen opponent by mode",
         "Its error-mode edits found, its benign-mode edits let pass, whatever they really did.",
         "percent",
         (
@@ -186,7 +186,14 @@ LEARNING = (
         "number",
         (("advantage_assessor", "Assessor"), ("advantage_injector", "Injector")),
     ),
+    Plan(
+        "Loss",
+        "Mean of the clipped loss over tokens; near 0 before the policy moves, and no measure of learning.",
+        "number",
+        (("loss", "loss"),),
+    ),
     Plan("Gradient norm", "Before clipping.", "number", (("grad_norm", "gradient norm"),)),
+    Plan("Learning rate", "Of the round's update.", "number", (("lr", "learning rate"),)),
     Plan(
         "Clip fraction",
         "Share of tokens whose probability moved beyond PPO's clip; 0 with one step a round.",

@@ -51,12 +51,14 @@ def test_a_stack_leaves_out_what_is_always_0_and_sums_up_the_smallest() -> None:
     ("keys", "title", "chart"),
     [
         (("frozen_accuracy",), "Held-out notes during training", "Against the frozen opponent"),
-        (("frozen_recall",), "Held-out notes during training", "Frozen opponent: recall, specificity"),
+        (("frozen_recall",), "Held-out notes during training", "The frozen opponent by mode"),
         (("label_noise_error",), "How far the labels by mode can be trusted", "Labels that are wrong"),
         (("label_undecided_benign",), "How far the labels by mode can be trusted", "Labels that cannot be checked"),
         (("audit_drug", "audit_neutral"), "How far the labels by mode can be trusted", "What the edits changed"),
         (("vcf_reject_audit_meaning",), "The game", "Why attempts were rejected"),
         (("a_new_figure",), "Other figures", "A new figure"),
+        (("loss",), "Learning", "Loss"),
+        (("lr",), "Learning", "Learning rate"),
     ],
 )
 def test_figures_get_their_chart_only_where_the_run_has_them(keys: tuple[str, ...], title: str, chart: str) -> None:
