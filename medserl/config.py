@@ -16,9 +16,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medserl.errors import ConfigError
+from medserl.game.rewards import InjectorReward
 from medserl.game.vcf import MAX_JACCARD, MAX_WORD_EDITS, MIN_JACCARD
 
 RolesTrained = Literal["both", "assessor", "injector"]
+Normalization = Literal["global", "per_role", "running"]
 
 
 class Settings(BaseModel):
@@ -48,7 +50,7 @@ class Settings(BaseModel):
     seed: int = Field(0, ge=0, description="Everything random follows from it.")
 
     # -- game
-    prompts: str = Field("brief", description="Prompt set: brief, full, or a TOML file.")
+    prompts: str = Field("brief", description="Prompt set: brief, term, full, or a TOML file.")
     injector_format: Literal["edit", "note"] = Field("edit", description="What the Injector writes.")
     vcf_min_jaccard: float = Field(MIN_JACCARD, ge=0, le=1, description="Least word overlap of an accepted edit.")
     vcf_max_jaccard: float = Field(MAX_JACCARD, ge=0, le=1, description="Greatest word overlap.")
@@ -58,6 +60,23 @@ class Settings(BaseModel):
     edit_audit: Literal["off", "log", "reject"] = Field(
         "log", description="Class of each edit by rules: not looked at, logged, or wrong for the mode and rejected."
     )
+
+    # -- what keeps the game honest and teaching: off by default, docs/experiments.md says what each does
+    gold_fraction: float = Field(
+        0.0, ge=0, lt=1, description="Share of the Assessor's turns on gold pairs of the training notes, both twins."
+    )
+    gold_lessons: int = Field(0, ge=0, description="Gold pairs a round whose answers are learnt as they should be.")
+    gold_lesson_weight: float = Field(1.0, gt=0, description="Advantage of every token of such an answer.")
+    assessor_samples: int = Field(1, ge=1, description="Assessor turns on each accepted note.")
+    injector_reward: InjectorReward = Field(
+        "zero_sum", description="zero_sum, or peaked: most where the Assessor's samples are right half of the time."
+    )
+    repeat_penalty: float = Field(0.0, ge=0, description="Taken off the Injector's reward for an edit made before.")
+    repeat_window: int = Field(5, ge=0, description="Rounds that `before` means, besides the round itself.")
+    past_fraction: float = Field(0.0, ge=0, le=1, description="Share of games with a past policy in one of the roles.")
+    past_pool: int = Field(4, ge=1, description="Past policies kept; the oldest is dropped first.")
+    past_every: int = Field(5, ge=1, description="Rounds between them.")
+    adapters: Literal["shared", "per_role"] = Field("shared", description="One LoRA adapter, or one for each role.")
 
     # -- rollout
     rollout_batch_size: int = Field(32, ge=2, description="Games a round.")
@@ -74,7 +93,10 @@ class Settings(BaseModel):
     kl_coef: float = Field(0.01, ge=0, description="Weight of the KL to the reference; 0 is off.")
     kl_estimator: Literal["k1", "k2", "k3"] = Field("k1", description="k1 in the reward; k2 or k3 as a loss.")
     clip_range: float = Field(0.2, gt=0, lt=1, description="PPO's clip.")
-    advantage_normalization: Literal["global", "per_role"] = Field("per_role", description="Whose mean and std.")
+    kl_target: float = Field(0.0, ge=0, description="Nats a token that kl_coef is steered to; 0 keeps it constant.")
+    advantage_normalization: Normalization = Field(
+        "per_role", description="Whose mean and std: global, per_role, or running (a role's running mean, no std)."
+    )
     roles_trained: RolesTrained = Field("both", description="Whose turns update the policy.")
     mini_batches: int = Field(1, ge=1, description="Optimizer steps a round.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradient clipping.")
@@ -114,6 +136,15 @@ class Settings(BaseModel):
     def _consistent(self) -> Settings:
         if self.vcf_min_jaccard > self.vcf_max_jaccard:
             raise ValueError("vcf_min_jaccard is above vcf_max_jaccard: nothing could pass")
+        if self.injector_reward == "peaked" and self.assessor_samples < 2:
+            raise ValueError("injector_reward 'peaked' needs assessor_samples of 2 or more: one is right or wrong")
+        if self.kl_target and (not self.kl_coef or self.kl_estimator != "k1"):
+            raise ValueError("kl_target steers the KL in the reward: it needs kl_coef above 0 and kl_estimator 'k1'")
+        several = self.adapters == "per_role" or self.past_fraction > 0
+        if several and not self.lora_rank:
+            raise ValueError("adapters 'per_role' and past_fraction need LoRA: lora_rank above 0")
+        if several and self.engine == "openrlhf":
+            raise ValueError("adapters 'per_role' and past_fraction are the local engine's: give --engine local")
         return self
 
     def with_overrides(self, **changes: Any) -> Settings:

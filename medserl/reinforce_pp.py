@@ -6,23 +6,27 @@
     loss = -mean_t min(rho_t A_t, clip(rho_t, 1-eps, 1+eps) A_t)     rho_t = exp(log pi - log pi_old)
 
 Where we depart from the paper: the statistics can be taken per role (`per_role`), since in zero-sum play one shared
-baseline mixes two opposite scales; and KL can be a loss term (`k2`, `k3`) in place of a reward.
+baseline mixes two opposite scales, or be a running mean (`running`); KL can be a loss term (`k2`, `k3`) in place of a
+reward, and its coefficient can be steered.
 Everything here works on a list of 1-D float tensors, one per role-turn, one entry per completion token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 KL_CLAMP = 10.0
 VARIANCE_FLOOR = 1e-8
+RUNNING_MEAN_DECAY = 0.95
+KL_ERROR_CLIP, KL_GAIN = 0.2, 0.1
 
 KLEstimator = Literal["k1", "k2", "k3"]
+Normalization = Literal["global", "per_role", "running"]
 
 
 def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: KLEstimator = "k1") -> Tensor:
@@ -79,27 +83,61 @@ def clipped_loss(
     return -torch.minimum(unclipped, clipped), (clipped < unclipped)
 
 
-@dataclass(frozen=True)
+@dataclass
 class ReinforcePlusPlus:
-    """Turns rewards into advantages; the trainer calls it and knows nothing of what is inside."""
+    """Turns rewards into advantages; the trainer calls it and knows nothing of what is inside.
+
+    `normalization`: `global` or `per_role` whiten over the batch; `running` takes off a role's running mean return and
+    leaves the scale alone (role-conditioned advantage estimation, SPIRAL, arXiv 2506.24119, section 3.2; we begin at
+    the first batch's mean where they begin at 0).
+    `kl_target` in nats a token, other than 0, steers `kl_coef` (Ziegler et al., arXiv 1909.08593, section 2.2).
+    """
 
     kl_coef: float = 0.01
     kl_estimator: KLEstimator = "k1"
-    normalization: Literal["global", "per_role"] = "global"
+    normalization: Normalization = "global"
+    kl_target: float = 0.0
+    running_means: dict[str, float] = field(default_factory=dict)
 
     def advantages(
         self,
         rewards: Sequence[float],
         logprobs: Sequence[Tensor],
         ref_logprobs: Sequence[Tensor] | None,
-        roles: Sequence[Hashable],
+        roles: Sequence[str],
     ) -> list[Tensor]:
         """Advantage of every completion token, one 1-D tensor a turn; `ref_logprobs` None means no KL in the reward."""
-        returns = []
+        returns, kls = [], []
         for i, (reward, old) in enumerate(zip(rewards, logprobs, strict=True)):
             if ref_logprobs is not None and self.kl_estimator == "k1":
                 kl = kl_estimate(old, ref_logprobs[i])
             else:
                 kl = torch.zeros_like(old)
             returns.append(token_returns(reward, kl, self.kl_coef))
+            kls.append(kl)
+        if self.kl_target:
+            self._steer(torch.cat(kls).mean().item())
+        if self.normalization == "running":
+            return self._less_running_mean(returns, roles)
         return whiten(returns, roles if self.normalization == "per_role" else None)
+
+    def _less_running_mean(self, returns: Sequence[Tensor], roles: Sequence[str]) -> list[Tensor]:
+        for role in dict.fromkeys(roles):
+            mine = [each[0].item() for each, name in zip(returns, roles, strict=True) if name == role]
+            batch_mean = sum(mine) / len(mine)
+            before = self.running_means.get(role, batch_mean)
+            self.running_means[role] = RUNNING_MEAN_DECAY * before + (1 - RUNNING_MEAN_DECAY) * batch_mean
+        return [each - self.running_means[role] for each, role in zip(returns, roles, strict=True)]
+
+    def _steer(self, kl: float) -> None:
+        error = min(max(kl / self.kl_target - 1, -KL_ERROR_CLIP), KL_ERROR_CLIP)
+        self.kl_coef *= 1 + KL_GAIN * error
+
+    def metrics(self) -> dict[str, float]:
+        return {"kl_coef": self.kl_coef} | {f"running_mean_{role}": value for role, value in self.running_means.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"kl_coef": self.kl_coef, "running_means": self.running_means}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.kl_coef, self.running_means = state["kl_coef"], dict(state["running_means"])

@@ -9,10 +9,10 @@ from dataclasses import replace
 from medserl.config import Settings
 from medserl.engines.base import InferenceEngine, Sampling
 from medserl.game.audit import audit
-from medserl.game.episode import Attempt, Episode, Turn
+from medserl.game.episode import Attempt, Completion, Episode, Reading, Turn
 from medserl.game.parsing import parse_injection, parse_verdict
 from medserl.game.prompts import Messages, PromptSet
-from medserl.game.rewards import game_rewards
+from medserl.game.rewards import Rewards, assessor_reward, injector_reward
 from medserl.game.roles import Mode, Role
 from medserl.game.setup import GameSetup
 from medserl.game.vcf import Reason, VCFResult, apply_vcf
@@ -41,6 +41,7 @@ class VCFRolloutGenerator:
             prompts,
             [game.original for game in games],
             modes=[game.mode for game in games],
+            snapshots=[game.snapshot("injector") for game in games],
             seed=seed,
             greedy=greedy,
         )
@@ -51,15 +52,18 @@ class VCFRolloutGenerator:
         original_notes: Sequence[str],
         *,
         modes: Sequence[Mode] | None = None,
+        snapshots: Sequence[str | None] | None = None,
         seed: int = 0,
         greedy: bool = False,
     ) -> list[Attempts]:
         """Up to `vcf_max_attempts` attempts for each prompt, retried together: a call for all that still lack one.
 
         A prompt given as a string is one user message. Greedy attempts would repeat themselves, so only the first
-        is greedy. The edit audit rejects by mode, so without `modes` it rejects nothing.
+        is greedy. The edit audit rejects by mode, so without `modes` it rejects nothing. `snapshots` names the past
+        policies that write instead of the current one.
         """
         chats = [_as_messages(prompt) for prompt in prompts]
+        writers = snapshots or [None] * len(chats)
         attempts: list[list[Attempt]] = [[] for _ in prompts]
         missing = list(range(len(prompts)))
         for number in range(self.settings.vcf_max_attempts):
@@ -68,7 +72,7 @@ class VCFRolloutGenerator:
             sampling = self._sampling(
                 "injector", original_notes, derive_seed(seed, "inject", number), greedy and number == 0
             )
-            completions = self.engine.generate([chats[i] for i in missing], sampling)
+            completions = self._generate([chats[i] for i in missing], sampling, [writers[i] for i in missing])
             for i, completion in zip(missing, completions, strict=True):
                 turn = Turn("injector", chats[i], completion)
                 attempts[i].append(self._judge(turn, original_notes[i], modes[i] if modes else None))
@@ -87,16 +91,28 @@ class VCFRolloutGenerator:
                 error_type=game.error_type,
                 attempts=tries,
                 fact_id=game.note.fact_id,
+                past_role=game.past.role if game.past else None,
             )
             for game, tries in zip(games, attempts, strict=True)
         ]
-        notes = [episode.modified for episode in unplayed]
+        samples = self.settings.assessor_samples
+        shown = [
+            (episode.modified, game.snapshot("assessor"))
+            for episode, game in zip(unplayed, games, strict=True)
+            for _ in range(samples)
+            if episode.modified is not None
+        ]
         turns = iter(
-            self.read([note for note in notes if note is not None], derive_seed(seed, "assess"), greedy=greedy)
+            self.read(
+                [note for note, _ in shown],
+                derive_seed(seed, "assess"),
+                greedy=greedy,
+                snapshots=[snapshot for _, snapshot in shown],
+            )
         )
         return [
-            episode if note is None else _settle(episode, next(turns))
-            for episode, note in zip(unplayed, notes, strict=True)
+            episode if episode.modified is None else self._settle(episode, [next(turns) for _ in range(samples)])
+            for episode in unplayed
         ]
 
     def read(
@@ -108,19 +124,45 @@ class VCFRolloutGenerator:
         subtasks: str = "A",
         sentences: Sequence[Sequence[str]] | None = None,
         seeds: Sequence[int] = (),
+        snapshots: Sequence[str | None] | None = None,
     ) -> list[Turn]:
         """The Assessor's turn on each note.
 
         `subtasks` other than `A` show a note as its numbered sentences: those in `sentences`, one entry a note, or
-        else those that the note is split into. `seeds`, one a note, take the place of `seed`.
+        else those that the note is split into. `seeds`, one a note, take the place of `seed`. `snapshots` names the
+        past policies that read instead of the current one.
         """
         if not notes:
             return []
         known = sentences or [()] * len(notes)
         prompts = [self.prompts.assessor(note, subtasks, each) for note, each in zip(notes, known, strict=True)]
         sampling = replace(self._sampling("assessor", notes, seed, greedy, subtasks), seeds=tuple(seeds))
-        completions = self.engine.generate(prompts, sampling)
+        completions = self._generate(prompts, sampling, snapshots or [None] * len(notes))
         return [Turn("assessor", prompt, c) for prompt, c in zip(prompts, completions, strict=True)]
+
+    def _generate(
+        self, prompts: Sequence[Messages], sampling: Sampling, snapshots: Sequence[str | None]
+    ) -> list[Completion]:
+        """One call of the engine for the current policy, and one for each past policy that is named."""
+        completions: dict[int, Completion] = {}
+        for name in dict.fromkeys(snapshots):
+            mine = [i for i, snapshot in enumerate(snapshots) if snapshot == name]
+            seed = derive_seed(sampling.seed, name) if name else sampling.seed
+            written = self.engine.generate([prompts[i] for i in mine], replace(sampling, seed=seed, snapshot=name))
+            completions |= dict(zip(mine, written, strict=True))
+        return [completions[i] for i in range(len(prompts))]
+
+    def _settle(self, episode: Episode, turns: Sequence[Turn]) -> Episode:
+        """The game with the Assessor's turns on its note, and every reward."""
+        verdicts = [parse_verdict(turn.completion.text) for turn in turns]
+        assessor = [assessor_reward(episode.mode, verdict) for verdict in verdicts]
+        return replace(
+            episode,
+            assessor=turns[0],
+            verdict=verdicts[0],
+            rewards=Rewards(assessor[0], injector_reward(episode.mode, verdicts, self.settings.injector_reward)),
+            more_readings=tuple(map(Reading, turns[1:], verdicts[1:], assessor[1:])),
+        )
 
     def _judge(self, turn: Turn, original: str, mode: Mode | None) -> Attempt:
         modified = parse_injection(turn.completion.text, original, self.prompts.form)
@@ -153,6 +195,7 @@ class VCFRolloutGenerator:
             temperature=0.0 if greedy else self.settings.temperature,
             top_p=self.settings.top_p,
             seed=seed,
+            role=role,
         )
 
 
@@ -165,7 +208,3 @@ def derive_seed(*parts: object) -> int:
 def _as_messages(prompt: Messages | str) -> Messages:
     return ({"role": "user", "content": prompt},) if isinstance(prompt, str) else tuple(prompt)
 
-
-def _settle(episode: Episode, turn: Turn) -> Episode:
-    verdict = parse_verdict(turn.completion.text)
-    return replace(episode, assessor=turn, verdict=verdict, rewards=game_rewards(episode.mode, verdict))

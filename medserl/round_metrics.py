@@ -34,7 +34,7 @@ def game_metrics(episodes: Sequence[Episode]) -> Figures:
     figures["reward_assessor"], figures["reward_injector"] = mean(assessor), mean(injector)
     for mode in MODES:
         figures[f"injector_win_rate_{mode}"] = share(
-            e.rewards.injector == 1.0 for e in played if e.mode == mode
+            e.fooled for e in played if e.mode == mode
         )
     for role in ("injector", "assessor"):
         figures[f"tokens_per_completion_{role}"] = mean(_completion_lengths(episodes, role))

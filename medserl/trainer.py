@@ -2,7 +2,8 @@
 
     sample fresh notes -> Injector edits, VCF filters -> Assessor judges -> zero-sum rewards -> REINFORCE++ -> again
 
-Everything a round needs is played in that round with the current weights and thrown away after it.
+Everything a round needs is played in that round with the current weights and thrown away after it. Around this stand,
+each off unless a setting asks for it: gold pairs (`gold`), past opponents (`past`), a charge for repeats (`repeats`).
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import logging
 import math
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 
@@ -24,14 +26,17 @@ from medserl.console import RoundPrinter
 from medserl.data.notes import Note
 from medserl.data.sampler import FreshBatchSampler
 from medserl.engines import create_engine
-from medserl.engines.base import Engine, UpdateStats, WeightedTurn
+from medserl.engines.base import Engine, Snapshots, UpdateStats, WeightedTurn
 from medserl.errors import RunError
-from medserl.game.episode import Episode, Sample
+from medserl.game.episode import Episode, Sample, Turn
 from medserl.game.prompts import load_prompts
 from medserl.game.roles import ROLES
 from medserl.game.setup import GameSetup
+from medserl.gold import GoldPairs, GoldTurn, gold_metrics
+from medserl.past import PastPolicies, past_metrics
 from medserl.phases import PhaseClock
 from medserl.reinforce_pp import ReinforcePlusPlus
+from medserl.repeats import RepeatPenalty
 from medserl.rollout import VCFRolloutGenerator, derive_seed
 from medserl.round_metrics import game_metrics, mean
 from medserl.runlog import RunFolder
@@ -45,6 +50,14 @@ T = TypeVar("T")
 
 EMPTY_ROUNDS_ALLOWED = 2
 """One more round in a row without any accepted note stops the run."""
+
+
+@dataclass(frozen=True)
+class Played:
+    """What a round is learnt from."""
+
+    episodes: list[Episode]
+    gold: list[GoldTurn]
 
 
 class MedSeRLTrainer:
@@ -67,8 +80,14 @@ class MedSeRLTrainer:
         prompts = load_prompts(self.settings.prompts, self.settings.injector_format)
         self.rollout = VCFRolloutGenerator(self.engine, prompts, self.settings)
         self.algorithm = ReinforcePlusPlus(
-            self.settings.kl_coef, self.settings.kl_estimator, self.settings.advantage_normalization
+            self.settings.kl_coef,
+            self.settings.kl_estimator,
+            self.settings.advantage_normalization,
+            self.settings.kl_target,
         )
+        self.gold = GoldPairs(notes or (), self.settings)
+        self.past = PastPolicies(cast(Snapshots, self.engine), self.settings)
+        self.repeats = RepeatPenalty(self.settings.repeat_penalty, self.settings.repeat_window)
         self.sampler = (
             FreshBatchSampler(notes, self.settings.rollout_batch_size, self.settings.seed) if notes else None
         )
@@ -87,36 +106,45 @@ class MedSeRLTrainer:
         clock = PhaseClock()
         return self.learn(self.play(batch, self.round, clock), clock)
 
-    def play(self, batch: Sequence[GameSetup], round_number: int, clock: PhaseClock) -> list[Episode]:
-        """The round's games, with the weights that the engine now plays with."""
+    def play(self, batch: Sequence[GameSetup], round_number: int, clock: PhaseClock) -> Played:
+        """The round's games, and the Assessor on gold texts, with the weights that the engine now plays with."""
         seed = derive_seed(self.settings.seed, "round", round_number)
+        games = self.past.seat(batch, round_number)
         with clock.phase("inject") as phase:
-            attempts = self.rollout.inject(batch, seed)
+            attempts = self.rollout.inject(games, seed)
             phase.tokens = sum(len(a.turn.completion.token_ids) for tries in attempts for a in tries)
 
         with clock.phase("assess") as phase:
-            episodes = self.rollout.assess(batch, attempts, seed)
-            phase.tokens = sum(len(e.assessor.completion.token_ids) for e in episodes if e.assessor)
-        return episodes
+            episodes = self.rollout.assess(games, attempts, seed)
+            gold = self.gold.practice(self.rollout, len(games), round_number)
+            phase.tokens = _completion_tokens([*_assessor_turns(episodes), *(each.turn for each in gold)])
+        return Played(episodes, gold)
 
-    def learn(self, episodes: Sequence[Episode], clock: PhaseClock) -> dict[str, Any]:
+    def learn(self, played: Played, clock: PhaseClock) -> dict[str, Any]:
         """Update the policy on the games of this round; returns the round's metrics."""
-        samples = self.samples(episodes)
-        metrics = {"round": self.round, **game_metrics(episodes), "samples": len(samples)}
+        episodes, repeat_rate = self.repeats.charge(played.episodes)
+        samples = [*self.samples(episodes), *self._wanted(each.sample() for each in played.gold)]
+        metrics = {"round": self.round, **game_metrics(episodes), "samples": len(samples), "repeat_rate": repeat_rate}
+        lessons: list[WeightedTurn] = []
 
         if samples:
             with clock.phase("reference") as phase:
                 turns = self.weigh(samples)
-                phase.tokens = _tokens(samples) if self.settings.kl_coef else 0
+                lessons = self.gold.lessons(self.engine, self.rollout, self.round)
+                learnt = [*turns, *lessons]
+                phase.tokens = _tokens(learnt if self.settings.kl_coef else lessons)
 
             with clock.phase("update") as phase:
-                stats = self._update(turns)
-                phase.tokens = _tokens(samples)
+                stats = self._update(learnt)
+                phase.tokens = _tokens(learnt)
 
             with clock.phase("sync"):
                 self.sync()
 
-            metrics |= update_metrics(turns, stats, self.settings.learning_rate)
+            metrics |= update_metrics(turns, stats, self.settings.learning_rate) | self.algorithm.metrics()
+
+        self.past.after_round(self.round)
+        metrics |= gold_metrics(played.gold, lessons) | past_metrics(episodes)
 
         metrics |= clock.metrics()
         metrics["peak_memory_gb"] = self.engine.peak_memory_bytes() / 2**30
@@ -129,13 +157,12 @@ class MedSeRLTrainer:
 
     def samples(self, episodes: Sequence[Episode]) -> list[Sample]:
         """The role-turns to learn from: each with its own reward, of the roles that are trained."""
-        wanted = ROLES if self.settings.roles_trained == "both" else (self.settings.roles_trained,)
-        return [
-            sample
-            for episode in episodes
-            for sample in episode.samples(self.settings.vcf_rejection_reward)
-            if sample.turn.role in wanted
-        ]
+        rejection_reward = self.settings.vcf_rejection_reward
+        return self._wanted(sample for episode in episodes for sample in episode.samples(rejection_reward))
+
+    def _wanted(self, samples: Iterable[Sample]) -> list[Sample]:
+        trained = self.settings.roles_trained
+        return [sample for sample in samples if trained in ("both", sample.turn.role)]
 
     def weigh(self, samples: Sequence[Sample]) -> list[WeightedTurn]:
         """Rewards to per-token advantages. The sampled log-probabilities are pi_old: the weights have not moved."""
@@ -190,6 +217,7 @@ class MedSeRLTrainer:
             sampler = self._require(self.sampler, "notes to train on")
             if self.validation:
                 self.validation.meet_opponent(self.rollout, self.run, self.round)
+            self.past.after_round(self.round)
             if self.round == 0 and self.validation:
                 self._record({"round": 0, "epoch": 0, **self.validation.evaluate(self.rollout)}, printer)
             while not self._finished():
@@ -257,6 +285,9 @@ class MedSeRLTrainer:
             "empty_rounds": self._empty_rounds,
             "best": self._best,
             "sampler": self.sampler.state_dict() if self.sampler else None,
+            "algorithm": self.algorithm.state_dict(),
+            "past": self.past.state_dict(),
+            "repeats": self.repeats.state_dict(),
         }
         return self.run.save_checkpoint(state, self.engine.save, self.settings.keep_checkpoints)
 
@@ -270,6 +301,9 @@ class MedSeRLTrainer:
             self._require(self.sampler, "notes to train on").load_state_dict(state["sampler"])
             self.round, self._empty_rounds = state["round"], state["empty_rounds"]
             self._best = state.get("best")
+            self.algorithm.load_state_dict(state["algorithm"])
+            self.past.load_state_dict(state["past"])
+            self.repeats.load_state_dict(state["repeats"])
         run.forget_after(self.round if found else -1)
         log.info("resuming %s after round %d", run.path, self.round)
 
@@ -328,5 +362,16 @@ def update_metrics(turns: Sequence[WeightedTurn], stats: UpdateStats, learning_r
     }
 
 
-def _tokens(samples: Sequence[Sample]) -> int:
-    return sum(len(s.turn.completion.prompt_ids) + len(s.turn.completion.token_ids) for s in samples)
+def _tokens(turns: Sequence[WeightedTurn]) -> int:
+    return _completion_tokens([each.turn for each in turns]) + sum(len(t.turn.completion.prompt_ids) for t in turns)
+
+
+def _completion_tokens(turns: Sequence[Turn]) -> int:
+    return sum(len(turn.completion.token_ids) for turn in turns)
+
+
+def _assessor_turns(episodes: Sequence[Episode]) -> Iterator[Turn]:
+    for episode in episodes:
+        if episode.assessor:
+            yield episode.assessor
+        yield from (reading.turn for reading in episode.more_readings)

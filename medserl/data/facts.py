@@ -26,7 +26,7 @@ KINDS = (
 )
 VITALS = (
     *("normal", "febrile", "tachycardic", "hypotensive", "hypertensive"),
-    *("hypoxic", "febrile-hypoxic", "septic", "bradycardic"),
+    *("hypoxic", "febrile-hypoxic", "septic", "bradycardic", "racing", "breathing-affected"),
 )
 SLOTS = ("presents", "history", "exam", "tests")
 PRONOUNS = frozenset({"Sub", "sub", "poss", "Poss", "obj"})

@@ -59,7 +59,7 @@ def read_statement(sentence: str, fact: Fact) -> Statement | None:
     tokens = _without_contrast(tokens)
     left = {token for token in tokens if token in (_RIGHT, _WRONG)}
     names: Names = "wrong" if _WRONG in left else "right"
-    if "or" in tokens and len(named) > 1:
+    if _offers_a_choice(tokens):
         return Statement(names, "unclear", "leaves open which term")
     return _judge_frame(tokens, names, fact)
 
@@ -149,6 +149,12 @@ def _without_contrast(tokens: list[str]) -> list[str]:
     for connector in sorted(lexicon()["contrast"], key=len, reverse=True):
         text = re.sub(rf"({marks}) {connector} (?:{marks}|\w+$)", r"\1", text)
     return text.split(" ")
+
+
+def _offers_a_choice(tokens: Sequence[str]) -> bool:
+    """Whether an "or" stands between two terms. One elsewhere is the carrying sentence's own."""
+    marks = [i for i, token in enumerate(tokens) if token in (_RIGHT, _WRONG)]
+    return "or" in tokens[marks[0] : marks[-1]]
 
 
 def _judge_frame(tokens: Sequence[str], names: Names, fact: Fact) -> Statement | None:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages
+from medserl.game.roles import Role
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class Sampling:
     """How completions are sampled. `temperature` 0 is greedy; equal seeds give equal completions.
 
     `seeds`, one for each prompt, take the place of `seed` where what is sampled for a prompt must not depend on the
-    others in the call.
+    others in the call. `role` and `snapshot` say whose weights write: they matter to an engine that keeps an adapter
+    for each role, or past policies (`Snapshots`).
     """
 
     max_new_tokens: int
@@ -27,6 +29,8 @@ class Sampling:
     top_p: float = 1.0
     seed: int = 0
     seeds: tuple[int, ...] = ()
+    role: Role = "assessor"
+    snapshot: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,9 @@ class Engine(InferenceEngine, Protocol):
     def logprobs(self, turns: Sequence[Turn], *, reference: bool = False) -> list[tuple[float, ...]]:
         """Log-probability of every completion token of each turn, under the policy or the reference."""
 
+    def recite(self, role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
+        """The replies, as turns of `role` that the policy had sampled: tokens to the end of the turn, logprobs."""
+
     def update(self, turns: Sequence[WeightedTurn], *, learning_rate: float) -> UpdateStats:
         """One pass of policy-gradient steps over the turns.
 
@@ -105,3 +112,13 @@ class Engine(InferenceEngine, Protocol):
 
     def peak_memory_bytes(self) -> int:
         """Highest memory use so far: of the device where there is one, else of this process."""
+
+
+class Snapshots(Protocol):
+    """An engine that can keep past policies beside the current one, and play with them. They are saved with it."""
+
+    def remember(self, name: str) -> None:
+        """Keep a copy of the policy as it is now."""
+
+    def forget(self, name: str) -> None:
+        """Drop a copy."""

@@ -1,7 +1,7 @@
 """The engine for one process: torch, transformers and PEFT, on CPU, CUDA or MPS.
 
-With LoRA there is one copy of the weights: the policy is the adapter `default`, and the reference is the same model
-with the warm-up adapter switched in (`reference`), or with no adapter where training started from none.
+With LoRA there is one copy of the weights (`engines.adapters`): the policy is an adapter, and the reference is the same
+model with the warm-up adapter switched in, or with no adapter where training started from none.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from torch import Tensor
 
 from medserl.config import Settings
 from medserl.engines import decoding
+from medserl.engines.adapters import PolicyAdapters
 from medserl.engines.base import Sampling, UpdateStats, WeightedTurn
-from medserl.engines.chat import ChatRenderer, check_context, stop_token_ids
+from medserl.engines.chat import ChatRenderer, check_context, recited, stop_token_ids, with_logprobs
 from medserl.engines.weighing import alternatives, shares
 from medserl.errors import RunError
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages
-from medserl.models import POLICY, LoadedModel, reference_weights
+from medserl.game.roles import Role
+from medserl.models import LoadedModel
 from medserl.reinforce_pp import clipped_loss, kl_estimate
 
 ADAM_BETAS = (0.9, 0.95)
@@ -33,16 +35,17 @@ OPTIMIZER_FILE = "optimizer.pt"
 
 
 class LocalEngine:
-    """Implements `engines.base.Engine`."""
+    """Implements `engines.base.Engine` and, with LoRA, `Snapshots`."""
 
     def __init__(self, loaded: LoadedModel, settings: Settings) -> None:
         self.model, self.tokenizer = loaded.model, loaded.tokenizer
         self.settings = settings
         self.chat = ChatRenderer(self.tokenizer, settings.thinking)
         self.device = next(self.model.parameters()).device
-        self._lora = loaded.has_adapter
-        self._reference_copy = self._freeze_copy() if not self._lora and settings.kl_coef else None
-        self._parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self._adapters = PolicyAdapters(self.model) if loaded.has_adapter else None
+        self._reference_copy = self._freeze_copy() if not self._adapters and settings.kl_coef else None
+        trainable = any(p.requires_grad for p in self.model.parameters())
+        self._parameters = self._trained_parameters() if trainable else []
         # A model loaded for judging alone has nothing to train.
         self._optimizer = (
             torch.optim.AdamW(
@@ -63,14 +66,15 @@ class LocalEngine:
     def generate(self, prompts: Sequence[Messages], sampling: Sampling) -> list[Completion]:
         ids = [self.chat.ids(messages) for messages in prompts]
         check_context(ids, sampling.max_new_tokens, self._context)
-        rows = decoding.sample(
-            self.model,
-            ids,
-            sampling,
-            stop_ids=self._stop_ids,
-            pad_id=self._pad_id,
-            token_budget=self.settings.generation_token_budget,
-        )
+        with self._acting(sampling.role, sampling.snapshot) as model:
+            rows = decoding.sample(
+                model,
+                ids,
+                sampling,
+                stop_ids=self._stop_ids,
+                pad_id=self._pad_id,
+                token_budget=self.settings.generation_token_budget,
+            )
         return [self._completion(row) for row in rows]
 
     def _completion(self, row: decoding.Row) -> Completion:
@@ -100,12 +104,16 @@ class LocalEngine:
     @torch.inference_mode()
     def logprobs(self, turns: Sequence[Turn], *, reference: bool = False) -> list[tuple[float, ...]]:
         scores: list[tuple[float, ...]] = [()] * len(turns)
-        with self._reference() if reference else _nothing(self.model) as model:
-            for batch in self._micro_batches(turns):
+        for batch in self._micro_batches(turns):
+            with self._acting(turns[batch[0]].role, reference=reference) as model:
                 logprobs, _ = self._score(model, [turns[i] for i in batch], entropy=False)
-                for i, row in zip(batch, logprobs, strict=True):
-                    scores[i] = tuple(row.tolist())
+            for i, row in zip(batch, logprobs, strict=True):
+                scores[i] = tuple(row.tolist())
         return scores
+
+    def recite(self, role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
+        turns = recited(self.chat, self.tokenizer.eos_token_id, role, prompts, replies)
+        return with_logprobs(turns, self.logprobs(turns))
 
     def _score(
         self, model: Any, turns: Sequence[Turn], *, entropy: bool
@@ -138,11 +146,13 @@ class LocalEngine:
         return logprobs, entropies
 
     def _micro_batches(self, turns: Sequence[Turn]) -> Iterator[list[int]]:
-        """Indices of turns of similar length whose padded size stays within the token budget."""
+        """Indices of turns of one adapter and of similar length, whose padded size stays within the token budget."""
         lengths = [len(turn.completion.prompt_ids) + len(turn.completion.token_ids) for turn in turns]
+        adapters = [self._adapters.by_role[turn.role] if self._adapters else "" for turn in turns]
         batch: list[int] = []
-        for i in sorted(range(len(turns)), key=lambda i: (lengths[i], i)):
-            if batch and (len(batch) + 1) * lengths[i] > self.settings.training_token_budget:
+        for i in sorted(range(len(turns)), key=lambda i: (adapters[i], lengths[i], i)):
+            full = (len(batch) + 1) * lengths[i] > self.settings.training_token_budget
+            if batch and (full or adapters[i] != adapters[batch[0]]):
                 yield batch
                 batch = []
             batch.append(i)
@@ -150,13 +160,18 @@ class LocalEngine:
             yield batch
 
     @contextmanager
-    def _reference(self) -> Iterator[Any]:
-        """The frozen reference model."""
-        if not self._lora:
-            yield self._reference_copy
-        else:
-            with reference_weights(self.model):
+    def _acting(self, role: Role, snapshot: str | None = None, *, reference: bool = False) -> Iterator[Any]:
+        """The model that computes as this role of the policy, of a past one, or as the frozen reference."""
+        if self._adapters:
+            with self._adapters.acting(role, snapshot, reference=reference):
                 yield self.model
+        else:
+            yield self._reference_copy if reference else self.model
+
+    def _trained_parameters(self) -> list[torch.nn.Parameter]:
+        if self._adapters:
+            return self._adapters.parameters()
+        return [p for p in self.model.parameters() if p.requires_grad]
 
     def _freeze_copy(self) -> Any:
         return copy.deepcopy(self.model).requires_grad_(False).eval()
@@ -170,27 +185,43 @@ class LocalEngine:
         totals = _Totals()
         self.model.train(self.settings.gradient_checkpointing)  # transformers checkpoints in training mode only
         try:
-            for step in range(steps):
-                self._optimizer_step(turns[step::steps], totals, first=step == 0)
+            with self._attention_for_training():
+                for step in range(steps):
+                    self._optimizer_step(turns[step::steps], totals, first=step == 0)
         finally:
             self.model.eval()
         return totals.stats(steps)
+
+    @contextmanager
+    def _attention_for_training(self) -> Iterator[None]:
+        """On a CPU torch's fused attention takes longer backwards than all matrix products; the plain one does not."""
+        base = self.model.get_base_model() if self._adapters else self.model
+        usual = base.config._attn_implementation
+        if self.device.type != "cpu" or usual != "sdpa":
+            yield
+            return
+        base.set_attn_implementation("eager")
+        try:
+            yield
+        finally:
+            base.set_attn_implementation(usual)
 
     def _optimizer_step(self, turns: Sequence[WeightedTurn], totals: _Totals, *, first: bool) -> None:
         n_tokens = sum(len(turn.advantages) for turn in turns)
         self._adam().zero_grad(set_to_none=True)
         for batch in self._micro_batches([turn.turn for turn in turns]):
             members = [turns[i] for i in batch]
-            logprobs, entropies = self._score(self.model, [member.turn for member in members], entropy=True)
-            losses = [self._token_losses(new, member, totals) for new, member in zip(logprobs, members, strict=True)]
-            for member, loss in zip(members, losses, strict=True):
-                if not torch.isfinite(loss).all():
-                    raise RunError(
-                        f"the loss on note {member.note_id} ({member.turn.role}) is not finite; "
-                        "try a lower learning_rate, or dtype = \"float32\""
-                    )
-            loss = torch.cat(losses).sum() / n_tokens
-            loss.backward()
+            with self._acting(members[0].turn.role) as model:
+                logprobs, entropies = self._score(model, [member.turn for member in members], entropy=True)
+                losses = [self._token_losses(*each, totals) for each in zip(logprobs, members, strict=True)]
+                for member, token_losses in zip(members, losses, strict=True):
+                    if not torch.isfinite(token_losses).all():
+                        raise RunError(
+                            f"the loss on note {member.note_id} ({member.turn.role}) is not finite; "
+                            'try a lower learning_rate, or dtype = "float32"'
+                        )
+                loss = torch.cat(losses).sum() / n_tokens
+                loss.backward()
             totals.add(loss.detach(), logprobs, members, entropies, first)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)
         if not torch.isfinite(norm):
@@ -218,21 +249,32 @@ class LocalEngine:
     def sync(self) -> None:
         """Nothing to do: rollouts read the very weights that are trained."""
 
+    # -- past policies ------------------------------------------------------------------------------------------
+
+    def remember(self, name: str) -> None:
+        self._own_adapters().remember(name)
+
+    def forget(self, name: str) -> None:
+        self._own_adapters().forget(name)
+
+    def _own_adapters(self) -> PolicyAdapters:
+        if self._adapters is None:
+            raise RunError("past policies are kept as LoRA adapters, and this model is trained without one")
+        return self._adapters
+
     # -- disk ---------------------------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> None:
-        if self._lora:
-            # PEFT would ask the hub whether the vocabulary grew; it never does here.
-            self.model.save_pretrained(folder, selected_adapters=[POLICY], save_embedding_layers=False)
+        if self._adapters:
+            self._adapters.save(folder)
         else:
             self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         torch.save(self._adam().state_dict(), folder / OPTIMIZER_FILE)
 
     def load(self, folder: Path) -> None:
-        if self._lora:
-            self.model.load_adapter(folder, POLICY, is_trainable=True)
-            self.model.set_adapter(POLICY)
+        if self._adapters:
+            self._adapters.load(folder)
         else:
             fresh = type(self.model).from_pretrained(folder, dtype=self.model.dtype)
             self.model.load_state_dict(fresh.state_dict())
@@ -285,7 +327,3 @@ class _Totals:
             tokens=self.tokens,
         )
 
-
-@contextmanager
-def _nothing(model: Any) -> Iterator[Any]:
-    yield model

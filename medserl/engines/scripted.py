@@ -18,6 +18,7 @@ from medserl.engines.base import Sampling, UpdateStats, WeightedTurn
 from medserl.engines.weighing import shares
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages
+from medserl.game.roles import Role
 
 Player = Callable[[Messages, random.Random], str]
 
@@ -27,18 +28,22 @@ _STATE_FILE = "scripted.json"
 
 
 class ScriptedEngine:
-    """Implements `engines.base.Engine`. Every word of a completion counts as a token of probability one half."""
+    """Implements `engines.base.Engine` and `Snapshots`. A word of a completion is a token of probability one half."""
 
     def __init__(self, player: Player | None = None) -> None:
         self.player = player or self._default_player
         self.bias = 0.0
         self.updates = 0
+        self._past: dict[str, float] = {}
 
     def generate(self, prompts: Sequence[Messages], sampling: Sampling) -> list[Completion]:
-        return [
+        current, self.bias = self.bias, self._past[sampling.snapshot] if sampling.snapshot else self.bias
+        completions = [
             self._complete(self.player(messages, random.Random(seed)), messages)
             for messages, seed in zip(prompts, _seeds(len(prompts), sampling), strict=True)
         ]
+        self.bias = current
+        return completions
 
     def _complete(self, text: str, messages: Messages) -> Completion:
         tokens = tuple(range(1, len(text.split()) + 2))
@@ -50,6 +55,9 @@ class ScriptedEngine:
 
     def logprobs(self, turns: Sequence[Turn], *, reference: bool = False) -> list[tuple[float, ...]]:
         return [turn.completion.logprobs for turn in turns]
+
+    def recite(self, role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
+        return [Turn(role, each, self._complete(reply, each)) for each, reply in zip(prompts, replies, strict=True)]
 
     def update(self, turns: Sequence[WeightedTurn], *, learning_rate: float) -> UpdateStats:
         self.updates += 1
@@ -70,13 +78,19 @@ class ScriptedEngine:
     def sync(self) -> None:
         """Rollouts read the weights that are trained."""
 
+    def remember(self, name: str) -> None:
+        self._past[name] = self.bias
+
+    def forget(self, name: str) -> None:
+        del self._past[name]
+
     def save(self, folder: Path) -> None:
-        state = {"bias": self.bias, "updates": self.updates}
+        state = {"bias": self.bias, "updates": self.updates, "past": self._past}
         (folder / _STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
 
     def load(self, folder: Path) -> None:
         state = json.loads((folder / _STATE_FILE).read_text(encoding="utf-8"))
-        self.bias, self.updates = state["bias"], state["updates"]
+        self.bias, self.updates, self._past = state["bias"], state["updates"], state["past"]
 
     def peak_memory_bytes(self) -> int:
         return 0

@@ -12,7 +12,7 @@ from medserl.data.truth import check_edit
 from medserl.game.audit import EditClass
 from medserl.game.prompts import Messages
 from medserl.game.rewards import NO_GAME, Rewards
-from medserl.game.roles import Mode, Role, Verdict
+from medserl.game.roles import ROLES, Mode, Role, Verdict, truth
 from medserl.game.vcf import VCFResult
 
 
@@ -63,8 +63,21 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """One more sample of the Assessor on a note that it has judged already."""
+
+    turn: Turn
+    verdict: Verdict | None
+    reward: float
+
+
+@dataclass(frozen=True)
 class Episode:
-    """One game with its full provenance."""
+    """One game with its full provenance.
+
+    `assessor`, `verdict` and `rewards.assessor` are the Assessor's first sample, `more_readings` its others, where
+    `assessor_samples` asks for them. `past_role` is the role that a past policy played: nothing is learnt from that.
+    """
 
     note_id: str
     original: str
@@ -75,6 +88,8 @@ class Episode:
     verdict: Verdict | None = None
     rewards: Rewards = NO_GAME
     fact_id: str | None = None
+    more_readings: tuple[Reading, ...] = ()
+    past_role: Role | None = None
 
     @property
     def accepted(self) -> Attempt | None:
@@ -84,6 +99,18 @@ class Episode:
     @property
     def modified(self) -> str | None:
         return self.accepted.modified if self.accepted else None
+
+    @property
+    def edited_span(self) -> str | None:
+        """What the accepted edit changed, casefolded, wherever it stood: `left => right`; None without one."""
+        if self.accepted is None:
+            return None
+        return "; ".join(f"{edit.original} => {edit.modified}" for edit in self.accepted.vcf.edits).casefold()
+
+    @property
+    def fooled(self) -> bool:
+        """Whether the Assessor gave a verdict, in its first sample, and a wrong one: the Injector has won."""
+        return self.verdict is not None and self.verdict != truth(self.mode)
 
     @cached_property
     def still_true(self) -> Truth | None:
@@ -101,15 +128,18 @@ class Episode:
 
         `rejection_reward` other than 0 turns every rejected attempt into an Injector sample as well.
         """
-        samples = []
-        for attempt in self.attempts:
-            if not attempt.vcf.passed and rejection_reward:
-                samples.append(Sample(attempt.turn, rejection_reward, self.note_id))
+        injector = [
+            Sample(attempt.turn, rejection_reward, self.note_id)
+            for attempt in self.attempts
+            if not attempt.vcf.passed and rejection_reward
+        ]
         if self.accepted and self.rewards.injector is not None:
-            samples.append(Sample(self.accepted.turn, self.rewards.injector, self.note_id))
+            injector.append(Sample(self.accepted.turn, self.rewards.injector, self.note_id))
+        assessor = [Sample(reading.turn, reading.reward, self.note_id) for reading in self.more_readings]
         if self.assessor and self.rewards.assessor is not None:
-            samples.append(Sample(self.assessor, self.rewards.assessor, self.note_id))
-        return samples
+            assessor.insert(0, Sample(self.assessor, self.rewards.assessor, self.note_id))
+        mine = {"injector": injector, "assessor": assessor}
+        return [sample for role in ROLES if role != self.past_role for sample in mine[role]]
 
     def record(self, round_number: int) -> dict[str, Any]:
         """The game as one JSON object of `episodes.jsonl`: texts, not tokens."""
@@ -141,6 +171,8 @@ class Episode:
             "verdict": self.verdict,
             "reward_assessor": self.rewards.assessor,
             "reward_injector": self.rewards.injector,
+            "more_verdicts": [reading.verdict for reading in self.more_readings],
+            "past_role": self.past_role,
         }
 
 

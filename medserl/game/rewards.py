@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from medserl.game.roles import Mode, Verdict, truth
+
+InjectorReward = Literal["zero_sum", "peaked"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +28,23 @@ def game_rewards(mode: Mode, verdict: Verdict | None) -> Rewards:
 
     Zero-sum whenever there is a verdict. Without one the Assessor loses, and the Injector has won nothing.
     """
-    if verdict is None:
-        return Rewards(assessor=-1.0, injector=None)
-    if verdict == truth(mode):
-        return Rewards(assessor=1.0, injector=-1.0)
-    return Rewards(assessor=-1.0, injector=1.0)
+    return Rewards(assessor_reward(mode, verdict), injector_reward(mode, [verdict]))
+
+
+def assessor_reward(mode: Mode, verdict: Verdict | None) -> float:
+    return 1.0 if verdict == truth(mode) else -1.0
+
+
+def injector_reward(mode: Mode, verdicts: Sequence[Verdict | None], shape: InjectorReward = "zero_sum") -> float | None:
+    """The Injector's reward where several Assessor samples judged its note; None where none gave a verdict.
+
+    `zero_sum`: the mean of the zero-sum rewards over the verdicts, between -1 and 1.
+    `peaked`: 1 - 2 |p - 1/2|, p being the share of right verdicts: 1 where the Assessor is right half of the time, 0
+    where it always or never is, so that what is hopeless pays no more than what is plain (R-Zero's uncertainty
+    reward, arXiv 2508.05004). The game is then no longer zero-sum.
+    """
+    right = [verdict == truth(mode) for verdict in verdicts if verdict is not None]
+    if not right:
+        return None
+    share = sum(right) / len(right)
+    return 1 - 2 * share if shape == "zero_sum" else 1 - 2 * abs(share - 0.5)

@@ -128,6 +128,8 @@ def test_record_tells_the_whole_game() -> None:
         "verdict": "INCORRECT",
         "reward_assessor": 1.0,
         "reward_injector": -1.0,
+        "more_verdicts": [],
+        "past_role": None,
     }
 
 

@@ -2,11 +2,13 @@
 
     constraints.py   which settings go together, checked before anything starts
     arguments.py     settings -> OpenRLHF's own arguments
-    cluster.py       Ray: attach or start, placement, actors, and what to do when one of them dies
-    rollouts.py      completions from the vLLM engines
+    cluster.py       Ray: attach or start, placement, actors
+    watch.py         waiting for actors, and what to say when one of them dies
+    pool.py          completions from the vLLM engines: many stand where `engines.vllm` has one
     plan.py          which turn is trained in which pass on which GPU
     experiences.py   turns <-> OpenRLHF's Experience
     actors.py        what runs inside the Ray actors
+    training.py      the update inside a policy actor, and what is measured there
     lora.py          adapters on OpenRLHF's policy, and their merged weights for vLLM
     trainer.py       MedSeRLTrainer: OpenRLHF's trainer for role-turns
     engine.py        all of it behind `engines.base.Engine`

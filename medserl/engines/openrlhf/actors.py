@@ -76,7 +76,12 @@ class PolicyActor(_PolicyModelActor):
 
     def load_policy(self, folder: str) -> None:
         """Restore weights and optimizer from DeepSpeed's state."""
+        asleep = self.strategy.args.ds.enable_sleep
+        if asleep:  # they are in the CPU's memory, where DeepSpeed does not look for what it replaces
+            self.reload_states()
         self.actor.model.load_checkpoint(folder, tag=STATE_TAG, load_module_strict=not self._has_adapter)
+        if asleep:
+            self.offload_states()
 
     def peak_memory_bytes(self) -> int:
         if Path("/dev/nvidiactl").exists():

@@ -14,9 +14,9 @@ from ray.util import placement_group
 
 from medserl.config import Settings
 from medserl.engines.openrlhf.actors import PolicyActor, RolloutActor
-from medserl.engines.openrlhf.constraints import check_cluster, gpus_needed, training_ranks
+from medserl.engines.openrlhf.constraints import check_cluster, gpus_needed, playing_gpus, training_ranks
 from medserl.engines.openrlhf.watch import Watch
-from medserl.errors import RunError
+from medserl.errors import ConfigError, RunError
 
 log = logging.getLogger("medserl")
 
@@ -44,7 +44,11 @@ class Cluster:
         resources = ray.cluster_resources()
         nodes = len([node for node in ray.nodes() if node["Alive"]])
         log.info("Ray at %s: %d GPUs, %d machines", context.address_info["gcs_address"], resources.get("GPU", 0), nodes)
-        check_cluster(settings, int(resources.get("GPU", 0)), nodes)
+        try:
+            check_cluster(settings, int(resources.get("GPU", 0)), nodes)
+        except ConfigError:
+            self.stop()
+            raise
         log.info("this run takes %d of the GPUs", gpus_needed(settings))
 
     def start(self, strategy: Any, model: str, *, with_reference: bool) -> None:
@@ -55,7 +59,8 @@ class Cluster:
         """
         arguments, settings = strategy.args, self._settings
         training = self._place(training_ranks(settings))
-        self.engines = self._start_engines(arguments, model, training if settings.placement == "colocated" else None)
+        playing = training if settings.placement == "colocated" else self._place(playing_gpus(settings))
+        self.engines = self._start_engines(arguments, model, playing)
         self.watch.results([engine.get_num_unfinished_requests.remote() for engine in self.engines], "starting vLLM")
         self.watch.sentinels = [engine.until_dead.remote() for engine in self.engines]
         self.policy = self._group(ray.remote(num_gpus=1)(PolicyActor), training)
@@ -63,16 +68,22 @@ class Cluster:
         if with_reference:
             self.reference = self._group(ReferenceModelActor, training)
             started += self.reference.async_init_model_from_pretrained(strategy, model)
+        groups = [group for group in (self.policy, self.reference) if group]
+        self.watch.actors = [actor for group in groups for actor in group._actor_handlers]
         self.watch.results(started, "loading the model for training")
 
     def _place(self, gpus: int) -> Any:
         placement = placement_group([{"GPU": 1, "CPU": 1} for _ in range(gpus)], strategy="PACK")
         if not placement.wait(PLACEMENT_SECONDS):
-            raise RunError(f"no {gpus} GPUs came free within {PLACEMENT_SECONDS} s: another job has them (ray status)")
+            raise RunError(
+                f"{gpus} GPUs, each with a CPU, did not come free within {PLACEMENT_SECONDS} s: another job has them, "
+                "or Ray counts fewer CPUs than GPUs (ray status)"
+            )
         return placement
 
-    def _start_engines(self, arguments: Any, model: str, shared: Any | None) -> list[Any]:
-        # OpenRLHF's placement of engines is used as it is, with our actor class in place of its own
+    def _start_engines(self, arguments: Any, model: str, placement: Any) -> list[Any]:
+        # OpenRLHF's way to start engines is used as it is, with our actor class in place of its own; the placement is
+        # ours even where it is shared with nobody, since OpenRLHF would wait for GPUs forever
         vllm_engine.RolloutRayActor = ray.remote(RolloutActor)
         options = arguments.vllm
         return self.watch.guard(
@@ -85,7 +96,7 @@ class Cluster:
                 enable_prefix_caching=options.enable_prefix_caching,
                 enforce_eager=options.enforce_eager,
                 max_model_len=arguments.data.max_len,
-                shared_pg=shared,
+                shared_pg=placement,
                 gpu_memory_utilization=options.gpu_memory_utilization,
                 vllm_enable_sleep=options.enable_sleep,
             ),

@@ -45,6 +45,19 @@ def check_settings(settings: Settings, *, lora: bool, flash_attention: bool) -> 
             raise ConfigError(message)
 
 
+def check_model(settings: Settings, attention_heads: int) -> None:
+    """Refuse to cut a model of so many attention heads unevenly.
+
+    Raises:
+        ConfigError: `vllm_tensor_parallel` is no divisor of them.
+    """
+    if attention_heads % settings.vllm_tensor_parallel:
+        raise ConfigError(
+            f"vllm_tensor_parallel is {settings.vllm_tensor_parallel}, and the model's {attention_heads} attention "
+            "heads cannot be shared out evenly: choose a divisor"
+        )
+
+
 def check_cluster(settings: Settings, gpus: int, nodes: int) -> None:
     """Refuse what the cluster at hand cannot hold.
 
@@ -99,6 +112,10 @@ def _training_rules(settings: Settings, lora: bool, flash_attention: bool) -> Ru
         (
             settings.adam_offload and settings.zero_stage == 0,
             "adam_offload moves the optimizer that ZeRO shards: use zero_stage 1, 2 or 3 with it",
+        ),
+        (
+            settings.vllm_sleep and settings.zero_stage == 0,
+            "vllm_sleep puts away the optimizer that ZeRO shards as well: use zero_stage 1, 2 or 3 with it",
         ),
         (
             settings.dtype not in ("auto", "bfloat16"),

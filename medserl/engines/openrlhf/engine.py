@@ -14,11 +14,11 @@ from transformers import AutoConfig, AutoTokenizer
 
 from medserl.config import Settings
 from medserl.engines.base import Sampling, UpdateStats, WeightedTurn
-from medserl.engines.chat import stop_token_ids
+from medserl.engines.chat import recited, stop_token_ids, with_logprobs
 from medserl.engines.openrlhf.actors import STATE_TAG
 from medserl.engines.openrlhf.arguments import openrlhf_arguments
 from medserl.engines.openrlhf.cluster import Cluster
-from medserl.engines.openrlhf.constraints import check_settings
+from medserl.engines.openrlhf.constraints import check_model, check_settings
 from medserl.engines.openrlhf.pool import EnginePool
 from medserl.engines.openrlhf.trainer import MedSeRLTrainer
 from medserl.engines.openrlhf.watch import Watch
@@ -26,6 +26,7 @@ from medserl.engines.vllm import VLLMEngine, generation_config
 from medserl.errors import ModelError, RunError
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages
+from medserl.game.roles import Role
 from medserl.models import adapter_source, has_adapter, model_source
 
 log = logging.getLogger("medserl")
@@ -46,7 +47,8 @@ class OpenRLHFEngine:
         check_settings(settings, lora=self.lora, flash_attention=find_spec("flash_attn") is not None)
         self.settings = _with_absolute_adapter(settings)
         model = _reachable_everywhere(model_source(settings.model))
-        tokenizer = _load_tokenizer(settings, model)
+        config, tokenizer = _read_model(settings, model)
+        check_model(settings, config.get_text_config().num_attention_heads)
         stop_ids = stop_token_ids(generation_config(model, settings.trust_remote_code), tokenizer)
         strategy = get_strategy(openrlhf_arguments(self.settings, model))
         self.cluster = Cluster(settings, Watch())
@@ -87,6 +89,10 @@ class OpenRLHFEngine:
     def logprobs(self, turns: Sequence[Turn], *, reference: bool = False) -> list[tuple[float, ...]]:
         self._sleep_or_wake(awake=False)
         return self.trainer.score(turns, reference=reference)
+
+    def recite(self, role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
+        turns = recited(self._player.chat, self.trainer.tokenizer.eos_token_id, role, prompts, replies)
+        return with_logprobs(turns, self.logprobs(turns))
 
     def update(self, turns: Sequence[WeightedTurn], *, learning_rate: float) -> UpdateStats:
         self._sleep_or_wake(awake=False)
@@ -130,12 +136,11 @@ def _reachable_everywhere(model: str) -> str:
     return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
-def _load_tokenizer(settings: Settings, model: str) -> Any:
-    """The tokenizer; loading the config with it refuses code that comes with the model, which OpenRLHF would run."""
+def _read_model(settings: Settings, model: str) -> tuple[Any, Any]:
+    """Config and tokenizer. This refuses code that comes with the model, which OpenRLHF would run unasked."""
     options = {"trust_remote_code": settings.trust_remote_code}
     try:
-        AutoConfig.from_pretrained(model, **options)
-        return AutoTokenizer.from_pretrained(model, **options)
+        return AutoConfig.from_pretrained(model, **options), AutoTokenizer.from_pretrained(model, **options)
     except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"model {settings.model!r} cannot be loaded: {reason}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from statistics import fmean
 from typing import Any
 
@@ -68,7 +69,7 @@ class MedSeRLTrainer(BasePPOTrainer):
         """One optimizer step for each mini-batch of the turns.
 
         Raises:
-            RunError: a number stopped being finite, or DeepSpeed made another step than was planned.
+            RunError: the loss or the gradient is not finite, or DeepSpeed made another step than was planned.
         """
         group = self.actor_model_group
         self._watch.results(group.async_run_method("set_learning_rate", learning_rate), "the update")
@@ -93,6 +94,8 @@ class MedSeRLTrainer(BasePPOTrainer):
                 f"an update of {planned} completion tokens ended with {status['tokens']:.0f} tokens trained in "
                 f"{status['optimizer_steps']:.0f} optimizer steps: OpenRLHF or DeepSpeed left some out"
             )
+        if not isfinite(status["grad_norm"]):
+            raise RunError("the gradient is not finite; try a lower learning_rate")
         return status | {"copies": plan.copies}, global_step + 1
 
     def ppo_train(self, global_steps: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Waiting for Ray without hanging: whoever waits is told when an engine has died meanwhile."""
+"""Waiting for Ray without hanging: whoever waits is told when an engine or a training rank has died meanwhile."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import ray
+from ray.core.generated.gcs_pb2 import ActorTableData
 from ray.exceptions import RayError, RayTaskError
 
 from medserl.errors import MedSeRLError, RunError
@@ -24,11 +25,13 @@ class Watch:
     """Runs calls that wait for Ray actors, with an eye on others that those actors may be waiting for in turn.
 
     A policy actor that sends weights blocks inside a collective until every vLLM engine has received them. If one
-    has died, nothing raises there: so each engine has a sentinel, a call that ends only with the engine.
+    has died, nothing raises there: so each engine has a sentinel, a call that ends only with the engine. A training
+    rank makes one call at a time and has no room for a sentinel; Ray's own record of the actor tells of its death.
     """
 
     def __init__(self) -> None:
         self.sentinels: list[Any] = []
+        self.actors: list[Any] = []
 
     def results(self, references: Sequence[Any], what: str) -> list[Any]:
         """What the calls return, in order. Raises RunError with the first error of any of them."""
@@ -38,7 +41,7 @@ class Watch:
         """`call`'s result.
 
         Raises:
-            RunError: it raised, or an engine died while it ran; the message ends with that error.
+            RunError: it raised, or an engine or training rank died while it ran; the message ends with that error.
         """
         outcome: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue()
         threading.Thread(target=_run, args=(call, outcome), daemon=True).start()
@@ -47,6 +50,7 @@ class Watch:
                 result, error = outcome.get(timeout=LOOK_EVERY_SECONDS)
             except queue.Empty:
                 self._look_at_sentinels(what)
+                self._look_at_actors(what)
                 continue
             if error is not None:
                 raise _for_people(error, what) from error
@@ -62,6 +66,15 @@ class Watch:
             except RayError as error:
                 raise _for_people(error, f"{what}: a vLLM engine died") from error
             raise RunError(f"{what}: a vLLM engine stopped")
+
+    def _look_at_actors(self, what: str) -> None:
+        for actor in self.actors:
+            if actor._get_local_state() != ActorTableData.DEAD:
+                continue
+            try:
+                ray.get(actor.__ray_ready__.remote())
+            except RayError as error:
+                raise _for_people(error, f"{what}: a training rank died") from error
 
 
 def _run(call: Callable[[], T], outcome: queue.Queue[tuple[T | None, BaseException | None]]) -> None:

@@ -1,4 +1,4 @@
-"""The prompts of both roles, read from one TOML file: `brief`, `term`, `full`, or a path of your own in the same form."""
+"""The prompts of both roles, read from one TOML file: `brief`, `term`, `full`, or a path of your own."""
 
 from __future__ import annotations
 

@@ -1,0 +1,90 @@
+"""Whose weights act: the LoRA adapters of a PEFT model by role, the frozen reference, and past policies.
+
+One frozen base carries all of them. The policy is the adapter `default`; with `adapters = per_role` that is the
+Assessor's alone, and `injector` is the Injector's. A past policy NAME is a copy of each: `NAME_default` and so on.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch.nn import Parameter
+
+from medserl.game.roles import Role
+from medserl.models import INJECTOR, POLICY, reference_weights
+
+
+class PolicyAdapters:
+    """The adapters of one PEFT model. Outside `acting`, `default` is active."""
+
+    def __init__(self, peft_model: Any) -> None:
+        self.model = peft_model
+        injector = INJECTOR if INJECTOR in peft_model.peft_config else POLICY
+        self.by_role: dict[Role, str] = {"injector": injector, "assessor": POLICY}
+        self._past: list[str] = []
+
+    @property
+    def trained(self) -> list[str]:
+        return sorted(set(self.by_role.values()))
+
+    def parameters(self) -> list[Parameter]:
+        """Of all trained adapters, whichever of them is active."""
+        marks = [f".{name}." for name in self.trained]
+        return [p for name, p in self.model.named_parameters() if any(mark in name for mark in marks)]
+
+    @contextmanager
+    def acting(self, role: Role, snapshot: str | None = None, *, reference: bool = False) -> Iterator[None]:
+        """Inside, the model computes as this role of the policy, of a past policy, or as the frozen reference."""
+        if reference:
+            with reference_weights(self.model):
+                yield
+            return
+        name = self._copy_of(self.by_role[role], snapshot) if snapshot else self.by_role[role]
+        if name != POLICY:
+            self.model.set_adapter(name, inference_mode=snapshot is not None)
+        try:
+            yield
+        finally:
+            if name != POLICY:
+                self.model.set_adapter(POLICY)
+
+    def remember(self, snapshot: str) -> None:
+        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+        for name in self.trained:
+            kept = self._copy_of(name, snapshot)
+            weights = get_peft_model_state_dict(self.model, adapter_name=name, save_embedding_layers=False)
+            self.model.add_adapter(kept, copy.deepcopy(self.model.peft_config[name]))
+            set_peft_model_state_dict(self.model, weights, adapter_name=kept)
+            self._past.append(kept)
+        self.model.set_adapter(POLICY)
+
+    def forget(self, snapshot: str) -> None:
+        for kept in [self._copy_of(name, snapshot) for name in self.trained]:
+            self.model.delete_adapter(kept)
+            self._past.remove(kept)
+        self.model.set_adapter(POLICY)
+
+    def save(self, folder: Path) -> None:
+        """`default` at the top, an ordinary PEFT folder; every other adapter in a folder of its own name below."""
+        # PEFT would ask the hub whether the vocabulary grew; it never does here.
+        names = [*self.trained, *self._past]
+        self.model.save_pretrained(folder, selected_adapters=names, save_embedding_layers=False)
+
+    def load(self, folder: Path) -> None:
+        for name in self.trained:
+            self.model.load_adapter(folder if name == POLICY else folder / name, name, is_trainable=True)
+        suffixes = tuple(f"_{name}" for name in self.trained)
+        for kept in sorted(path.parent.name for path in folder.glob("*/adapter_config.json")):
+            if kept.endswith(suffixes):
+                self.model.load_adapter(folder / kept, kept)
+                self._past.append(kept)
+        self.model.set_adapter(POLICY)
+
+    @staticmethod
+    def _copy_of(name: str, snapshot: str) -> str:
+        return f"{snapshot}_{name}"

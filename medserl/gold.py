@@ -1,0 +1,145 @@
+"""Gold pairs in training: the Assessor's turns on twins whose label no Injector can game.
+
+Two uses, each off at 0. `gold_fraction`: the Assessor judges both twins of some pairs, is rewarded as in play, and
+learns by REINFORCE++ with the rest. `gold_lessons`: the answer that it should give to both twins is learnt as it
+stands, a supervised term in the same update. A lesson is a turn as though the policy had said the right thing, every
+token with the advantage `gold_lesson_weight`: at ratio 1 the gradient of the clipped loss is then that of the negative
+log-likelihood, and a weight of 1 counts like a game token one standard deviation above the mean.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from medserl.config import Settings
+from medserl.data.notes import Note
+from medserl.engines.base import Engine, WeightedTurn
+from medserl.errors import ConfigError
+from medserl.game.episode import Sample, Turn
+from medserl.game.gold import right_words
+from medserl.game.parsing import parse_verdict
+from medserl.game.rewards import assessor_reward
+from medserl.game.roles import MODES, Mode, Verdict, truth
+from medserl.game.vcf import apply_vcf
+from medserl.rollout import VCFRolloutGenerator, derive_seed
+from medserl.round_metrics import Figures, share
+
+
+@dataclass(frozen=True)
+class GoldText:
+    """One twin of a gold pair; `mode` is that of the game whose truth it has, `words` what the note should say."""
+
+    note_id: str
+    text: str
+    mode: Mode
+    words: str
+
+
+@dataclass(frozen=True)
+class GoldTurn:
+    """The Assessor's turn on a gold text."""
+
+    gold: GoldText
+    turn: Turn
+    verdict: Verdict | None
+
+    @property
+    def right(self) -> bool:
+        return self.verdict == truth(self.gold.mode)
+
+    def sample(self) -> Sample:
+        return Sample(self.turn, assessor_reward(self.gold.mode, self.verdict), self.gold.note_id)
+
+
+class GoldPairs:
+    """The pairs among the training notes, in a fresh order each time all have been used, all from one seed.
+
+    What a round draws depends on its number alone, so there is no state to save.
+    """
+
+    def __init__(self, notes: Sequence[Note], settings: Settings) -> None:
+        """Raises ConfigError where gold turns or lessons are asked for and no note has a twin that the VCF accepts."""
+        self.settings = settings
+        wanted = settings.gold_fraction or settings.gold_lessons
+        self.pairs = [twins for note in notes if (twins := _twins(note))] if wanted else []
+        if wanted and not self.pairs:
+            raise ConfigError(
+                "gold_fraction and gold_lessons need training notes with a correct and an incorrect twin: found none; "
+                "give such --prompt-data, or leave both at 0"
+            )
+
+    def practice(self, rollout: VCFRolloutGenerator, games: int, round_number: int) -> list[GoldTurn]:
+        """The Assessor on both twins of as many pairs as make `gold_fraction` of its turns beside those in `games`."""
+        fraction = self.settings.gold_fraction
+        turns = games * self.settings.assessor_samples * fraction / (1 - fraction)
+        texts = self._draw("practice", round_number, round(turns / len(MODES)))
+        seed = derive_seed(self.settings.seed, "gold", round_number)
+        said = rollout.read([gold.text for gold in texts], seed)
+        verdicts = [parse_verdict(turn.completion.text) for turn in said]
+        return [GoldTurn(*each) for each in zip(texts, said, verdicts, strict=True)]
+
+    def lessons(self, engine: Engine, rollout: VCFRolloutGenerator, round_number: int) -> list[WeightedTurn]:
+        """The right answers to both twins of `gold_lessons` pairs, weighted for the update."""
+        texts = self._draw("lessons", round_number, self.settings.gold_lessons)
+        if not texts:
+            return []
+        prompts = rollout.prompts
+        turns = engine.recite(
+            "assessor",
+            [prompts.assessor(gold.text) for gold in texts],
+            [prompts.gold_answer(truth(gold.mode), gold.words) for gold in texts],
+        )
+        return [self._lesson(gold, turn) for gold, turn in zip(texts, turns, strict=True)]
+
+    def _lesson(self, gold: GoldText, turn: Turn) -> WeightedTurn:
+        """The policy is its own reference, so that a KL in the loss has no say."""
+        logprobs = turn.completion.logprobs
+        weights = (self.settings.gold_lesson_weight,) * len(logprobs)
+        return WeightedTurn(turn, logprobs, weights, gold.note_id, logprobs if self.settings.kl_coef else None)
+
+    def _draw(self, use: str, round_number: int, count: int) -> list[GoldText]:
+        first = (round_number - 1) * count
+        order: dict[int, list[tuple[GoldText, GoldText]]] = {}
+        drawn: list[GoldText] = []
+        for place in range(first, first + count):
+            epoch, position = divmod(place, len(self.pairs))
+            if epoch not in order:
+                rng = random.Random(f"{self.settings.seed}/{use}/{epoch}")
+                order[epoch] = rng.sample(self.pairs, len(self.pairs))
+            drawn += order[epoch][position]
+        return drawn
+
+
+def _twins(note: Note) -> tuple[GoldText, GoldText] | None:
+    """Both twins of a pair whose edit the game would accept; None for any other note."""
+    if note.correct_note is None or note.incorrect_note is None:
+        return None
+    if not apply_vcf(note.correct_note, note.incorrect_note).passed:
+        return None
+    words = right_words(note.correct_note, note.incorrect_note)
+    return (
+        GoldText(note.note_id, note.incorrect_note, "error", words),
+        GoldText(note.note_id, note.correct_note, "benign", words),
+    )
+
+
+def gold_metrics(turns: Sequence[GoldTurn], lessons: Sequence[WeightedTurn]) -> Figures:
+    """The Assessor on gold texts, apart from self-made notes; nothing where there are none.
+
+    `gold_nll`: negative log-likelihood of the lessons' tokens before the update, nats a token.
+    """
+    figures: Figures = {}
+    if turns:
+        pairs = zip(turns[::2], turns[1::2], strict=True)
+        figures |= {
+            "gold_accuracy": share(turn.right for turn in turns),
+            "gold_pairwise_accuracy": share(wrong.right and correct.right for wrong, correct in pairs),
+            "gold_recall": share(turn.right for turn in turns if turn.gold.mode == "error"),
+            "gold_specificity": share(turn.right for turn in turns if turn.gold.mode == "benign"),
+        }
+    if lessons:
+        figures["gold_nll"] = -fmean([logprob for lesson in lessons for logprob in lesson.old_logprobs])
+    return figures
