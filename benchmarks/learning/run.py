@@ -1,0 +1,122 @@
+"""Does playing teach? Runs named arms with named seeds, and keeps what each of them measured.
+
+    python benchmarks/learning/run.py --arms plan best --seeds 0 1 [--set max_rounds=300]
+    python benchmarks/learning/table.py
+
+An arm (`arms.toml`) is a set of settings of `medserl train`. Each run is an ordinary run folder under
+`outputs/learning`, judged on the test notes when it has ended. Started again, this goes on where it stopped: with the
+round after the last checkpoint, or with the evaluation. What the table and the figure are made of is copied,
+compressed, to `benchmarks/learning/results/ARM_seedN/`. The warm-up, which every arm starts from, is judged once, as
+the arm `warmup`.
+Invented patients, for developing software, not for clinical use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import lzma
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+OUTPUTS, RESULTS = ROOT / "outputs" / "learning", HERE / "results"
+WARMUP = "warmup"
+KEPT = {"metrics.jsonl": "metrics.jsonl", "eval/trained.predictions.jsonl": "predictions.jsonl"}
+
+Settings = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arms", nargs="+", required=True, help="names in arms.toml")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings that win over the arm's")
+    parser.add_argument("--test-data", default="sample", help="notes to judge on when a run has ended")
+    parser.add_argument("--suffix", default="", help="added to each arm's name, where --set changes the experiment")
+    options = parser.parse_args()
+    arms = read_arms(HERE / "arms.toml")
+    changes = dict(each.split("=", 1) for each in options.set)
+    unknown = [name for name in options.arms if name not in arms]
+    if unknown:
+        parser.error(f"no arm {unknown[0]!r}; there are {', '.join(arms)}")
+    judge_warmup(next(iter(arms.values())) | changes, options.test_data, WARMUP + options.suffix)
+    for seed in options.seeds:
+        for name in options.arms:
+            run_arm(f"{name}{options.suffix}_seed{seed}", arms[name] | changes | {"seed": seed}, options.test_data)
+
+
+def read_arms(path: Path) -> dict[str, Settings]:
+    """The settings of every arm, those of `common` and of the arm that it starts from included."""
+    table = tomllib.loads(path.read_text(encoding="utf-8"))
+    arms: dict[str, Settings] = {}
+    for name, own in table["arms"].items():
+        start = arms[own["of"]] if "of" in own else table["common"]
+        arms[name] = {**start, **{key: value for key, value in own.items() if key not in ("about", "of")}}
+    return arms
+
+
+def run_arm(name: str, settings: Settings, test_data: str) -> None:
+    """Train, or go on with it; judge; keep the raw figures. Nothing is done twice."""
+    run = OUTPUTS / name
+    if not (run / "config.toml").exists():
+        run.mkdir(parents=True, exist_ok=True)
+        config = run.with_suffix(".toml")
+        config.write_text(tomlkit.dumps(typed(settings)), encoding="utf-8")
+        medserl("train", "--config", config, "--output-dir", run)
+    elif rounds_done(run) < int(settings["max_rounds"]):
+        medserl("train", "--resume", run)
+    if not (run / "eval" / "trained.predictions.jsonl").exists():
+        medserl("evaluate", "--run", run, "--data", test_data, "--compare", "trained")
+    keep(run, RESULTS / name, KEPT | {"config.toml": "config.toml"})
+
+
+def judge_warmup(settings: Settings, test_data: str, name: str) -> None:
+    folder = OUTPUTS / name
+    asked = ["--model", settings["model"], "--prompts", settings["prompts"], "--data", test_data]
+    if not (folder / "warmup.predictions.jsonl").exists():
+        medserl("evaluate", *asked, "--compare", "warmup", "--output", folder)
+    keep(folder, RESULTS / name, {"warmup.predictions.jsonl": "predictions.jsonl"})
+
+
+def rounds_done(run: Path) -> int:
+    metrics = run / "metrics.jsonl"
+    rows = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
+    checkpoints = [int(path.name.split("_")[1]) for path in run.glob("checkpoints/round_*")]
+    return min(json.loads(rows[-1])["round"], max(checkpoints, default=0)) if rows else 0
+
+
+def typed(settings: Mapping[str, Any]) -> Settings:
+    """Values given on the command line as TOML reads them, where it can."""
+    return {key: _value(value) if isinstance(value, str) else value for key, value in settings.items()}
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def keep(run: Path, folder: Path, files: Mapping[str, str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for source, target in files.items():
+        (folder / f"{target}.xz").write_bytes(lzma.compress((run / source).read_bytes()))
+    print(f"kept: {folder.relative_to(ROOT)}", flush=True)
+
+
+def medserl(*arguments: object) -> None:
+    command: Sequence[str] = [sys.executable, "-m", "medserl.cli", *map(str, arguments)]
+    print("$ medserl", *command[3:], flush=True)
+    subprocess.run(command, cwd=ROOT, check=True)
+
+
+if __name__ == "__main__":
+    main()

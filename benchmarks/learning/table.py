@@ -1,0 +1,200 @@
+"""One table and one figure out of the raw figures that `run.py` kept.
+
+    python benchmarks/learning/table.py [--output docs/learning]
+
+Arms that ran with several seeds are pooled: the texts of all seeds count, and a pair is one cluster over all of them.
+Intervals are 95 % (Wilson on the effective number of texts); each arm is compared with the warm-up on the same pairs,
+by a permutation test that swaps the two pair by pair. The figure needs matplotlib (`pip install medserl[benchmarks]`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import lzma
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from medserl.data.readers import load_notes
+from medserl.data.sample_paths import sample_path
+from medserl.evaluation.metrics import Outcome, judge, pairs_right
+from medserl.evaluation.predictions import LabelledText, Prediction, labelled_texts
+from medserl.evaluation.statistics import Estimate, compare, format_p, share_estimate
+
+HERE = Path(__file__).resolve().parent
+WARMUP = "warmup"
+LAST_ROUNDS = 10
+"""The end of a run: what the table says of its games is their mean over so many rounds."""
+SPLITS = ("test-seen", "test-unseen")
+CURVES = {
+    "gold_pairwise_accuracy": "gold pairs of the round, both twins right",
+    "eval_pairwise_accuracy": "validation pairs, both twins right",
+    "frozen_pairwise_accuracy": "frozen warm-up Injector, both right",
+    "assessor_accuracy": "self-made notes, right by mode",
+    "assessor_flag_rate": "self-made notes called INCORRECT",
+    "label_noise_error": "label noise, error mode",
+}
+AT_THE_END = {
+    "gold_accuracy": "gold right",
+    "assessor_accuracy": "self-made right",
+    "assessor_flag_rate": "called INCORRECT",
+    "vcf_acceptance_rate": "VCF acceptance",
+    "label_noise_error": "label noise, error mode",
+    "label_noise_benign": "benign mode",
+    "repeat_rate": "repeats",
+    "kl_assessor": "KL, Assessor",
+    "frozen_pairwise_accuracy": "frozen warm-up, pairs right by mode",
+    "frozen_fact_accuracy": "right by fact",
+}
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm with one seed."""
+
+    arm: str
+    seed: int
+    metrics: list[Row]
+    predictions: list[Prediction]
+
+    def last(self, name: str) -> float | None:
+        """Mean over the last rounds, of those that have the figure."""
+        end = self.metrics[-1]["round"] - LAST_ROUNDS if self.metrics else 0
+        values = [row[name] for row in self.metrics if row["round"] > end and row.get(name) is not None]
+        return fmean(values) if values else None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "table", help="file name without its ending")
+    options = parser.parse_args()
+    texts = labelled_texts(load_notes(sample_path("test")).notes)
+    runs = read_runs(options.results)
+    options.output.with_suffix(".md").write_text(markdown(runs, texts), encoding="utf-8")
+    draw(runs, options.output.with_suffix(".png"))
+    print(options.output.with_suffix(".md").read_text(encoding="utf-8"))
+
+
+def read_runs(folder: Path) -> list[Run]:
+    """Every kept run, the warm-up first, then by arm and seed."""
+    runs = []
+    for place in sorted(path.parent for path in folder.glob("*/predictions.jsonl.xz")):
+        named = re.fullmatch(r"(.+)_seed(\d+)", place.name)
+        arm, seed = (named[1], int(named[2])) if named else (place.name, 0)
+        metrics = rows(place / "metrics.jsonl.xz") if named else []
+        runs.append(Run(arm, seed, metrics, [Prediction(**row) for row in rows(place / "predictions.jsonl.xz")]))
+    return sorted(runs, key=lambda run: (run.arm != WARMUP, run.arm, run.seed))
+
+
+def rows(path: Path) -> list[Row]:
+    with lzma.open(path, "rt", encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def markdown(runs: Sequence[Run], texts: Sequence[LabelledText]) -> str:
+    arms = {run.arm: [other for other in runs if other.arm == run.arm] for run in runs}
+    lines = [
+        "| arm | seeds | pairs right, seen facts | unseen facts | all | against the warm-up | recall | specificity |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for arm, mine in arms.items():
+        seen, unseen = (pairwise(mine, [text for text in texts if text.split == split]) for split in SPLITS)
+        recall, specificity = texts_right(mine, texts, errors=True), texts_right(mine, texts, errors=False)
+        difference = "" if arm == WARMUP or WARMUP not in arms else against(mine, arms[WARMUP][0], texts)
+        cells = [arm, str(len(mine)), *map(percent, (seen, unseen, pairwise(mine, texts))), difference]
+        lines.append(f"| {' | '.join([*cells, percent(recall), percent(specificity)])} |")
+    lines += [
+        "",
+        f"Games and gold turns of the last {LAST_ROUNDS} rounds, and the last validation (frozen); means over seeds:",
+        "",
+        f"| arm | {' | '.join(AT_THE_END.values())} |",
+        "|---" * (1 + len(AT_THE_END)) + "|",
+    ]
+    for arm, mine in arms.items():
+        if arm != WARMUP:
+            lines.append(f"| {' | '.join([arm, *(_over_seeds(mine, name) for name in AT_THE_END)])} |")
+    return "\n".join(lines) + "\n"
+
+
+def outcomes(run: Run, texts: Sequence[LabelledText]) -> tuple[Outcome, ...]:
+    return judge(texts, run.predictions)
+
+
+def pairwise(runs: Iterable[Run], texts: Sequence[LabelledText]) -> Estimate:
+    """Pairs with both twins right, over all seeds."""
+    hits = [(hit, name) for run in runs for hit, name in pair_hits(run, texts)]
+    return share_estimate([hit for hit, _ in hits], [name for _, name in hits])
+
+
+def pair_hits(run: Run, texts: Sequence[LabelledText]) -> list[tuple[bool, str]]:
+    judged = outcomes(run, texts)
+    names = list(dict.fromkeys(one.cluster for one in judged if one.has_twin))
+    return list(zip(pairs_right(judged), names, strict=True))
+
+
+def texts_right(runs: Sequence[Run], texts: Sequence[LabelledText], *, errors: bool) -> Estimate:
+    mine = [one for run in runs for one in outcomes(run, texts) if one.is_error == errors]
+    return share_estimate([one.right for one in mine], [one.cluster for one in mine])
+
+
+def against(runs: Sequence[Run], warmup: Run, texts: Sequence[LabelledText]) -> str:
+    """The difference in pairs right, in points, and its p-value."""
+    before = [hit for hit, _ in pair_hits(warmup, texts)] * len(runs)
+    after = [each for run in runs for each in pair_hits(run, texts)]
+    found = compare([hit for hit, _ in after], before, [name for _, name in after])
+    low, high, value = found.difference.low, found.difference.high, found.difference.value
+    assert low is not None and high is not None and value is not None
+    return f"{100 * value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}), {format_p(found.p_value)}"
+
+
+def percent(estimate: Estimate) -> str:
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return "-"
+    return f"{100 * estimate.value:.1f} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
+
+
+def _over_seeds(runs: Sequence[Run], name: str) -> str:
+    values = [value for run in runs if (value := run.last(name)) is not None]
+    if not values:
+        return "-"
+    return f"{fmean(values):+.3f}" if name.startswith("kl") else f"{100 * fmean(values):.0f}"
+
+
+def draw(runs: Sequence[Run], path: Path) -> None:
+    """The curves by round: one colour an arm, one line a seed, means over five rounds where every round has a value."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    trained = [run for run in runs if run.metrics]
+    arms = list(dict.fromkeys(run.arm for run in trained))
+    colours = dict(zip(arms, pyplot.colormaps["tab10"].colors, strict=False))
+    figure, axes = pyplot.subplots(2, 3, figsize=(13, 7), sharex=True, layout="constrained")
+    for axis, (name, title) in zip(axes.flat, CURVES.items(), strict=True):
+        for run in trained:
+            points = smoothed([(row["round"], row[name]) for row in run.metrics if row.get(name) is not None])
+            label = run.arm if run.seed == min(other.seed for other in trained if other.arm == run.arm) else None
+            axis.plot(*zip(*points, strict=True), color=colours[run.arm], label=label) if points else None
+        axis.set(title=title, ylim=(0, 1), xlabel="round")
+        axis.grid(alpha=0.3)
+    axes.flat[0].legend(fontsize="small")
+    figure.savefig(path, dpi=100)
+
+
+def smoothed(points: Sequence[tuple[int, float]], width: int = 5) -> list[tuple[float, float]]:
+    if len(points) < 4 * width:
+        return [(float(x), y) for x, y in points]
+    blocks = [points[i : i + width] for i in range(0, len(points), width)]
+    return [(fmean(x for x, _ in block), fmean(y for _, y in block)) for block in blocks]
+
+
+if __name__ == "__main__":
+    main()
