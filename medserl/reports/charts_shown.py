@@ -111,6 +111,38 @@ LABELS = (
     ),
 )
 
+GOLD = (
+    Plan(
+        "Assessor on gold pairs",
+        "The round's gold twins, whose label nobody can game; its own games are drawn above. Sampled verdicts.",
+        "percent",
+        (
+            ("gold_accuracy", "accuracy"),
+            ("gold_recall", "recall"),
+            ("gold_specificity", "specificity"),
+            ("gold_pairwise_accuracy", "pairs, both right"),
+        ),
+    ),
+    Plan(
+        "Lessons",
+        "Negative log-likelihood of the right answers to gold texts, before they are learnt, in nats a token.",
+        "number",
+        (("gold_nll", "nats a token"),),
+    ),
+    Plan(
+        "Edits made before",
+        "Share of the accepted edits whose words were changed alike in this round or the ones before.",
+        "percent",
+        (("repeat_rate", "repeats"),),
+    ),
+    Plan(
+        "Against past policies",
+        "Games in which a policy of an earlier round played the other role.",
+        "percent",
+        (("assessor_accuracy_past", "Assessor right"), ("injector_win_rate_past", "Injector wins")),
+    ),
+)
+
 HELD_OUT = (
     Plan(
         "Accuracy on validation notes",
@@ -228,6 +260,7 @@ MACHINE = (
 GROUPS = (
     ("The game", GAME),
     ("How far the labels by mode can be trusted", LABELS),
+    ("Gold pairs, repeats and past policies", GOLD),
     ("Held-out notes during training", HELD_OUT),
     ("Learning", LEARNING),
     ("Machine", MACHINE),

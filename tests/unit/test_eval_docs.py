@@ -36,15 +36,16 @@ def documented(figure: str) -> bool:
 def row_keys() -> set[str]:
     """The keys of metrics.jsonl that a whole run with a frozen opponent and the edit audit writes."""
     settings = Settings(
-        engine="scripted", rollout_batch_size=16, max_rounds=2, eval_every=1, frozen_games=24, edit_audit="log"
-    )
+        engine="scripted", rollout_batch_size=16, max_rounds=2, eval_every=1, frozen_games=24, edit_audit="log",
+        gold_fraction=0.5, gold_lessons=2, past_fraction=0.5, advantage_normalization="running",
+    )  # fmt: skip
     notes, held_out = (load_notes(sample_path(split)).notes for split in ("train", "validation"))
     rows = MedSeRLTrainer(settings, None, notes, Validation(held_out, 12)).train()
     return {key for row in rows for key in row}
 
 
 def test_every_figure_of_a_round_has_a_sentence(row_keys: set[str]) -> None:
-    assert {"frozen_accuracy", "eval_recall", "audit_drug", "loss"} <= row_keys
+    assert {"frozen_accuracy", "eval_recall", "audit_drug", "loss", "gold_nll", "past_games", "running_mean_injector"} <= row_keys
     assert sorted(key for key in row_keys - KEYS_OF_A_ROW if not documented(key)) == []
 
 
