@@ -3,11 +3,15 @@
     python benchmarks/learning/run.py --arms plan best --seeds 0 1 [--set max_rounds=300]
     python benchmarks/learning/table.py
 
+    python benchmarks/learning/run.py --experiment medec --arms best --test-data MEDEC-MS-ValidationSet-....csv \
+      --set prompt_data=medec_ms_train_pairs.jsonl validation_data=MEDEC-MS-ValidationSet-....csv
+    python benchmarks/learning/table.py --experiment medec --data MEDEC-MS-ValidationSet-....csv
+
 An arm (`arms.toml`) is a set of settings of `medserl train`. Each run is an ordinary run folder under
 `outputs/learning`, judged on the test notes when it has ended. Started again, this goes on where it stopped: with the
 round after the last checkpoint, or with the evaluation. What the table and the figure are made of is copied,
-compressed, to `benchmarks/learning/results/ARM_seedN/`. The warm-up, which every arm starts from, is judged once, as
-the arm `warmup`.
+compressed, to `benchmarks/learning/results/EXPERIMENT/ARM_seedN/`. The warm-up, which every arm starts from, is judged
+once, as the arm `warmup`.
 Invented patients, for developing software, not for clinical use.
 """
 
@@ -40,17 +44,18 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings that win over the arm's")
     parser.add_argument("--test-data", default="sample", help="notes to judge on when a run has ended")
-    parser.add_argument("--suffix", default="", help="added to each arm's name, where --set changes the experiment")
+    parser.add_argument("--experiment", default="sample", help="name of the folder that its runs and figures go to")
     options = parser.parse_args()
     arms = read_arms(HERE / "arms.toml")
     changes = dict(each.split("=", 1) for each in options.set)
     unknown = [name for name in options.arms if name not in arms]
     if unknown:
         parser.error(f"no arm {unknown[0]!r}; there are {', '.join(arms)}")
-    judge_warmup(next(iter(arms.values())) | changes, options.test_data, WARMUP + options.suffix)
+    judge_warmup(Path(options.experiment, WARMUP), next(iter(arms.values())) | changes, options.test_data)
     for seed in options.seeds:
         for name in options.arms:
-            run_arm(f"{name}{options.suffix}_seed{seed}", arms[name] | changes | {"seed": seed}, options.test_data)
+            place = Path(options.experiment, f"{name}_seed{seed}")
+            run_arm(place, arms[name] | changes | {"seed": seed}, options.test_data)
 
 
 def read_arms(path: Path) -> dict[str, Settings]:
@@ -63,9 +68,9 @@ def read_arms(path: Path) -> dict[str, Settings]:
     return arms
 
 
-def run_arm(name: str, settings: Settings, test_data: str) -> None:
+def run_arm(place: Path, settings: Settings, test_data: str) -> None:
     """Train, or go on with it; judge; keep the raw figures. Nothing is done twice."""
-    run = OUTPUTS / name
+    run = OUTPUTS / place
     if not (run / "config.toml").exists():
         run.mkdir(parents=True, exist_ok=True)
         config = run.with_suffix(".toml")
@@ -75,15 +80,15 @@ def run_arm(name: str, settings: Settings, test_data: str) -> None:
         medserl("train", "--resume", run)
     if not (run / "eval" / "trained.predictions.jsonl").exists():
         medserl("evaluate", "--run", run, "--data", test_data, "--compare", "trained")
-    keep(run, RESULTS / name, KEPT | {"config.toml": "config.toml"})
+    keep(run, RESULTS / place, KEPT | {"config.toml": "config.toml"})
 
 
-def judge_warmup(settings: Settings, test_data: str, name: str) -> None:
-    folder = OUTPUTS / name
+def judge_warmup(place: Path, settings: Settings, test_data: str) -> None:
+    folder = OUTPUTS / place
     asked = ["--model", settings["model"], "--prompts", settings["prompts"], "--data", test_data]
     if not (folder / "warmup.predictions.jsonl").exists():
         medserl("evaluate", *asked, "--compare", "warmup", "--output", folder)
-    keep(folder, RESULTS / name, {"warmup.predictions.jsonl": "predictions.jsonl"})
+    keep(folder, RESULTS / place, {"warmup.predictions.jsonl": "predictions.jsonl"})
 
 
 def rounds_done(run: Path) -> int:

@@ -1,10 +1,11 @@
 """One table and one figure out of the raw figures that `run.py` kept.
 
-    python benchmarks/learning/table.py [--output docs/learning]
+    python benchmarks/learning/table.py [--experiment sample] [--data FILE]
 
-Arms that ran with several seeds are pooled: the texts of all seeds count, and a pair is one cluster over all of them.
-Intervals are 95 % (Wilson on the effective number of texts); each arm is compared with the warm-up on the same pairs,
-by a permutation test that swaps the two pair by pair. The figure needs matplotlib (`pip install medserl[benchmarks]`).
+Writes `table.md` and `curves.png` beside the figures. Arms that ran with several seeds are pooled: the texts of all
+seeds count, and a pair is one cluster over all of them. Intervals are 95 % (Wilson on the effective number of texts);
+each arm is compared with the warm-up on the same pairs, by a permutation test that swaps the two pair by pair. The
+figure needs matplotlib (`pip install medserl[benchmarks]`).
 """
 
 from __future__ import annotations
@@ -72,14 +73,15 @@ class Run:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=HERE / "results")
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "table", help="file name without its ending")
+    parser.add_argument("--experiment", default="sample")
+    parser.add_argument("--data", type=Path, default=sample_path("test"), help="the notes that the arms were judged on")
     options = parser.parse_args()
-    texts = labelled_texts(load_notes(sample_path("test")).notes)
-    runs = read_runs(options.results)
-    options.output.with_suffix(".md").write_text(markdown(runs, texts), encoding="utf-8")
-    draw(runs, options.output.with_suffix(".png"))
-    print(options.output.with_suffix(".md").read_text(encoding="utf-8"))
+    folder = HERE / "results" / options.experiment
+    runs = read_runs(folder)
+    table = markdown(runs, labelled_texts(load_notes(options.data).notes))
+    (folder / "table.md").write_text(table, encoding="utf-8")
+    draw(runs, folder / "curves.png")
+    print(table)
 
 
 def read_runs(folder: Path) -> list[Run]:
