@@ -61,10 +61,13 @@ class GoldPairs:
     """
 
     def __init__(self, notes: Sequence[Note], settings: Settings) -> None:
-        """Raises ConfigError where gold turns or lessons are asked for and no note has a twin that the VCF accepts."""
+        """Raises ConfigError where gold turns or lessons are asked for and no note has a twin that the VCF accepts, or
+        lessons for an Assessor that is not trained."""
         self.settings = settings
         wanted = settings.gold_fraction or settings.gold_lessons
-        self.pairs = [twins for note in notes if (twins := _twins(note))] if wanted else []
+        self.pairs = [twins for note in notes if (twins := _twins(note, settings))] if wanted else []
+        if settings.gold_lessons and settings.roles_trained == "injector":
+            raise ConfigError("gold_lessons teach the Assessor, and roles_trained 'injector' is to leave it as it is")
         if wanted and not self.pairs:
             raise ConfigError(
                 "gold_fraction and gold_lessons need training notes with a correct and an incorrect twin: found none; "
@@ -73,9 +76,9 @@ class GoldPairs:
 
     def practice(self, rollout: VCFRolloutGenerator, games: int, round_number: int) -> list[GoldTurn]:
         """The Assessor on both twins of as many pairs as make `gold_fraction` of its turns beside those in `games`."""
-        fraction = self.settings.gold_fraction
-        turns = games * self.settings.assessor_samples * fraction / (1 - fraction)
-        texts = self._draw("practice", round_number, round(turns / len(MODES)))
+        full = self._practised(self.settings.rollout_batch_size)
+        # A smaller last batch draws fewer pairs; where a round begins must not depend on that.
+        texts = self._draw("practice", (round_number - 1) * full, self._practised(games))
         seed = derive_seed(self.settings.seed, "gold", round_number)
         said = rollout.read([gold.text for gold in texts], seed)
         verdicts = [parse_verdict(turn.completion.text) for turn in said]
@@ -83,7 +86,8 @@ class GoldPairs:
 
     def lessons(self, engine: Engine, rollout: VCFRolloutGenerator, round_number: int) -> list[WeightedTurn]:
         """The right answers to both twins of `gold_lessons` pairs, weighted for the update."""
-        texts = self._draw("lessons", round_number, self.settings.gold_lessons)
+        count = self.settings.gold_lessons
+        texts = self._draw("lessons", (round_number - 1) * count, count)
         if not texts:
             return []
         prompts = rollout.prompts
@@ -100,8 +104,14 @@ class GoldPairs:
         weights = (self.settings.gold_lesson_weight,) * len(logprobs)
         return WeightedTurn(turn, logprobs, weights, gold.note_id, logprobs if self.settings.kl_coef else None)
 
-    def _draw(self, use: str, round_number: int, count: int) -> list[GoldText]:
-        first = (round_number - 1) * count
+    def _practised(self, games: int) -> int:
+        """Pairs that go with so many games."""
+        fraction = self.settings.gold_fraction
+        turns = games * self.settings.assessor_samples * fraction / (1 - fraction)
+        return round(turns / len(MODES))
+
+    def _draw(self, use: str, first: int, count: int) -> list[GoldText]:
+        """The twins at `count` places, from `first` on, of all epochs in a row."""
         order: dict[int, list[tuple[GoldText, GoldText]]] = {}
         drawn: list[GoldText] = []
         for place in range(first, first + count):
@@ -113,11 +123,18 @@ class GoldPairs:
         return drawn
 
 
-def _twins(note: Note) -> tuple[GoldText, GoldText] | None:
+def _twins(note: Note, settings: Settings) -> tuple[GoldText, GoldText] | None:
     """Both twins of a pair whose edit the game would accept; None for any other note."""
     if note.correct_note is None or note.incorrect_note is None:
         return None
-    if not apply_vcf(note.correct_note, note.incorrect_note).passed:
+    vcf = apply_vcf(
+        note.correct_note,
+        note.incorrect_note,
+        min_jaccard=settings.vcf_min_jaccard,
+        max_jaccard=settings.vcf_max_jaccard,
+        max_word_edits=settings.vcf_max_word_edits,
+    )
+    if not vcf.passed:
         return None
     words = right_words(note.correct_note, note.incorrect_note)
     return (

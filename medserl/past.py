@@ -30,7 +30,8 @@ class PastPolicies:
             return seated
         rng = random.Random(f"{self.settings.seed}/past/{round_number}")
         chosen = rng.sample(range(len(seated)), round(self.settings.past_fraction * len(seated)))
-        for turn, i in enumerate(chosen):
+        # Rounds begin with either role in turn, so that an odd number of games favours neither.
+        for turn, i in enumerate(chosen, start=round_number):
             seated[i] = replace(seated[i], past=PastPlayer(ROLES[turn % len(ROLES)], rng.choice(self.names)))
         return seated
 

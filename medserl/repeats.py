@@ -2,6 +2,7 @@
 
 An Injector that has found one edit that fools the Assessor makes it again in every note. What counts as the same edit
 is the words taken out and put in, wherever in whatever note, in the round itself or the `repeat_window` rounds before.
+A past policy's edits are not looked at: they say nothing of the Injector that learns.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class RepeatPenalty:
         known = {span for spans in self._rounds for span in spans}
         charged, repeats, new = [], [], []
         for episode in episodes:
-            span = episode.edited_span
+            span = episode.edited_span if episode.past_role != "injector" else None
             if span is not None:
                 repeats.append(span in known)
                 episode = self._charged(episode) if span in known else episode

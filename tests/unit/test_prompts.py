@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from medserl.data.notes import ERROR_TYPES
 from medserl.errors import ConfigError
 from medserl.game import prompts as prompts_module
-from medserl.game.parsing import number_sentences
+from medserl.game.parsing import number_sentences, parse_verdict
 from medserl.game.prompts import SHIPPED, load_prompts
 
 NOTE = "A man has fever. His temperature is 38.3 C (100.9 F).\nHe is given amoxicillin."
@@ -139,6 +139,36 @@ def test_room_for_a_completion() -> None:
     assert edit.completion_tokens("injector", ["x" * 900]) == edit.injector_tokens
     assert whole.completion_tokens("injector", ["x" * 90, "x" * 900]) == whole.injector_tokens + 300
     assert whole.completion_tokens("injector", []) == whole.injector_tokens
+
+
+# -- the answer that the Assessor should give -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("verdict", ["CORRECT", "INCORRECT"])
+@pytest.mark.parametrize("words", ["has fever", "$verdict costs $5", "no INCORRECT dose", ""])
+def test_the_gold_answer_is_read_as_its_verdict(name: str, verdict: str, words: str) -> None:
+    answer = load_prompts(name, "edit").gold_answer(verdict, words)
+    assert parse_verdict(answer) == verdict
+    assert answer == answer.strip() and (words in answer) == (name == "term" or not words)
+
+
+def test_the_gold_answer_of_each_set() -> None:
+    said = {name: load_prompts(name, "edit").gold_answer("INCORRECT", "has fever") for name in SHIPPED}
+    plain = "final_answer: INCORRECT"
+    assert said == {"brief": plain, "full": plain, "term": f"should_say: has fever\n{plain}"}
+
+
+def test_an_answer_of_ones_own(tmp_path: Path) -> None:
+    def with_answer(line: str) -> str:
+        return write(tmp_path, shipped_text("brief").replace("[assessor]\n", f"[assessor]\nanswer = {line}\n"))
+
+    own = load_prompts(with_answer("'note: $words. final_answer: $verdict'"), "edit")
+    assert own.gold_answer("CORRECT", "has fever") == "note: has fever. final_answer: CORRECT"
+    for line, hint in [("'final_answer: $answer'", "'answer'"), ("'$5 $verdict'", "$$"), ("3", "expected string")]:
+        with pytest.raises(ConfigError, match=re.escape(hint)) as caught:
+            load_prompts(with_answer(line), "edit")
+        assert "\n" not in str(caught.value)
 
 
 # -- prompt files ------------------------------------------------------------------------------------------

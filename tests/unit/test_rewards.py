@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import product
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from medserl.data.notes import Note
 from medserl.engines.scripted import ScriptedEngine
 from medserl.game.prompts import Messages, load_prompts
 from medserl.game.reward_func import reward_func
-from medserl.game.rewards import NO_GAME, Rewards, game_rewards
+from medserl.game.rewards import NO_GAME, Rewards, assessor_reward, game_rewards, injector_reward
 from medserl.game.roles import MODES, truth
 from medserl.game.setup import GameSetup
 from medserl.rollout import VCFRolloutGenerator
@@ -51,6 +52,56 @@ def test_zero_sum_wherever_there_is_a_verdict(mode: str, verdict: str) -> None:
 
 def test_nobody_wins_a_game_that_was_not_played() -> None:
     assert (NO_GAME.assessor, NO_GAME.injector) == (None, None)
+
+
+# -- several samples of the Assessor ----------------------------------------------------------------------
+
+SHAPES = {  # by the verdicts given: the Injector's reward for 0, 1, ... right ones among them
+    ("zero_sum", 1): (1.0, -1.0),
+    ("zero_sum", 2): (1.0, 0.0, -1.0),
+    ("zero_sum", 3): (1.0, 1 / 3, -1 / 3, -1.0),
+    ("zero_sum", 4): (1.0, 0.5, 0.0, -0.5, -1.0),
+    ("peaked", 1): (0.0, 0.0),
+    ("peaked", 2): (0.0, 1.0, 0.0),
+    ("peaked", 3): (0.0, 2 / 3, 2 / 3, 0.0),
+    ("peaked", 4): (0.0, 0.5, 1.0, 0.5, 0.0),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("shape", ["zero_sum", "peaked"])
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_every_cell_of_several_samples(mode: str, shape: str, k: int) -> None:
+    for verdicts in product(["CORRECT", "INCORRECT", None], repeat=k):
+        given, right = k - verdicts.count(None), verdicts.count(truth(mode))
+        expected = SHAPES[shape, given][right] if given else None
+        assert injector_reward(mode, verdicts, shape) == (None if expected is None else pytest.approx(expected))
+
+
+@given(st.lists(st.sampled_from(["CORRECT", "INCORRECT"]), min_size=1, max_size=9), st.sampled_from(MODES))
+def test_zero_sum_in_the_mean_of_the_samples(verdicts: list[str], mode: str) -> None:
+    assessor = [assessor_reward(mode, verdict) for verdict in verdicts]
+    assert sum(assessor) / len(assessor) + injector_reward(mode, verdicts) == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("shape", "injector"), [("zero_sum", -1 / 3), ("peaked", 2 / 3)])
+def test_a_game_of_several_samples(shape: str, injector: float) -> None:
+    said = iter(["final_answer: CORRECT", "final_answer: INCORRECT", "?", "final_answer: INCORRECT"])
+    engine = ScriptedEngine(
+        lambda messages, _: next(said) if "final_answer" in messages[-1]["content"] else "1 The left lung is dull."
+    )
+    settings = Settings(assessor_samples=4, injector_reward=shape)
+    rollout = VCFRolloutGenerator(engine, load_prompts("brief", "edit"), settings)
+    (episode,) = rollout.play([GameSetup(Note("n", NOTE), "error")], seed=0)
+    assert episode.verdict == "CORRECT" and episode.fooled  # the first sample speaks for the game
+    assert episode.rewards == Rewards(-1.0, pytest.approx(injector))
+    assert [(each.verdict, each.reward) for each in episode.more_readings] == [
+        ("INCORRECT", 1.0),
+        (None, -1.0),
+        ("INCORRECT", 1.0),
+    ]
+    assert [sample.reward for sample in episode.samples()] == [pytest.approx(injector), -1.0, 1.0, -1.0, 1.0]
+    assert episode.record(1)["more_verdicts"] == ["INCORRECT", None, "INCORRECT"]
 
 
 # -- planted answers ---------------------------------------------------------------------------------------

@@ -1,0 +1,240 @@
+"""Gold pairs: the right words of a pair, what a round draws, what is rewarded and what is learnt as it stands."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medserl.config import Settings
+from medserl.data.notes import Note
+from medserl.data.readers import load_notes
+from medserl.data.sample_paths import sample_path
+from medserl.engines.scripted import ScriptedEngine
+from medserl.errors import ConfigError
+from medserl.game.gold import right_words
+from medserl.game.prompts import load_prompts
+from medserl.game.text import split_words
+from medserl.gold import GoldPairs, GoldText, gold_metrics
+from medserl.rollout import VCFRolloutGenerator
+
+PAIRS = [note for note in load_notes(sample_path("train")).notes if note.is_pair][:10]
+NOTE = "A man has fever and a cough with green sputum. The right lung is dull. He is given amoxicillin."
+
+
+def gold_pairs(notes: list[Note] | None = None, **changes: Any) -> GoldPairs:
+    return GoldPairs(PAIRS if notes is None else notes, Settings(**{"rollout_batch_size": 8, **changes}))
+
+
+def rollout_of(engine: ScriptedEngine | None = None, prompts: str = "brief", **changes: Any) -> VCFRolloutGenerator:
+    return VCFRolloutGenerator(engine or ScriptedEngine(), load_prompts(prompts, "edit"), Settings(**changes))
+
+
+def drawn(pairs: GoldPairs, rounds: int, games: int = 8) -> list[list[str]]:
+    """The ids of the pairs that each round practises on."""
+    rollout = rollout_of()
+    return [[t.gold.note_id for t in pairs.practice(rollout, games, r)[::2]] for r in range(1, rounds + 1)]
+
+
+# -- the right words -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("correct", "incorrect", "words"),
+    [
+        ("He has a type 2 diabetes.", "He has a type 1 diabetes.", "type 2 diabetes"),
+        ("The dose is 5 mg, twice a day.", "The dose is 50 g, twice a day.", "is 5 mg, twice"),
+        ("He has no fever today.", "He has fever today.", "has no fever"),  # the wrong twin lacks words
+        ("He has fever today.", "He has no fever today.", "has fever"),  # ... or has too many
+        ("Left lung is dull.", "Right lung is dull.", "Left lung"),  # at the beginning
+        ("Lung is dull.", "Left lung is dull.", "Lung"),
+        ("He is given aspirin.", "He is given warfarin.", "given aspirin"),  # at the end
+        ("He is given aspirin.", "He is given aspirin daily.", "aspirin"),
+        ("Aspirin daily.", "Warfarin weekly.", "Aspirin daily"),  # at both
+        ("He is well.", "he is well", "well"),  # equal but for case and signs
+        ("very very ill", "very ill", "very very ill"),  # which of them is missing nobody can tell
+        ("A  man\nhas\tfever.", "A man has cough.", "has fever"),
+        ("He is well.", "", "He is well"),
+        ("", "He is ill.", ""),
+        (" ... ", "He is ill.", ""),
+    ],
+)
+def test_right_words(correct: str, incorrect: str, words: str) -> None:
+    assert right_words(correct, incorrect) == words
+
+
+PIECES = ["a", "b", "no", "5", "mg,", "fever.", "\n", "É", "ﬁ", "%", "x2", "'"]
+NOTES = st.lists(st.sampled_from(PIECES), max_size=8).map(" ".join)
+
+
+@given(NOTES | st.text(max_size=30), NOTES | st.text(max_size=30))
+def test_right_words_are_a_run_of_the_correct_notes_words(correct: str, incorrect: str) -> None:
+    whole, run = split_words(correct).keys, split_words(right_words(correct, incorrect)).keys
+    assert bool(run) == bool(whole)
+    assert any(whole[i : i + len(run)] == run for i in range(len(whole) - len(run) + 1))
+
+
+@given(st.lists(st.sampled_from("abcd"), min_size=3, max_size=8), st.data())
+def test_right_words_hold_what_was_replaced(words: list[str], data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(words) - 1))
+    right = [*words[:place], "right", *words[place + 1 :]]
+    wrong = [*words[:place], "wrong", *words[place + 1 :]]
+    assert right_words(" ".join(right), " ".join(wrong)) == " ".join(right[max(0, place - 1) : place + 2])
+
+
+# -- which pairs ---------------------------------------------------------------------------------------------
+
+
+def test_both_twins_of_a_pair_follow_each_other() -> None:
+    turns = gold_pairs(gold_fraction=0.5).practice(rollout_of(), 8, 1)
+    by_id = {note.note_id: note for note in PAIRS}
+    assert len(turns) == 8
+    for wrong, right in zip(turns[::2], turns[1::2], strict=True):
+        note = by_id[wrong.gold.note_id]
+        words = right_words(note.correct_note or "", note.incorrect_note or "")
+        assert wrong.gold == GoldText(note.note_id, note.incorrect_note or "", "error", words)
+        assert right.gold == GoldText(note.note_id, note.correct_note or "", "benign", words)
+        assert wrong.turn.messages == rollout_of().prompts.assessor(note.incorrect_note or "")
+
+
+def test_every_pair_comes_once_in_an_epoch_in_an_order_of_its_own() -> None:
+    rounds = drawn(gold_pairs(gold_fraction=0.5), rounds=5)  # 4 of the 10 pairs a round: 2 epochs
+    order = [pair for ids in rounds for pair in ids]
+    first, second = order[:10], order[10:]
+    assert set(first) == set(second) == {note.note_id for note in PAIRS}
+    assert first != second
+
+
+def test_a_round_draws_by_its_number_alone() -> None:
+    rounds = drawn(gold_pairs(gold_fraction=0.5), rounds=5)
+    again = gold_pairs(gold_fraction=0.5)
+    for number in (4, 1, 3):
+        turns = again.practice(rollout_of(), 8, number)
+        assert [turn.gold.note_id for turn in turns[::2]] == rounds[number - 1]
+    assert drawn(gold_pairs(gold_fraction=0.5, seed=1), rounds=5) != rounds
+
+
+def test_a_smaller_last_batch_repeats_no_pair() -> None:
+    """The last batch of an epoch of notes may be half as large; the gold pairs' own epoch is not over then."""
+    pairs, rollout = gold_pairs(gold_fraction=0.5), rollout_of()
+    turns = [t for r, games in ((1, 8), (2, 8), (3, 4)) for t in pairs.practice(rollout, games, r)]
+    assert max(Counter(turn.gold.note_id for turn in turns[::2]).values()) == 1
+    assert len(turns) == 8 + 8 + 4
+
+
+def test_only_pairs_that_the_game_would_accept() -> None:
+    fine = Note("fine", NOTE, NOTE.replace("right", "left"))
+    two_words = Note("two words", NOTE, NOTE.replace(" green sputum", ""))
+    rejected = [
+        Note("equal", NOTE, NOTE.upper()),
+        Note("two sentences", NOTE, NOTE.replace("green", "clear").replace("amoxicillin", "aspirin")),
+        Note("no twin", NOTE),
+        Note("no correct twin", None, NOTE),
+    ]
+    found = gold_pairs([*rejected, fine, two_words], gold_lessons=1)
+    assert [[twin.note_id for twin in pair] for pair in found.pairs] == [["fine"] * 2, ["two words"] * 2]
+    strict = gold_pairs([fine, two_words], gold_lessons=1, vcf_max_word_edits=1)
+    assert [pair[0].note_id for pair in strict.pairs] == ["fine"]
+    for wanted in ({"gold_fraction": 0.1}, {"gold_lessons": 1}):
+        with pytest.raises(ConfigError, match="found none") as caught:
+            gold_pairs(rejected, **wanted)
+        assert "\n" not in str(caught.value)
+    assert gold_pairs(rejected).pairs == gold_pairs([fine]).pairs == []  # not wanted: not even looked at
+
+
+def test_lessons_for_an_assessor_that_is_not_trained_are_refused() -> None:
+    with pytest.raises(ConfigError, match="roles_trained"):
+        gold_pairs(gold_lessons=1, roles_trained="injector")
+    assert gold_pairs(gold_fraction=0.5, roles_trained="injector").pairs  # as a figure alone
+
+
+@pytest.mark.parametrize(
+    ("fraction", "games", "samples", "pairs"),
+    [(0.0, 8, 1, 0), (0.5, 8, 1, 4), (0.2, 32, 1, 4), (0.25, 32, 3, 16), (0.75, 4, 1, 6), (0.01, 8, 1, 0)],
+)
+def test_the_share_is_of_all_the_assessors_turns(fraction: float, games: int, samples: int, pairs: int) -> None:
+    """f = 2 p / (2 p + games x samples), as near as whole pairs can come."""
+    settings = {"gold_fraction": fraction, "assessor_samples": samples, "rollout_batch_size": games}
+    assert len(gold_pairs(**settings).practice(rollout_of(), games, 1)) == 2 * pairs
+
+
+# -- rewards and figures -------------------------------------------------------------------------------------
+
+
+def sceptic() -> ScriptedEngine:
+    """Finds an error in every text, but says nothing of those with a question mark."""
+    return ScriptedEngine(
+        lambda messages, rng: "?" if "?" in messages[-1]["content"].split("\n")[0] else "final_answer: INCORRECT"
+    )
+
+
+def test_gold_turns_are_rewarded_by_the_truth() -> None:
+    notes = [Note("a", NOTE, NOTE.replace("right", "left")), Note("b", f"So? {NOTE}", f"So? {NOTE[:-12]}aspirin.")]
+    turns = gold_pairs(notes, gold_fraction=0.5, rollout_batch_size=4).practice(rollout_of(sceptic()), 4, 1)
+    rewards = {(turn.gold.note_id, turn.gold.mode): turn.sample().reward for turn in turns}
+    assert rewards == {("a", "error"): 1.0, ("a", "benign"): -1.0, ("b", "error"): -1.0, ("b", "benign"): -1.0}
+    assert all(turn.sample().turn is turn.turn and turn.turn.role == "assessor" for turn in turns)
+    assert gold_metrics(turns, []) == {
+        "gold_accuracy": 0.25,
+        "gold_pairwise_accuracy": 0.0,
+        "gold_recall": 0.5,
+        "gold_specificity": 0.0,
+    }
+    assert gold_metrics([], []) == {}
+
+
+def test_pairwise_accuracy_needs_both_twins() -> None:
+    (wrong, right), rollout = gold_pairs([PAIRS[0]], gold_lessons=1).pairs[0], rollout_of(sceptic())
+    practised = gold_pairs(PAIRS[:1], gold_fraction=0.5, rollout_batch_size=2).practice(rollout, 2, 1)
+    both = [replace(turn, verdict={"error": "INCORRECT", "benign": "CORRECT"}[turn.gold.mode]) for turn in practised]
+    assert [turn.gold for turn in practised] == [wrong, right]
+    assert gold_metrics([*practised, *both], [])["gold_pairwise_accuracy"] == 0.5
+
+
+# -- lessons -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prompts", "answer"),
+    [("brief", "final_answer: {verdict}"), ("term", "should_say: {words}\nfinal_answer: {verdict}")],
+)
+def test_lessons_are_the_right_answers_to_both_twins(prompts: str, answer: str) -> None:
+    engine = ScriptedEngine()
+    pairs = gold_pairs(gold_lessons=3, gold_lesson_weight=0.25)
+    lessons = pairs.lessons(engine, rollout_of(engine, prompts), 1)
+    shown = load_prompts(prompts, "edit")
+    by_id = {twins[0].note_id: twins for twins in pairs.pairs}
+    assert len(lessons) == 6 and len({lesson.note_id for lesson in lessons}) == 3
+    for i, lesson in enumerate(lessons):
+        gold = by_id[lesson.note_id][i % 2]
+        verdict = {"error": "INCORRECT", "benign": "CORRECT"}[gold.mode]
+        assert lesson.turn.role == "assessor"
+        assert lesson.turn.messages == shown.assessor(gold.text)
+        assert lesson.turn.completion.text == answer.format(verdict=verdict, words=gold.words)
+        n = len(lesson.turn.completion.token_ids)
+        assert lesson.advantages == (0.25,) * n
+        assert lesson.old_logprobs == lesson.ref_logprobs == (math.log(0.5),) * n
+    assert gold_metrics([], lessons) == {"gold_nll": pytest.approx(math.log(2))}
+
+
+def test_lessons_come_in_epochs_of_their_own() -> None:
+    engine, pairs = ScriptedEngine(), gold_pairs(gold_lessons=5, gold_fraction=0.5)
+    rounds = [[t.note_id for t in pairs.lessons(engine, rollout_of(engine), r)[::2]] for r in (1, 2)]
+    assert {pair for ids in rounds for pair in ids} == {note.note_id for note in PAIRS}
+    assert rounds[0][:4] != drawn(pairs, 1)[0]
+
+
+def test_without_lessons_nothing_is_recited_and_without_kl_there_is_no_reference() -> None:
+    (first, *_) = gold_pairs(gold_lessons=1, kl_coef=0.0).lessons(ScriptedEngine(), rollout_of(), 1)
+    assert first.ref_logprobs is None
+
+    class Mute(ScriptedEngine):
+        def recite(self, *_: Any) -> Any:
+            raise AssertionError("nothing was to be recited")
+
+    assert gold_pairs(gold_fraction=0.5).lessons(Mute(), rollout_of(), 1) == []
