@@ -158,6 +158,21 @@ def reference_weights(peft_model: Any) -> Iterator[None]:
             yield
 
 
+@contextmanager
+def attention_for_training(model: Any) -> Iterator[None]:
+    """On a CPU torch's fused attention takes longer backwards than all matrix products; the plain one does not."""
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    usual = base.config._attn_implementation
+    if base.device.type != "cpu" or usual != "sdpa":
+        yield
+        return
+    base.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        base.set_attn_implementation(usual)
+
+
 def _named(peft_model: Any, settings: Settings) -> Any:
     """Saved adapters name the base model as the user did, not where it lies on this machine."""
     peft_model.peft_config[POLICY].base_model_name_or_path = settings.model

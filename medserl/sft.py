@@ -115,7 +115,7 @@ def warm_up(settings: Settings, notes: Sequence[Note], plan: WarmUp, output: Pat
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
-    from medserl.models import load_model
+    from medserl.models import attention_for_training, load_model
 
     prompts = load_prompts(settings.prompts, settings.injector_format)
     examples = build_examples(notes, prompts, settings.seed)
@@ -146,7 +146,8 @@ def warm_up(settings: Settings, notes: Sequence[Note], plan: WarmUp, output: Pat
             dataloader_pin_memory=False,
         ),
     )
-    trainer.train()
+    with attention_for_training(loaded.model):
+        trainer.train()
     save_adapter(loaded.model, output)
     return output
 

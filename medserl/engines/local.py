@@ -27,7 +27,7 @@ from medserl.errors import RunError
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages
 from medserl.game.roles import Role
-from medserl.models import LoadedModel
+from medserl.models import LoadedModel, attention_for_training
 from medserl.reinforce_pp import clipped_loss, kl_estimate
 
 ADAM_BETAS = (0.9, 0.95)
@@ -185,26 +185,12 @@ class LocalEngine:
         totals = _Totals()
         self.model.train(self.settings.gradient_checkpointing)  # transformers checkpoints in training mode only
         try:
-            with self._attention_for_training():
+            with attention_for_training(self.model):
                 for step in range(steps):
                     self._optimizer_step(turns[step::steps], totals, first=step == 0)
         finally:
             self.model.eval()
         return totals.stats(steps)
-
-    @contextmanager
-    def _attention_for_training(self) -> Iterator[None]:
-        """On a CPU torch's fused attention takes longer backwards than all matrix products; the plain one does not."""
-        base = self.model.get_base_model() if self._adapters else self.model
-        usual = base.config._attn_implementation
-        if self.device.type != "cpu" or usual != "sdpa":
-            yield
-            return
-        base.set_attn_implementation("eager")
-        try:
-            yield
-        finally:
-            base.set_attn_implementation(usual)
 
     def _optimizer_step(self, turns: Sequence[WeightedTurn], totals: _Totals, *, first: bool) -> None:
         n_tokens = sum(len(turn.advantages) for turn in turns)
