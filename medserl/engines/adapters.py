@@ -64,10 +64,13 @@ class PolicyAdapters:
         self.model.set_adapter(POLICY)
 
     def forget(self, snapshot: str) -> None:
-        for kept in [self._copy_of(name, snapshot) for name in self.trained]:
-            self.model.delete_adapter(kept)
-            self._past.remove(kept)
+        for name in self.trained:
+            self._drop(self._copy_of(name, snapshot))
         self.model.set_adapter(POLICY)
+
+    def _drop(self, kept: str) -> None:
+        self.model.delete_adapter(kept)
+        self._past.remove(kept)
 
     def save(self, folder: Path) -> None:
         """`default` at the top, an ordinary PEFT folder; every other adapter in a folder of its own name below."""
@@ -76,6 +79,9 @@ class PolicyAdapters:
         self.model.save_pretrained(folder, selected_adapters=names, save_embedding_layers=False)
 
     def load(self, folder: Path) -> None:
+        """What `save` wrote, and no past policy besides."""
+        for kept in list(self._past):
+            self._drop(kept)
         for name in self.trained:
             self.model.load_adapter(folder if name == POLICY else folder / name, name, is_trainable=True)
         suffixes = tuple(f"_{name}" for name in self.trained)

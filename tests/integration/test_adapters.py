@@ -1,0 +1,251 @@
+"""Adapters of the local engine on a tiny random Llama: one for each role, and past policies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from medserl.config import Settings
+from medserl.engines.base import Sampling, WeightedTurn
+from medserl.engines.local import LocalEngine
+from medserl.errors import RunError
+from medserl.game.episode import Completion, Turn
+from medserl.game.prompts import Messages, load_prompts
+from medserl.game.roles import ROLES, Role
+from medserl.models import load_model
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+NOTES = (
+    "A man has fever. His right lung is dull. He is given amoxicillin and rest.",
+    "A woman of 54 years has a cough for three days. Her chest is clear.",
+    "Her temperature is 38.3 C, pulse is 96/min. She is treated with amoxicillin.",
+)
+RATE = 1e-2
+MODES = ["shared", "per_role"]
+
+
+def engine_of(folder: Path, **changes: Any) -> LocalEngine:
+    options = {"adapter": "none", "device": "cpu", "dtype": "float32", "lora_rank": 4, "lora_alpha": 8}
+    settings = Settings(model=str(folder), engine="local", **{**options, **changes})
+    return LocalEngine(load_model(settings), settings)
+
+
+def chats(role: Role) -> list[Messages]:
+    prompts = load_prompts("brief", "edit")
+    if role == "assessor":
+        return [prompts.assessor(note) for note in NOTES]
+    return [prompts.injector(note, "benign", None) for note in NOTES]
+
+
+def said(engine: LocalEngine, role: Role, snapshot: str | None = None) -> list[Completion]:
+    return engine.generate(chats(role), Sampling(8, seed=5, role=role, snapshot=snapshot))
+
+
+def turns_of(engine: LocalEngine, role: Role) -> list[Turn]:
+    return [Turn(role, *each) for each in zip(chats(role), said(engine, role), strict=True)]
+
+
+def weighted(turns: Sequence[Turn]) -> list[WeightedTurn]:
+    """Every token with an advantage, of either sign in turn."""
+    return [
+        WeightedTurn(turn, turn.completion.logprobs, ((-1.0) ** i,) * len(turn.completion.token_ids), f"n{i}")
+        for i, turn in enumerate(turns)
+    ]
+
+
+def learn(engine: LocalEngine, *roles: Role, steps: int = 1) -> None:
+    for _ in range(steps):
+        engine.update(weighted([turn for role in roles for turn in turns_of(engine, role)]), learning_rate=RATE)
+
+
+def weights(engine: LocalEngine, adapter: str) -> dict[str, torch.Tensor]:
+    """A copy of everything that belongs to an adapter."""
+    named = engine.model.named_parameters()
+    return {name: p.detach().clone() for name, p in named if f".{adapter}." in name}
+
+
+def identical(some: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> bool:
+    assert some and some.keys() == others.keys()
+    return all(torch.equal(tensor, others[name]) for name, tensor in some.items())
+
+
+def everything(engine: LocalEngine, *snapshots: str) -> list[Any]:
+    """What either role says, now and then, and how the reference scores it."""
+    scored = [engine.logprobs(turns_of(engine, role), reference=flag) for role in ROLES for flag in (False, True)]
+    return [said(engine, role, name) for role in ROLES for name in (None, *snapshots)] + scored
+
+
+# -- an adapter for each role ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("learner", "other"), [("injector", "assessor"), ("assessor", "injector")])
+def test_a_role_learns_in_its_own_adapter_alone(tiny_llama: Path, learner: Role, other: Role) -> None:
+    engine = engine_of(tiny_llama, adapters="per_role")
+    learn(engine, *ROLES)  # now both have momentum in the optimizer
+    adapter = {"injector": "injector", "assessor": "default"}
+    before = {role: weights(engine, adapter[role]) for role in ROLES}
+    words = said(engine, other)
+    learn(engine, learner, steps=2)
+    assert identical(weights(engine, adapter[other]), before[other])
+    assert said(engine, other) == words
+    assert not identical(weights(engine, adapter[learner]), before[learner])
+
+
+def test_both_roles_in_one_update_learn_as_they_would_alone(tiny_llama: Path) -> None:
+    """The mean is over all tokens, so that a gradient is a part of the whole's; without clipping it is the same."""
+    together, alone = (engine_of(tiny_llama, adapters="per_role", max_grad_norm=1e9) for _ in range(2))
+    samples = {role: weighted(turns_of(together, role)) for role in ROLES}
+    together.update([*samples["injector"], *samples["assessor"]], learning_rate=RATE)
+    share = sum(len(s.advantages) for s in samples["injector"]) / sum(
+        len(s.advantages) for role in ROLES for s in samples[role]
+    )
+    alone.update(samples["injector"], learning_rate=RATE)
+    gradients = [
+        {name: p.grad.clone() for name, p in engine.model.named_parameters() if ".injector." in name}
+        for engine in (together, alone)
+    ]
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name] * share, rtol=1e-3, atol=1e-6)
+    assert any(gradient.abs().max() > 1e-4 for gradient in gradients[0].values())
+
+
+def test_one_adapter_learns_from_both_roles(tiny_llama: Path) -> None:
+    engine = engine_of(tiny_llama)
+    before = said(engine, "assessor")
+    learn(engine, "injector", steps=5)
+    assert said(engine, "assessor") != before
+
+
+# -- past policies -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("adapters", MODES)
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_snapshot_goes_on_saying_what_it_said(tiny_llama: Path, tmp_path: Path, adapters: str, warm: bool) -> None:
+    start = "none"
+    if warm:
+        first = engine_of(tiny_llama)
+        learn(first, *ROLES)
+        first.save(tmp_path)
+        start = str(tmp_path)
+    engine = engine_of(tiny_llama, adapters=adapters, adapter=start)
+    learn(engine, *ROLES)
+    turns = turns_of(engine, "assessor")
+    old, reference = {role: said(engine, role) for role in ROLES}, engine.logprobs(turns, reference=True)
+    engine.remember("old")
+    assert all(said(engine, role, "old") == old[role] for role in ROLES)
+    learn(engine, *ROLES, steps=4)
+    engine.remember("newer")
+    for role in ROLES:
+        assert said(engine, role, "old") == old[role]
+        assert said(engine, role) == said(engine, role, "newer") != old[role]
+    assert engine.logprobs(turns, reference=True) == reference
+    engine.forget("old")
+    assert all(said(engine, role, "newer") == said(engine, role) for role in ROLES)
+    assert engine.logprobs(turns, reference=True) == reference
+    assert not [name for name in engine.model.peft_config if name.startswith("old")]
+
+
+@pytest.mark.parametrize("adapters", MODES)
+def test_training_does_not_notice_the_past(tiny_llama: Path, adapters: str) -> None:
+    plain, beside = (engine_of(tiny_llama, adapters=adapters) for _ in range(2))
+    for number in range(4):
+        learn(plain, *ROLES)
+        beside.remember(f"past_{number}")
+        if number >= 2:
+            beside.forget(f"past_{number - 2}")
+        for role in ROLES:
+            said(beside, role, f"past_{number}")
+        learn(beside, *ROLES)
+    for adapter in {"shared": ["default"], "per_role": ["default", "injector"]}[adapters]:
+        assert identical(weights(plain, adapter), weights(beside, adapter))
+
+
+def test_without_an_adapter_there_is_no_past(tiny_llama: Path) -> None:
+    with pytest.raises(RunError, match="LoRA adapters"):
+        engine_of(tiny_llama, lora_rank=0).remember("old")
+
+
+# -- save and load -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("adapters", MODES)
+def test_a_round_trip_keeps_every_adapter(tiny_llama: Path, tmp_path: Path, adapters: str, dtype: str) -> None:
+    engine = engine_of(tiny_llama, adapters=adapters, dtype=dtype)
+    for name in ("past_5", "past_10"):
+        learn(engine, *ROLES)
+        engine.remember(name)
+    learn(engine, *ROLES)
+    engine.save(tmp_path)
+    resumed = engine_of(tiny_llama, adapters=adapters, dtype=dtype)
+    resumed.load(tmp_path)
+    for each in (engine, resumed):
+        learn(each, *ROLES)
+        each.remember("past_15")
+        each.forget("past_5")
+        learn(each, *ROLES)
+    assert everything(resumed, "past_10", "past_15") == everything(engine, "past_10", "past_15")
+    assert said(engine, "injector", "past_10") != said(engine, "injector", "past_15")
+
+
+def test_loading_puts_the_saved_past_in_the_place_of_ones_own(tiny_llama: Path, tmp_path: Path) -> None:
+    engine = engine_of(tiny_llama)
+    learn(engine, *ROLES)
+    engine.remember("past_1")
+    engine.save(tmp_path)
+    saved = everything(engine, "past_1")
+    learn(engine, *ROLES, steps=3)
+    engine.forget("past_1")
+    for name in ("past_1", "past_2"):
+        engine.remember(name)
+    engine.load(tmp_path)
+    assert everything(engine, "past_1") == saved
+    assert "past_2_default" not in engine.model.peft_config
+    engine.forget("past_1")
+    again = tmp_path / "again"
+    again.mkdir()
+    engine.save(again)
+    assert not list(again.glob("past_*"))
+
+
+def test_the_saved_folder_is_an_ordinary_adapter_of_the_assessor(tiny_llama: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    engine = engine_of(tiny_llama, adapters="per_role")
+    learn(engine, *ROLES, steps=2)
+    engine.remember("past_2")
+    engine.save(tmp_path)
+    plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_llama), tmp_path)
+    assert list(plain.peft_config) == ["default"]
+    turns = turns_of(engine, "assessor")
+    for turn, scores in zip(turns, engine.logprobs(turns), strict=True):
+        done = turn.completion
+        with torch.inference_mode():
+            logits = plain(torch.tensor([done.prompt_ids + done.token_ids])).logits[0]
+        rows = range(len(done.prompt_ids) - 1, len(logits) - 1)
+        assert scores == pytest.approx(logits.log_softmax(-1)[rows, done.token_ids].tolist(), abs=1e-4)
+    shared = engine_of(tiny_llama, adapter=str(tmp_path))
+    assert said(shared, "assessor") == said(engine, "assessor")
+    assert said(shared, "injector") != said(engine, "injector")
+
+
+def test_per_role_starts_from_one_adapter_or_from_two(tiny_llama: Path, tmp_path: Path) -> None:
+    warm = engine_of(tiny_llama)
+    learn(warm, *ROLES, steps=2)
+    (tmp_path / "one").mkdir()
+    warm.save(tmp_path / "one")
+    engine = engine_of(tiny_llama, adapters="per_role", adapter=str(tmp_path / "one"))
+    assert all(said(engine, role) == said(warm, role) for role in ROLES)
+    learn(engine, "injector", steps=3)
+    (tmp_path / "two").mkdir()
+    engine.save(tmp_path / "two")
+    further = engine_of(tiny_llama, adapters="per_role", adapter=str(tmp_path / "two"))
+    assert said(further, "assessor") == said(engine, "assessor") == said(warm, "assessor")
+    assert said(further, "injector") == said(engine, "injector") != said(warm, "injector")

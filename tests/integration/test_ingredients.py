@@ -1,0 +1,290 @@
+"""The trainer with what keeps the game teaching: each shows in the metrics, costs nothing when off, and resumes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medserl.config import Settings
+from medserl.data.notes import Note
+from medserl.data.readers import load_notes
+from medserl.data.sample_paths import sample_path
+from medserl.engines.base import Sampling, UpdateStats, WeightedTurn
+from medserl.engines.scripted import ScriptedEngine
+from medserl.errors import ConfigError
+from medserl.evaluation.validation import Validation
+from medserl.game.episode import Completion, Turn
+from medserl.game.prompts import Messages
+from medserl.phases import PhaseClock
+from medserl.runlog import RunFolder, read_rows
+from medserl.trainer import MedSeRLTrainer
+
+BASE = Settings(
+    engine="scripted",
+    rollout_batch_size=16,
+    max_epochs=2,  # of 40 notes: rounds of 16, 16 and 8 games, twice
+    tensorboard=False,
+    save_every=2,
+    learning_rate=0.05,
+)
+ALL: dict[str, Any] = {
+    "gold_fraction": 0.25,
+    "gold_lessons": 3,
+    "assessor_samples": 2,
+    "injector_reward": "peaked",
+    "repeat_penalty": 0.5,
+    "repeat_window": 2,
+    "past_fraction": 0.5,
+    "past_pool": 2,
+    "past_every": 1,
+    "advantage_normalization": "running",
+    "kl_target": 0.02,
+    "adapters": "per_role",
+    "prompts": "term",
+    "eval_every": 2,
+}
+TIMINGS = ("seconds_", "tokens_per_second_", "peak_memory_gb")
+
+
+class Recording(ScriptedEngine):
+    """Writes down every call of the trainer's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+        self.samplings: list[Sampling] = []
+        self.trained: list[WeightedTurn] = []
+
+    def generate(self, prompts: Sequence[Messages], sampling: Sampling) -> list[Completion]:
+        self.calls.append(f"generate {sampling.role} {len(prompts)}")
+        self.samplings.append(sampling)
+        return super().generate(prompts, sampling)
+
+    def recite(self, *arguments: Any) -> list[Turn]:
+        self.calls.append("recite")
+        return super().recite(*arguments)
+
+    def logprobs(self, turns: Sequence[Turn], *, reference: bool = False) -> list[tuple[float, ...]]:
+        self.calls.append(f"logprobs {'reference' if reference else 'policy'} {len(turns)}")
+        return super().logprobs(turns, reference=reference)
+
+    def update(self, turns: Sequence[WeightedTurn], *, learning_rate: float) -> UpdateStats:
+        self.calls.append(f"update {len(turns)}")
+        self.trained = list(turns)
+        return super().update(turns, learning_rate=learning_rate)
+
+    def remember(self, name: str) -> None:
+        self.calls.append(f"remember {name}")
+        super().remember(name)
+
+
+def build(
+    run: RunFolder | None = None, engine: ScriptedEngine | None = None, rounds: int | None = None, **changes: Any
+) -> MedSeRLTrainer:
+    notes = load_notes(sample_path("train")).notes[:40]
+    held_out = load_notes(sample_path("validation")).notes
+    limit = {"max_rounds": rounds} if rounds else {}
+    return MedSeRLTrainer(BASE, engine, notes, Validation(held_out, 8) if run else None, run, **changes, **limit)
+
+
+def one_round(engine: ScriptedEngine | None = None, **changes: Any) -> dict[str, Any]:
+    trainer = build(engine=engine, **changes)
+    return trainer.training_step(trainer.sampler.next_batch())
+
+
+def adding(words: Sequence[str], answer: str = "final_answer: CORRECT") -> Recording:
+    """The Injector adds these words in turn, each to a note's first sentence; the Assessor says always the same."""
+    engine, turn = Recording(), iter(range(1000))
+
+    def player(messages: Messages, _: Any) -> str:
+        content = messages[-1]["content"]
+        if "final_answer" in content:
+            return answer
+        first = next(line for line in content.split("\n") if line.startswith("0 "))
+        return f"{first[:-1]} {words[next(turn) % len(words)]}."
+
+    engine.player = player
+    return engine
+
+
+# -- off -----------------------------------------------------------------------------------------------------
+
+
+def test_off_costs_no_call() -> None:
+    """The engine is asked for what the plan as written needs: the attempts, the verdicts, the reference, the update."""
+    twin, engine = build(), Recording()
+    episodes = twin.play(twin.sampler.next_batch(), 1, PhaseClock()).episodes
+    trainer = build(engine=engine)
+    metrics = trainer.training_step(trainer.sampler.next_batch())
+    tries = [len(episode.attempts) for episode in episodes]
+    accepted = sum(episode.accepted is not None for episode in episodes)
+    assert engine.calls == [
+        *(f"generate injector {sum(made > number for made in tries)}" for number in range(max(tries))),
+        f"generate assessor {accepted}",
+        f"logprobs reference {2 * accepted}",
+        f"update {2 * accepted}",
+    ]
+    assert max(tries) > 1
+    assert all(sampling.snapshot is None for sampling in engine.samplings)
+    assert not [name for name in metrics if name.startswith(("gold_", "past_", "running_mean_")) or "_past" in name]
+    assert metrics["repeat_rate"] is not None and metrics["kl_coef"] == BASE.kl_coef  # counted and shown in any case
+
+
+def test_off_keeps_nothing() -> None:
+    engine = Recording()
+    build(engine=engine).train()
+    assert not [call for call in engine.calls if call.startswith(("remember", "recite"))]
+    assert engine._past == {}
+
+
+# -- gold ----------------------------------------------------------------------------------------------------
+
+
+def test_gold_turns_are_learnt_from_and_judged_apart() -> None:
+    engine, plain = Recording(), one_round(kl_coef=0.0)
+    metrics = one_round(engine, gold_fraction=0.25, kl_coef=0.0)
+    own, gold = plain["samples"], engine.trained[plain["samples"] :]
+    assert metrics["samples"] == len(engine.trained) == own + len(gold)
+    assert len(gold) == 6  # 3 pairs: 16 games x 0.25 / 0.75 is 5.3 turns
+    right = [turn.reward == 1.0 for turn in gold]
+    assert metrics["gold_accuracy"] == sum(right) / 6
+    assert metrics["gold_pairwise_accuracy"] == sum(map(all, zip(right[::2], right[1::2], strict=True))) / 3
+    games = [name for name in plain if name.startswith(("assessor_", "injector_", "reward_", "vcf_", "label_"))]
+    assert games and {name: metrics[name] for name in games} == {name: plain[name] for name in games}
+
+
+def test_gold_turns_are_a_figure_alone_where_the_assessor_is_not_trained() -> None:
+    engine = Recording()
+    metrics = one_round(engine, gold_fraction=0.25, roles_trained="injector")
+    assert metrics["gold_accuracy"] is not None
+    assert {turn.turn.role for turn in engine.trained} == {"injector"}
+
+
+def test_lessons_join_the_update_and_nothing_else() -> None:
+    engine, plain = Recording(), one_round()
+    metrics = one_round(engine, gold_lessons=3, gold_lesson_weight=0.5)
+    lessons = engine.trained[metrics["samples"] :]
+    assert metrics["samples"] == plain["samples"] and len(lessons) == 6
+    assert [turn.turn.completion.text for turn in lessons] == [
+        "final_answer: INCORRECT",
+        "final_answer: CORRECT",
+    ] * 3
+    assert all(set(turn.advantages) == {0.5} for turn in lessons)
+    assert metrics["advantage_assessor"] == plain["advantage_assessor"]  # of games alone
+    assert [call for call in engine.calls if not call.startswith("generate")] == [
+        f"logprobs reference {plain['samples']}",
+        "recite",
+        f"update {plain['samples'] + 6}",
+    ]
+
+
+def test_gold_without_pairs_is_refused_before_the_run() -> None:
+    notes = [Note(note.note_id, note.correct_note) for note in load_notes(sample_path("train")).notes[:20]]
+    with pytest.raises(ConfigError, match="gold_fraction and gold_lessons need"):
+        MedSeRLTrainer(BASE, ScriptedEngine(), notes, gold_lessons=1)
+
+
+# -- rewards and advantages ----------------------------------------------------------------------------------
+
+
+def test_several_samples_of_the_assessor_and_the_peaked_reward(tmp_path: Path) -> None:
+    run, engine = folder(tmp_path / "run"), Recording()
+    trainer = build(run, engine, rounds=1, assessor_samples=2, injector_reward="peaked")
+    (metrics,) = trainer.train()
+    games = [row for row in read_rows(run.path / "episodes.jsonl") if row["modified"]]
+    assert metrics["samples"] == 3 * len(games) == 3 * metrics["accepted_games"]
+    for row in games:
+        assert row["reward_injector"] == (row["verdict"] != row["more_verdicts"][0])
+    rewards = {row["reward_injector"] for row in games}
+    assert rewards == {0.0, 1.0}
+    assert metrics["reward_injector"] == sum(row["reward_injector"] for row in games) / len(games)
+
+
+def test_repeats_are_counted_and_charged_over_rounds() -> None:
+    trainer = build(engine=adding(["daily"]), repeat_penalty=0.5, kl_coef=0.0)
+    first, second = (trainer.training_step(trainer.sampler.next_batch()) for _ in range(2))
+    assert first["accepted_games"] == 16
+    assert (first["repeat_rate"], second["repeat_rate"]) == (15 / 16, 1.0)
+    assert first["reward_injector"] == -0.5 * 15 / 16  # half of the games won, half lost
+    assert second["reward_injector"] == -0.5
+    fresh = one_round(adding(["daily", "today", "again", "twice"]), repeat_penalty=0.5, kl_coef=0.0)
+    assert (fresh["repeat_rate"], fresh["reward_injector"]) == (12 / 16, -0.5 * 12 / 16)
+    free = one_round(adding(["daily"]), kl_coef=0.0)
+    assert (free["repeat_rate"], free["reward_injector"]) == (15 / 16, 0.0)
+
+
+@pytest.mark.parametrize(("gap", "factor"), [(0.0, 0.98), (0.02, 1.0), (5.0, 1.02)])
+def test_kl_target_steers_the_coefficient(gap: float, factor: float) -> None:
+    class Drifted(ScriptedEngine):
+        def logprobs(self, turns: Sequence[Turn], *, reference: bool = False) -> list[tuple[float, ...]]:
+            return [tuple(p - gap * reference for p in row) for row in super().logprobs(turns)]
+
+    trainer = build(engine=Drifted(), kl_target=0.02)
+    steps = [trainer.training_step(trainer.sampler.next_batch())["kl_coef"] for _ in range(2)]
+    assert steps == pytest.approx([0.01 * factor, 0.01 * factor**2], rel=1e-4)
+
+
+def test_running_means_are_shown() -> None:
+    metrics = one_round(adding(["daily"], "final_answer: neither"), advantage_normalization="running", kl_coef=0.0)
+    assert metrics["running_mean_assessor"] == -1.0 and "running_mean_injector" not in metrics
+    metrics = one_round(adding(["daily"]), advantage_normalization="running", kl_coef=0.0)
+    assert metrics["running_mean_injector"] == metrics["running_mean_assessor"] == 0.0
+
+
+# -- past policies -------------------------------------------------------------------------------------------
+
+
+def test_past_policies_play_a_share_of_the_games_and_are_not_trained(tmp_path: Path) -> None:
+    run, engine = folder(tmp_path / "run"), Recording()
+    trainer = build(run, engine, rounds=4, past_fraction=0.5, past_every=1, past_pool=2)
+    history = trainer.train()
+    assert [call for call in engine.calls if call.startswith("remember")] == [f"remember past_{i}" for i in range(5)]
+    assert list(engine._past) == trainer.past.names == ["past_3", "past_4"]
+    assert len(set(engine._past.values())) == 2 and engine._past["past_4"] == engine.bias
+    rows = read_rows(run.path / "episodes.jsonl")
+    for metrics in history:
+        games = [row for row in rows if row["round"] == metrics["round"]]
+        seats = Counter(row["past_role"] for row in games)
+        assert seats == {None: len(games) / 2, "injector": len(games) / 4, "assessor": len(games) / 4}
+        played = [row for row in games if row["modified"]]
+        past = [row["past_role"] for row in played if row["past_role"]]
+        assert metrics["past_games"] == len(past)
+        assert metrics["samples"] == 2 * len(played) - len(past)
+    assert len(engine.trained) == history[-1]["samples"]
+
+
+# -- all at once ---------------------------------------------------------------------------------------------
+
+
+def folder(path: Path, **changes: Any) -> RunFolder:
+    return RunFolder.create(BASE.with_overrides(output_dir=str(path), **changes))
+
+
+def outcome(run: Path) -> tuple[list[dict[str, Any]], str, list[str]]:
+    """Metrics without timings, the episodes, and everything in the last checkpoint."""
+    rows = [
+        {k: v for k, v in row.items() if not k.startswith(TIMINGS)} for row in read_rows(run / "metrics.jsonl")
+    ]
+    saved = sorted((run / "checkpoints" / "round_6").iterdir())
+    return rows, (run / "episodes.jsonl").read_text(encoding="utf-8"), [path.read_text("utf-8") for path in saved]
+
+
+def test_a_run_with_everything_on_resumes_bit_identically(tmp_path: Path) -> None:
+    build(folder(tmp_path / "straight", **ALL), **ALL).train()
+    run = folder(tmp_path / "stopped", **ALL)
+    build(run, rounds=4, **ALL).train()
+    run.close()
+    run, _ = RunFolder.reopen(tmp_path / "stopped")
+    second = build(run, **ALL)
+    second.load_checkpoint()
+    assert second.round == 4 and second.past.names == ["past_3", "past_4"]
+    second.train()
+    assert outcome(tmp_path / "stopped") == outcome(tmp_path / "straight")
+    rows, _, _ = outcome(tmp_path / "straight")
+    shown = {"gold_accuracy", "gold_nll", "past_games", "repeat_rate", "kl_coef", "running_mean_injector"}
+    assert all(shown <= row.keys() for row in rows[1:])
+    assert rows[-1]["kl_coef"] == pytest.approx(0.01 * 0.98**6)  # the scripted policy never leaves its reference
