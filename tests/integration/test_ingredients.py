@@ -29,6 +29,7 @@ BASE = Settings(
     max_epochs=2,  # of 40 notes: rounds of 16, 16 and 8 games, twice
     tensorboard=False,
     save_every=2,
+    frozen_games=4,
     learning_rate=0.05,
 )
 ALL: dict[str, Any] = {
@@ -88,7 +89,7 @@ def build(
     notes = load_notes(sample_path("train")).notes[:40]
     held_out = load_notes(sample_path("validation")).notes
     limit = {"max_rounds": rounds} if rounds else {}
-    return MedSeRLTrainer(BASE, engine, notes, Validation(held_out, 8) if run else None, run, **changes, **limit)
+    return MedSeRLTrainer(BASE, engine, notes, Validation(held_out, 4) if run else None, run, **changes, **limit)
 
 
 def one_round(engine: ScriptedEngine | None = None, **changes: Any) -> dict[str, Any]:

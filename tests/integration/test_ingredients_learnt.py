@@ -1,0 +1,194 @@
+"""A tiny random Llama learns: what a lesson does to it, what is recited, and a run with a past that is resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from medserl.config import Settings
+from medserl.data.notes import Note
+from medserl.engines.base import Sampling, WeightedTurn
+from medserl.engines.local import LocalEngine
+from medserl.game.episode import Completion
+from medserl.game.prompts import Messages, load_prompts
+from medserl.gold import GoldPairs, gold_metrics
+from medserl.models import load_model
+from medserl.rollout import VCFRolloutGenerator
+from medserl.runlog import RunFolder, read_rows
+from medserl.trainer import MedSeRLTrainer
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TEXTS = (
+    "A man has fever. His right lung is dull. He is given amoxicillin.",
+    "A woman of 54 years has a cough. Her right leg is red and warm.",
+    "A boy has a sore throat. His right ear hurts. He does not sleep.",
+    "A girl fell on her right hand. It is swollen. An x-ray is taken.",
+    "A man has a headache. His right eye is red. The lamp hurts him.",
+    "A woman has a rash. It is on her right arm. She feels well.",
+)
+NOTES = [Note(f"n{i}", text, text.replace("right", "left")) for i, text in enumerate(TEXTS)]
+RUN: dict[str, Any] = {
+    "rollout_batch_size": 4, "max_epochs": 2, "save_every": 2, "tensorboard": False, "learning_rate": 1e-2,
+    "max_new_tokens_injector": 8, "max_new_tokens_assessor": 8, "adapters": "per_role",
+    "past_fraction": 0.5, "past_every": 1, "past_pool": 2, "gold_fraction": 0.5, "gold_lessons": 2,
+    "repeat_penalty": 0.25, "assessor_samples": 2, "injector_reward": "peaked",
+    "advantage_normalization": "running", "kl_target": 0.02,
+}  # fmt: skip
+
+
+def settings_of(folder: Path, **changes: Any) -> Settings:
+    options = {"adapter": "none", "device": "cpu", "dtype": "float32", "lora_rank": 4, "lora_alpha": 8}
+    return Settings(model=str(folder), engine="local", **{**options, **changes})
+
+
+def engine_of(settings: Settings) -> LocalEngine:
+    return LocalEngine(load_model(settings), settings)
+
+
+def lessons_of(engine: LocalEngine, prompts: str = "term") -> list[WeightedTurn]:
+    rollout = VCFRolloutGenerator(engine, load_prompts(prompts, "edit"), engine.settings)
+    return GoldPairs(NOTES, engine.settings).lessons(engine, rollout, 1)
+
+
+def supervised_nll(model: Any, lessons: Sequence[WeightedTurn]) -> torch.Tensor:
+    """Hugging Face's own loss on the answers alone, nats a token: one sequence at a time, no padding."""
+    total, tokens = torch.zeros(()), 0
+    for lesson in lessons:
+        prompt, answer = lesson.turn.completion.prompt_ids, lesson.turn.completion.token_ids
+        labels = torch.tensor([[-100] * len(prompt) + list(answer)])
+        total = total + model(torch.tensor([prompt + answer]), labels=labels).loss * len(answer)
+        tokens += len(answer)
+    return total / tokens
+
+
+# -- lessons -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kl", [{"kl_coef": 0.0}, {}, {"kl_coef": 1.0, "kl_estimator": "k3"}])
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_a_lesson_is_a_weighted_supervised_step(tiny_llama: Path, lora_rank: int, kl: dict[str, Any]) -> None:
+    weighed = settings_of(
+        tiny_llama, lora_rank=lora_rank, gold_lessons=3, gold_lesson_weight=0.7, max_grad_norm=1e9, **kl
+    )
+    engine, plain = engine_of(weighed), engine_of(weighed)
+    lessons = lessons_of(engine)
+    expected = supervised_nll(plain.model, lessons)
+    (0.7 * expected).backward()
+    stats = engine.update(lessons, learning_rate=1e-3)
+    assert stats.loss == pytest.approx(-0.7, abs=1e-4)  # every ratio is 1
+    assert gold_metrics([], lessons)["gold_nll"] == pytest.approx(expected.item(), rel=1e-4)
+    gradients, supervised = (
+        [p.grad for p in each.model.parameters() if p.requires_grad] for each in (engine, plain)
+    )
+    for mine, theirs in zip(gradients, supervised, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)
+    assert max(theirs.abs().max().item() for theirs in supervised) > 1e-3
+
+
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_lessons_are_learnt(tiny_llama: Path, lora_rank: int) -> None:
+    engine = engine_of(settings_of(tiny_llama, lora_rank=lora_rank, gold_lessons=3))
+    nll = []
+    for _ in range(6):
+        lessons = lessons_of(engine)
+        nll.append(gold_metrics([], lessons)["gold_nll"])
+        engine.update(lessons, learning_rate=5e-3)
+    assert nll == sorted(nll, reverse=True)
+    assert nll[-1] < nll[0] - 0.5
+
+
+def test_what_is_recited_is_what_would_be_sampled(tiny_llama: Path) -> None:
+    """Taught to say an answer, the model samples the very tokens that were recited, up to the end of the turn."""
+    engine = engine_of(settings_of(tiny_llama, lora_rank=0))
+    prompt = load_prompts("term", "edit").assessor(TEXTS[0])
+    answer = load_prompts("term", "edit").gold_answer("INCORRECT", "His right lung")
+
+    def sampled() -> Completion:
+        return engine.generate([prompt], Sampling(60, temperature=0.0))[0]
+
+    assert sampled().text != answer
+    for _ in range(60):
+        (turn,) = engine.recite("assessor", [prompt], [answer])
+        if sum(turn.completion.logprobs) > -0.1:
+            break
+        weights = (1.0,) * len(turn.completion.token_ids)
+        engine.update([WeightedTurn(turn, turn.completion.logprobs, weights, "n")], learning_rate=5e-3)
+    done = sampled()
+    assert (turn.role, turn.messages) == ("assessor", prompt)
+    assert (done.text, done.prompt_ids, done.token_ids, done.finish) == (
+        answer,
+        turn.completion.prompt_ids,
+        turn.completion.token_ids,
+        "stop",
+    )
+    assert done == Completion(answer, done.prompt_ids, done.token_ids, done.logprobs, turn.completion.finish)
+    assert turn.completion.logprobs == pytest.approx(done.logprobs, abs=1e-3)
+
+
+# -- a run -----------------------------------------------------------------------------------------------------
+
+
+class WellSpoken(LocalEngine):
+    """What a random Llama babbles, put into the words of the game: each babble stands for an edit or a verdict.
+
+    So games are accepted and judged, and who says what still depends on every weight that was acting.
+    """
+
+    def generate(self, prompts: Sequence[Messages], sampling: Sampling) -> list[Completion]:
+        babble = super().generate(prompts, sampling)
+        replies = [self._reply(prompt, sum(done.token_ids)) for prompt, done in zip(prompts, babble, strict=True)]
+        return [turn.completion for turn in self.recite(sampling.role, prompts, replies)]
+
+    def _reply(self, prompt: Messages, number: int) -> str:
+        content = prompt[-1]["content"]
+        if "final_answer" in content:
+            return ("final_answer: CORRECT", "final_answer: INCORRECT")[number % 2]
+        line = next(line for line in content.split("\n") if "right" in line)
+        return line.replace("right", ("left", "good", "upper", "bad", "lower")[number % 5])
+
+
+def trainer_of(folder: Path, run: RunFolder, **changes: Any) -> MedSeRLTrainer:
+    settings = settings_of(folder, **RUN, **changes)
+    return MedSeRLTrainer(settings, WellSpoken(load_model(settings), settings), NOTES, run=run)
+
+
+def outcome(run: Path) -> tuple[Any, ...]:
+    """Every adapter of the last checkpoint, the state of trainer and optimizer, the games and the metrics."""
+    timings = ("seconds_", "tokens_per_second_", "peak_memory_gb")
+    last = run / "checkpoints" / "round_4"
+    files = {str(path.relative_to(last)): path.read_bytes() for path in sorted(last.rglob("adapter_model.*"))}
+    state = (run / "episodes.jsonl").read_text("utf-8"), sorted(p.read_text("utf-8") for p in last.glob("*state*.json"))
+    rows = [{k: v for k, v in row.items() if not k.startswith(timings)} for row in read_rows(run / "metrics.jsonl")]
+    return files, state, rows
+
+
+def test_a_run_against_its_past_resumes_bit_identically(tiny_llama: Path, tmp_path: Path) -> None:
+    runs = [
+        RunFolder.create(settings_of(tiny_llama, **RUN, output_dir=str(tmp_path / name))) for name in ("a", "b")
+    ]
+    trainer_of(tiny_llama, runs[0]).train()
+    trainer_of(tiny_llama, runs[1], max_rounds=2).train()
+    runs[1].close()
+    again, _ = RunFolder.reopen(tmp_path / "b")
+    resumed = trainer_of(tiny_llama, again)
+    resumed.load_checkpoint()
+    resumed.train()
+    straight = outcome(tmp_path / "a")
+    assert outcome(tmp_path / "b") == straight
+    files, _, rows = straight
+    kept = ["adapter_model", "injector/", *(f"past_{n}_{role}/" for n in (3, 4) for role in ("default", "injector"))]
+    assert [any(name.startswith(each) for name in files) for each in kept] == [True] * 6 and len(files) == 6
+    assert len(set(files.values())) == 4  # the policy of round 4 is the newest of its past
+    assert all(row["past_games"] and row["gold_accuracy"] is not None and row["grad_norm"] > 0 for row in rows)
+    assert rows[-1]["gold_nll"] < rows[0]["gold_nll"]
+    optimizers = [
+        torch.load(tmp_path / name / "checkpoints" / "round_4" / "optimizer.pt", weights_only=True)["state"]
+        for name in ("a", "b")
+    ]
+    for number, state in optimizers[0].items():
+        assert all(torch.equal(value, optimizers[1][number][key]) for key, value in state.items())
