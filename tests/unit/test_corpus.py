@@ -168,6 +168,17 @@ def test_openings_vitals_and_carriers_of_test_seen_are_kept_back(by_split: dict[
                 assert opening_kept_back(row["correct_note"]), row["note_id"]
 
 
+def test_vital_signs_fit_the_case(rows: list[Row]) -> None:
+    """Nobody whose breathing is assisted has normal vital signs, and a supraventricular tachycardia is fast."""
+    assisted = [row["correct_note"] for row in rows if "bag-mask" in row["correct_note"]]
+    assert assisted
+    assert not any(re.search("igns are normal|normal limits|no abnormalities", note) for note in assisted)
+    for row in rows:
+        if TABLE.fact(row["fact_id"]).answer.name == "vagal maneuvers":
+            pulse = re.search(r"pulse \D*(\d+)/min", row["correct_note"], re.IGNORECASE)
+            assert pulse and int(pulse[1]) >= 150, row["note_id"]
+
+
 def test_validation_tells_facts_in_combinations_that_train_does_not_have(by_split: dict[str, list[Row]]) -> None:
     def combination(row: Row) -> tuple[str, ...]:
         fact = TABLE.fact(row["fact_id"])

@@ -81,6 +81,19 @@ def test_context_keeps_a_pair_from_where_it_does_not_fit() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("note", "never"),
+    [
+        ("He has a suddenly cold leg, and the foot is pale.", "a abruptly"),
+        ("The artery ends abruptly on CT angiography of the leg.", "scan angiography"),
+        ("A mass is seen on CT scan of the chest today.", "scan scan"),
+        ("His vitals signs are stable, and he feels well.", "signs signs"),
+    ],
+)
+def test_context_keeps_an_edit_grammatical(note: str, never: str) -> None:
+    assert not any(never in edit.modified for edit in neutral_edits(note))
+
+
 def test_every_edit_passes_the_vcf_and_names_its_sentence(notes: list[str]) -> None:
     for note in notes[::5]:
         before = split_sentences(note)

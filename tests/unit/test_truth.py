@@ -20,7 +20,10 @@ from medserl.data.truth import check, check_edit
 
 ROOT = Path(__file__).parents[2]
 TABLE = load_facts()
-EDITS = [json.loads(line) for line in (ROOT / "tests" / "data" / "truth_edits.jsonl").read_text().splitlines()]
+EDITS, FRESH_EDITS = (
+    [json.loads(line) for line in (ROOT / "tests" / "data" / name).read_text().splitlines()]
+    for name in ("truth_edits.jsonl", "truth_edits_fresh.jsonl")
+)
 DOSE = TABLE.fact("pharmacotherapy-010")
 ORGANISM = TABLE.fact("organism-001")
 
@@ -47,6 +50,17 @@ def test_the_oracle_is_right_on_95_percent_of_what_it_decides_and_decides_85_per
     right = [expected == verdict for expected, verdict in decided]
     assert sum(right) >= 0.95 * len(decided), Counter(decided)
     assert len(decided) >= 0.85 * len(answers)
+
+
+def test_the_oracle_is_right_on_95_percent_of_what_it_decides_of_edits_that_mended_no_rule() -> None:
+    """How much it decides of them is reported in docs/corpus.md and is no goal: that would be tuning again."""
+    answers = [
+        (edit["expected"], check_edit(edit["original"], edit["modified"], TABLE.fact(edit["fact_id"])).verdict)
+        for edit in FRESH_EDITS
+    ]
+    decided = [expected == verdict for expected, verdict in answers if verdict != "unknown"]
+    assert len(decided) >= 0.5 * len(answers)
+    assert sum(decided) >= 0.95 * len(decided)
 
 
 def test_every_right_note_is_true_and_every_wrong_twin_false(rows: list[dict[str, Any]]) -> None:
@@ -106,6 +120,7 @@ def test_amounts_in_a_carrying_sentence(said: str, verdict: str) -> None:
         ("The illness is attributed to Listeria monocytogenes.", "false"),
         ("The illness is not attributed to Listeria monocytogenes.", "unknown"),
         ("The illness is attributed to Haemophilus influenzae.", "false"),
+        ("The illness is attributed to pneumococcus or Listeria monocytogenes.", "unknown"),
         ("The illness is attributed to something else.", "unknown"),
         ("The patient owns a book about Streptococcus pneumoniae.", "unknown"),
         ("The patient is well.", "unknown"),
