@@ -119,6 +119,16 @@ def test_a_round_draws_by_its_number_alone() -> None:
     assert drawn(gold_pairs(gold_fraction=0.5, seed=1), rounds=5) != rounds
 
 
+def test_every_round_samples_anew_and_the_same_again() -> None:
+    coin = ScriptedEngine(lambda messages, rng: str(rng.random()))
+    pairs = gold_pairs(PAIRS[:1], gold_fraction=0.5, rollout_batch_size=2)
+    once, again = (
+        [turn.turn.completion.text for r in range(1, 6) for turn in pairs.practice(rollout_of(coin), 2, r)]
+        for _ in range(2)
+    )
+    assert once == again and len(set(once)) == 10
+
+
 def test_a_smaller_last_batch_repeats_no_pair() -> None:
     """The last batch of an epoch of notes may be half as large; the gold pairs' own epoch is not over then."""
     pairs, rollout = gold_pairs(gold_fraction=0.5), rollout_of()
