@@ -20,6 +20,7 @@ from medserl.evaluation.validation import Validation
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages
 from medserl.phases import PhaseClock
+from medserl.rollout import derive_seed
 from medserl.runlog import RunFolder, read_rows
 from medserl.trainer import MedSeRLTrainer
 
@@ -130,7 +131,9 @@ def test_off_costs_no_call() -> None:
         f"update {2 * accepted}",
     ]
     assert max(tries) > 1
-    assert all(sampling.snapshot is None for sampling in engine.samplings)
+    seed = derive_seed(BASE.seed, "round", 1)
+    parts = [*(("inject", number) for number in range(max(tries))), ("assess",)]
+    assert [(each.seed, each.snapshot) for each in engine.samplings] == [(derive_seed(seed, *p), None) for p in parts]
     assert not [name for name in metrics if name.startswith(("gold_", "past_", "running_mean_")) or "_past" in name]
     assert metrics["repeat_rate"] is not None and metrics["kl_coef"] == BASE.kl_coef  # counted and shown in any case
 
