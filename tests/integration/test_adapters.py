@@ -245,6 +245,8 @@ def test_per_role_starts_from_one_adapter_or_from_two(tiny_llama: Path, tmp_path
     engine = engine_of(tiny_llama, adapters="per_role", adapter=str(tmp_path / "one"))
     assert all(said(engine, role) == said(warm, role) for role in ROLES)
     learn(engine, "injector", steps=3)
+    for role in ROLES:  # the reference of both is what they started from
+        assert engine.logprobs(turns_of(warm, role), reference=True) == warm.logprobs(turns_of(warm, role))
     (tmp_path / "two").mkdir()
     engine.save(tmp_path / "two")
     further = engine_of(tiny_llama, adapters="per_role", adapter=str(tmp_path / "two"))
