@@ -45,6 +45,20 @@ class WeightedTurn:
     reward: float = 0.0
 
 
+def split_by_note(turns: Sequence[WeightedTurn], parts: int) -> list[list[WeightedTurn]]:
+    """The mini-batches of an update: at most `parts`, about equally large, none empty.
+
+    All turns of a note stay together: both roles, both twins. A mini-batch of one role alone would pull one way.
+    """
+    notes: dict[str, list[WeightedTurn]] = {}
+    for turn in turns:
+        notes.setdefault(turn.note_id, []).append(turn)
+    batches: list[list[WeightedTurn]] = [[] for _ in range(min(parts, len(notes)))]
+    for mine in notes.values():
+        min(batches, key=len).extend(mine)
+    return batches
+
+
 @dataclass(frozen=True)
 class UpdateStats:
     """What one policy update did; means are over completion tokens."""

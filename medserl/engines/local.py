@@ -11,6 +11,7 @@ import resource
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from torch import Tensor
 from medserl.config import Settings
 from medserl.engines import decoding
 from medserl.engines.adapters import PolicyAdapters
-from medserl.engines.base import Sampling, UpdateStats, WeightedTurn
+from medserl.engines.base import Sampling, UpdateStats, WeightedTurn, split_by_note
 from medserl.engines.chat import ChatRenderer, check_context, recited, stop_token_ids, with_logprobs
+from medserl.engines.packing import Row, batches, pack, tensors, turns_of
 from medserl.engines.weighing import alternatives, shares
 from medserl.errors import RunError
 from medserl.game.episode import Completion, Turn
@@ -104,60 +106,53 @@ class LocalEngine:
     @torch.inference_mode()
     def logprobs(self, turns: Sequence[Turn], *, reference: bool = False) -> list[tuple[float, ...]]:
         scores: list[tuple[float, ...]] = [()] * len(turns)
-        for batch in self._micro_batches(turns):
-            with self._acting(turns[batch[0]].role, reference=reference) as model:
-                logprobs, _ = self._score(model, [turns[i] for i in batch], entropy=False)
-            for i, row in zip(batch, logprobs, strict=True):
-                scores[i] = tuple(row.tolist())
+        for rows in self._passes(turns):
+            members = turns_of(rows)
+            with self._acting(turns[members[0]].role, reference=reference) as model:
+                logprobs, _ = self._score(model, rows, entropy=False)
+            for i, values in zip(members, logprobs, strict=True):
+                scores[i] = tuple(values.tolist())
         return scores
 
     def recite(self, role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
         turns = recited(self.chat, self.tokenizer.eos_token_id, role, prompts, replies)
         return with_logprobs(turns, self.logprobs(turns))
 
-    def _score(
-        self, model: Any, turns: Sequence[Turn], *, entropy: bool
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Log-probability and (detached) entropy at every completion token: one 1-D tensor a turn.
+    def _score(self, model: Any, rows: Sequence[Row], *, entropy: bool) -> tuple[list[Tensor], list[Tensor]]:
+        """Log-probability and (detached) entropy at every completion token: a 1-D tensor a turn, in the rows' order.
 
-        Sequences are right-aligned, so that the completions are the last positions of every row and logits are
-        computed for these alone.
+        Logits are computed at the places alone that predict a completion token in one of the rows.
         """
-        sequences = [turn.completion.prompt_ids + turn.completion.token_ids for turn in turns]
-        lengths = [len(turn.completion.token_ids) for turn in turns]
-        keep = max(lengths) + 1
-        input_ids, mask = decoding.left_pad(sequences, self._pad_id)
-        input_ids, mask = input_ids.to(self.device), mask.to(self.device)
+        input_ids, positions, mask = tensors(rows, self._pad_id, self.model.dtype)
+        kept = sorted({place for row in rows for places in row.places for place in places})
+        index = {place: i for i, place in enumerate(kept)}
         logits = model(
-            input_ids=input_ids,
-            attention_mask=mask,
-            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+            input_ids=input_ids.to(self.device),
+            attention_mask=mask.to(self.device),
+            position_ids=positions.to(self.device),
             use_cache=False,
-            logits_to_keep=decoding.last_places(input_ids.shape[1], keep, self.device),
-        ).logits[:, :-1]
-        targets = input_ids[:, input_ids.shape[1] - keep + 1 :]
+            logits_to_keep=torch.tensor(kept, device=self.device),
+        ).logits
         logprobs, entropies = [], []
-        for row, length in enumerate(lengths):
-            full = logits[row, -length:].float().log_softmax(-1)
-            logprobs.append(full.gather(-1, targets[row, -length:, None]).squeeze(-1))
-            if entropy:
-                detached = full.detach()
-                entropies.append(-(detached.exp() * detached).sum(-1))
+        for number, row in enumerate(rows):
+            for places in row.places:
+                at = torch.tensor([index[place] for place in places], device=self.device)
+                targets = input_ids[number, torch.tensor(places) + 1].to(self.device)
+                full = logits[number, at].float().log_softmax(-1)
+                logprobs.append(full.gather(-1, targets[:, None]).squeeze(-1))
+                if entropy:
+                    detached = full.detach()
+                    entropies.append(-(detached.exp() * detached).sum(-1))
         return logprobs, entropies
 
-    def _micro_batches(self, turns: Sequence[Turn]) -> Iterator[list[int]]:
-        """Indices of turns of one adapter and of similar length, whose padded size stays within the token budget."""
-        lengths = [len(turn.completion.prompt_ids) + len(turn.completion.token_ids) for turn in turns]
+    def _passes(self, turns: Sequence[Turn]) -> Iterator[list[Row]]:
+        """Rows of one adapter's turns that go through the model together, within the token budget."""
         adapters = [self._adapters.by_role[turn.role] if self._adapters else "" for turn in turns]
-        batch: list[int] = []
-        for i in sorted(range(len(turns)), key=lambda i: (adapters[i], lengths[i], i)):
-            full = (len(batch) + 1) * lengths[i] > self.settings.training_token_budget
-            if batch and (full or adapters[i] != adapters[batch[0]]):
-                yield batch
-                batch = []
-            batch.append(i)
-        if batch:
-            yield batch
+        budget = self.settings.training_token_budget
+        for adapter in sorted(set(adapters)):
+            mine = [i for i, name in enumerate(adapters) if name == adapter]
+            rows = pack([turns[i].completion for i in mine], longest=budget)
+            yield from batches([replace(row, turns=tuple(mine[i] for i in row.turns)) for row in rows], budget)
 
     @contextmanager
     def _acting(self, role: Role, snapshot: str | None = None, *, reference: bool = False) -> Iterator[Any]:
@@ -181,24 +176,24 @@ class LocalEngine:
     def update(self, turns: Sequence[WeightedTurn], *, learning_rate: float) -> UpdateStats:
         for group in self._adam().param_groups:
             group["lr"] = learning_rate
-        steps = min(self.settings.mini_batches, len(turns))
+        mini_batches = split_by_note(turns, self.settings.mini_batches)
         totals = _Totals()
         self.model.train(self.settings.gradient_checkpointing)  # transformers checkpoints in training mode only
         try:
             with attention_for_training(self.model):
-                for step in range(steps):
-                    self._optimizer_step(turns[step::steps], totals, first=step == 0)
+                for step, mini_batch in enumerate(mini_batches):
+                    self._optimizer_step(mini_batch, totals, first=step == 0)
         finally:
             self.model.eval()
-        return totals.stats(steps)
+        return totals.stats(len(mini_batches))
 
     def _optimizer_step(self, turns: Sequence[WeightedTurn], totals: _Totals, *, first: bool) -> None:
         n_tokens = sum(len(turn.advantages) for turn in turns)
         self._adam().zero_grad(set_to_none=True)
-        for batch in self._micro_batches([turn.turn for turn in turns]):
-            members = [turns[i] for i in batch]
+        for rows in self._passes([turn.turn for turn in turns]):
+            members = [turns[i] for i in turns_of(rows)]
             with self._acting(members[0].turn.role) as model:
-                logprobs, entropies = self._score(model, [member.turn for member in members], entropy=True)
+                logprobs, entropies = self._score(model, rows, entropy=True)
                 losses = [self._token_losses(*each, totals) for each in zip(logprobs, members, strict=True)]
                 for member, token_losses in zip(members, losses, strict=True):
                     if not torch.isfinite(token_losses).all():

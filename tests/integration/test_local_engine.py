@@ -222,7 +222,7 @@ def test_one_step_is_the_same_whatever_the_budget(tiny_llama: Path, lora_rank: i
         engine_of(tiny_llama, lora_rank=lora_rank, training_token_budget=budget, max_grad_norm=1e9)
         for budget in (256, 400, 100_000)
     ]
-    sizes = [len(list(engine._micro_batches(turns))) for engine in engines]
+    sizes = [len(list(engine._passes(turns))) for engine in engines]
     assert sizes[0] > sizes[1] > sizes[2] == 1
     stats = [engine.update(weighted(turns), learning_rate=LEARNING_RATE) for engine in engines]
     for engine, figures in zip(engines[:2], stats, strict=False):

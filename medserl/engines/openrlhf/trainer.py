@@ -11,7 +11,7 @@ from openrlhf.trainer.ppo_trainer import BasePPOTrainer
 from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.trainer.ray.launcher import RayActorGroup
 
-from medserl.engines.base import UpdateStats, WeightedTurn
+from medserl.engines.base import UpdateStats, WeightedTurn, split_by_note
 from medserl.engines.openrlhf.cluster import Cluster
 from medserl.engines.openrlhf.experiences import (
     completion_values,
@@ -73,10 +73,9 @@ class MedSeRLTrainer(BasePPOTrainer):
         """
         group = self.actor_model_group
         self._watch.results(group.async_run_method("set_learning_rate", learning_rate), "the update")
-        steps = min(self._settings.mini_batches, len(turns))
         done = []
-        for step in range(steps):
-            status, _ = self.train_step(turns[step::steps], step)
+        for step, mini_batch in enumerate(split_by_note(turns, self._settings.mini_batches)):
+            status, _ = self.train_step(mini_batch, step)
             done.append(status)
         return _stats(done)
 
