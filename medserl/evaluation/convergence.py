@@ -43,7 +43,7 @@ class GoldGap:
 
     round: int
     self_made_recall: float | None
-    gold_recall: float | None
+    validation_recall: float | None
     recall_gap: float | None
     accuracy_gap: float | None
 
@@ -86,7 +86,7 @@ def gold_gaps(rows: Sequence[Row]) -> list[GoldGap]:
             GoldGap(
                 round=row["round"],
                 self_made_recall=recall,
-                gold_recall=gold,
+                validation_recall=gold,
                 recall_gap=_minus(recall, gold),
                 accuracy_gap=_minus(_mean(since, "assessor_accuracy"), _number(row, "eval_accuracy")),
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from medserl.config import Settings, validate
@@ -57,7 +58,7 @@ def _start(run: RunFiles) -> str:
 def _notes(run: RunFiles) -> str:
     if run.uses_sample:
         return "the sample notes, whose patients are invented"
-    return f"notes from {run.settings.get('prompt_data')}"
+    return f"the notes of {Path(str(run.settings.get('prompt_data'))).name}"
 
 
 def _games_in_words(run: RunFiles) -> list[str]:

@@ -22,8 +22,8 @@ def test_gold_gaps_by_hand() -> None:
         {"round": 4, "assessor_recall": 0.9, "assessor_accuracy": 0.9, "eval_accuracy": 0.6, "eval_recall": None},
     ]
     none, early, late = gold_gaps(rows)
-    assert (none.round, none.gold_recall, none.self_made_recall, none.recall_gap) == (0, 0.4, None, None)
-    assert (early.round, early.self_made_recall, early.gold_recall) == (2, pytest.approx(0.7), 0.5)
+    assert (none.round, none.validation_recall, none.self_made_recall, none.recall_gap) == (0, 0.4, None, None)
+    assert (early.round, early.self_made_recall, early.validation_recall) == (2, pytest.approx(0.7), 0.5)
     assert (early.recall_gap, early.accuracy_gap) == (pytest.approx(0.2), pytest.approx(0.1))
     assert (late.recall_gap, late.accuracy_gap) == (None, pytest.approx(0.3))
 

@@ -98,7 +98,7 @@ def test_the_report_says_what_training_started_from(tmp_path: Path, adapter: str
 
 def test_one_round_without_evaluation(tmp_path: Path) -> None:
     page = Page(write_report(write_run(tmp_path / "run", rounds=1, games=4, evaluation=False)))
-    assert "There is no held-out evaluation of this run" in page.text
+    assert "No held-out notes were judged before and after self-play" in page.text
     assert "medserl evaluate" in page.text
     assert "first round" not in page.text
 

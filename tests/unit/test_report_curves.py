@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medserl.evaluation.convergence import Notice
-from medserl.reports.charts_shown import draw_groups, frozen_in_words
+from medserl.evaluation.convergence import Notice, convergence
+from medserl.reports.charts_shown import draw_groups, frozen_in_words, with_convergence
 from medserl.reports.curves import MOST_POINTS, Plan, draw, nice_steps
+from tests.synthetic_run import edited_game
 
 
 def test_a_line_breaks_at_a_missing_value_and_bridges_rounds_that_did_not_measure() -> None:
@@ -67,8 +68,17 @@ def test_figures_get_their_chart_only_where_the_run_has_them(keys: tuple[str, ..
 
 
 def test_counts_and_steps_on_the_way_get_no_chart() -> None:
-    row = {"round": 1, "epoch": 0, "games": 8, "accepted_games": 5, "samples": 10, "edits": 5, "gold_recall": 0.5}
-    assert draw_groups([row]) == []
+    row = {"round": 1, "epoch": 0, "games": 8, "accepted_games": 5, "samples": 10, "edits": 5}
+    assert draw_groups([row | {"validation_recall": 0.5}]) == []
+
+
+def test_what_convergence_computes_never_stands_in_for_what_a_round_logged() -> None:
+    games = [edited_game(1, "metformin", "insulin")] * 2
+    row = {"round": 1, "eval_accuracy": 0.6, "eval_recall": 0.2, "assessor_recall": 0.9, "gold_recall": 0.7}
+    (merged,) = with_convergence([row], convergence([row], games))
+    assert {key: merged[key] for key in row} == row
+    assert merged["recall_gap"] == pytest.approx(0.7)
+    assert merged["distinct_ratio"] == 0.5
 
 
 def test_the_frozen_opponents_labels_are_told_from_the_truth() -> None:
