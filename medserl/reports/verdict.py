@@ -81,7 +81,7 @@ def headline(run: RunFiles, found: HeldOut | None) -> str:
     if not run.rounds:
         return "No round has been played yet: there is nothing to judge."
     if found is None:
-        return "No held-out notes were judged before and after self-play, so nothing here says whether the model got better."
+        return "No held-out notes were judged before and after self-play; nothing says whether the model got better."
     moved = f"{in_words(found.before)}\u00a0→ {in_words(found.after)}"
     return f"{HEADLINES[found.change]}: held-out accuracy {moved}, {found.why}."
 
