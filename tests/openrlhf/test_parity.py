@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from openrlhf.models import Actor
 from openrlhf.models.loss import PolicyLoss
 from openrlhf.models.utils import compute_approx_kl
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ppo_utils.kl_controller import FixedKLController
+from openrlhf.trainer.ray import ppo_actor
 
 from medserl.config import Settings
 from medserl.engines.base import WeightedTurn
+from medserl.engines.local import LocalEngine
 from medserl.engines.openrlhf.arguments import openrlhf_arguments
-from medserl.engines.openrlhf.experiences import completion_values, to_training_experience, together
+from medserl.engines.openrlhf.experiences import completion_values, length, to_training_experience, together
+from medserl.engines.openrlhf.plan import plan_passes
+from medserl.engines.openrlhf.training import StepTrainer
 from medserl.game.episode import Completion, Turn
 from medserl.game.roles import ROLES
+from medserl.models import load_model
 from medserl.reinforce_pp import ReinforcePlusPlus, clipped_loss, kl_estimate
 
 KL_COEF = 0.05
@@ -27,12 +37,12 @@ def episodes() -> list[WeightedTurn]:
     """Turns of both roles, of all lengths, with rewards of the game and one reference far enough off to be clamped."""
     rng = random.Random(3)
     turns = []
-    for i, length in enumerate((1, 7, 30, 2, 55, 11, 4, 19)):
-        old = tuple(-rng.expovariate(1.0) for _ in range(length))
+    for i, tokens in enumerate((1, 7, 30, 2, 55, 11, 4, 19)):
+        old = tuple(-rng.expovariate(1.0) for _ in range(tokens))
         ref = tuple(value + rng.gauss(0, 12 if i == 2 else 0.3) for value in old)
-        completion = Completion("", tuple(range(3 + i)), tuple(range(length)), old, "stop")
+        completion = Completion("", tuple(range(3 + i)), tuple(range(tokens)), old, "stop")
         turn = Turn(ROLES[i % 2], (), completion)
-        turns.append(WeightedTurn(turn, old, (0.0,) * length, f"n{i}", ref, reward=1.0 if i % 3 else -1.0))
+        turns.append(WeightedTurn(turn, old, (0.0,) * tokens, f"n{i}", ref, reward=1.0 if i % 3 else -1.0))
     return turns
 
 
@@ -112,3 +122,83 @@ def test_the_loss_of_a_step_does_not_depend_on_its_passes() -> None:
             rows, batch.action_log_probs, weights, action_mask=batch.action_mask, batch_num_tokens=float(tokens)
         )[0]
     torch.testing.assert_close(total, torch.cat(losses).sum() / tokens)
+
+
+# -- a whole update -----------------------------------------------------------------------------------------
+
+
+class OneRank:
+    """What OpenRLHF's trainer asks of DeepSpeed, on one rank and in float32."""
+
+    world_size, ring_attn_group = 1, None
+
+    def __init__(self, args: Any) -> None:
+        self.args = args
+        self.grad_norm = 0.0
+
+    def is_rank_0(self) -> bool:
+        return True
+
+    def all_reduce(self, data: Any, _op: str = "mean") -> Any:
+        return data
+
+    def backward(self, loss: torch.Tensor, *_: Any) -> None:
+        loss.backward()
+
+    def optimizer_step(self, _optimizer: Any, actor: Actor, *_: Any, **__: Any) -> None:
+        self.grad_norm = torch.nn.utils.clip_grad_norm_(actor.parameters(), self.args.actor.max_norm).item()
+
+    def get_grad_norm(self, _model: Any) -> float:
+        return self.grad_norm
+
+
+def turns_of(model: Any) -> list[WeightedTurn]:
+    """Turns that the model might have sampled a few updates ago, with a reference further off."""
+    rng = random.Random(4)
+    turns = []
+    for i, (prompt, completion) in enumerate(((20, 1), (9, 30), (60, 12), (3, 5), (40, 40))):
+        ids = [rng.randrange(3, model.config.vocab_size) for _ in range(prompt + completion)]
+        with torch.no_grad():
+            at_each = model(torch.tensor([ids])).logits[0, prompt - 1 : -1].log_softmax(-1)
+        now = [row[token].item() for row, token in zip(at_each, ids[prompt:], strict=True)]
+        old = tuple(value + rng.gauss(0, 0.2) for value in now)
+        said = Completion("", tuple(ids[:prompt]), tuple(ids[prompt:]), old, "stop")
+        advantages, ref = (tuple(rng.gauss(0, 1) for _ in now), tuple(value + rng.gauss(0, 1) for value in now))
+        turns.append(WeightedTurn(Turn(ROLES[i % 2], (), said), old, advantages, f"n{i}", ref, reward=1.0))
+    return turns
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_an_update_has_the_loss_and_gradient_of_the_local_engine(
+    estimator: str, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(
+        model=str(tiny_llama), adapter="none", lora_rank=0, dtype="float32", device="cpu",
+        kl_coef=0.1, kl_estimator=estimator, training_token_budget=256,
+    )  # fmt: skip
+    loaded = load_model(settings)
+    actor = Actor(copy.deepcopy(loaded.model))
+    actor.packing_samples = False  # OpenRLHF sets it only where it loads the model itself
+    actor.model.set_gradient_accumulation_boundary = lambda _last: None
+    turns = turns_of(loaded.model)
+    stats = LocalEngine(loaded, settings).update(turns, learning_rate=1e-4)
+
+    monkeypatch.setattr(ppo_actor, "torch_dist_barrier_and_cuda_sync", lambda: None)
+    strategy = OneRank(openrlhf_arguments(settings, "model"))
+    scheduler = SimpleNamespace(get_last_lr=lambda: [1e-4])
+    theirs = StepTrainer(strategy, actor, None, None, scheduler, dataloader_pin_memory=False)
+    plan = plan_passes([length(turn.turn) for turn in turns], 1, settings.training_token_budget)
+    assert len(plan.passes) > 1
+    for members in plan.passes:
+        theirs.replay_buffer.append(together([to_training_experience(turns[i]) for i in members], 0))
+    theirs.ppo_train(settings.kl_coef)
+
+    measured = theirs.measured()
+    assert measured["loss"] == pytest.approx(stats.loss, rel=1e-4, abs=1e-6)
+    assert measured["grad_norm"] == pytest.approx(stats.grad_norm, rel=1e-4)
+    assert measured["clipped"] == pytest.approx(stats.clip_fraction * stats.tokens)
+    assert measured["gap"] / measured["tokens"] == pytest.approx(stats.logprob_gap, rel=1e-4)
+    assert measured["entropy"] == pytest.approx(stats.entropy, rel=1e-4)
+    assert measured["tokens"] == stats.tokens
+    for mine, other in zip(loaded.model.parameters(), actor.model.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, mine.grad, rtol=1e-4, atol=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -12,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Training, rows
+from conftest import Program, rows
 
-Start = Callable[..., Training]
+Start = Callable[..., Program]
 
 LIMIT = 300
 SYNCED, STALE = 1e-3, 1e-2
 """`vllm_kl` of engines that have the trained weights, and of engines that never got them."""
+ACTORS = ("VLLM", "ray::Rollout", "ray::Policy", "ray::Reference")
+"""What a run's own processes are called."""
 
 
 def assert_learnt(metrics: list[dict[str, Any]], run: Path, *, mini_batches: int = 1) -> None:
@@ -38,12 +41,21 @@ def assert_synced(metrics: list[dict[str, Any]]) -> None:
     assert max(abs(row["vllm_kl"]) for row in metrics) < SYNCED
 
 
+def medserl(*arguments: str) -> str:
+    """What a command says; it must succeed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "medserl.cli", *arguments], capture_output=True, text=True, timeout=LIMIT, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 # -- all weights: two engines, two ranks, killed and resumed ------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def full_run(start: Start, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Training]:
-    """Four rounds of all weights; the driver was killed after the second."""
+def full_run(start: Start, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Program]:
+    """Four rounds of all weights; the driver was killed with signal 9 after the second."""
     folder = tmp_path_factory.mktemp("runs") / "full"
     killed = start(
         "--lora-rank", "0", "--vllm-engines", "2", "--train-gpus-per-node", "2", "--max-rounds", "4",
@@ -52,13 +64,15 @@ def full_run(start: Start, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     killed.wait_for("round   2/4")
     killed.process.kill()
     killed.finish()
-    assert killed.left_over() == [], "a driver that was killed left processes behind"
+    assert not any(killed.left_over(name) for name in ACTORS)
     resumed = start(resume=folder)
     assert resumed.finish() == 0, resumed.output()
+    assert killed.left_over() == {}, "Ray's agents take a minute to see that all is over"
+    assert resumed.left_over() == {}
     return folder, resumed
 
 
-def test_full_training(full_run: tuple[Path, Training]) -> None:
+def test_full_training(full_run: tuple[Path, Program]) -> None:
     folder, _ = full_run
     metrics = rows(folder)
     assert [row["round"] for row in metrics] == [1, 2, 3, 4]
@@ -66,11 +80,11 @@ def test_full_training(full_run: tuple[Path, Training]) -> None:
     assert_synced(metrics)
 
 
-def test_edits_were_rejected_and_tried_again(full_run: tuple[Path, Training]) -> None:
+def test_edits_were_rejected_and_tried_again(full_run: tuple[Path, Program]) -> None:
     assert any(len(game["attempts"]) > 1 for game in rows(full_run[0], "episodes.jsonl"))
 
 
-def test_a_resumed_run_plays_the_games_that_would_have_come(full_run: tuple[Path, Training], player: Path) -> None:
+def test_a_resumed_run_plays_the_games_that_would_have_come(full_run: tuple[Path, Program], player: Path) -> None:
     """Notes and modes of all rounds are those of an uninterrupted sampler."""
     from medserl.data.readers import load_notes
     from medserl.data.sampler import FreshBatchSampler
@@ -80,15 +94,25 @@ def test_a_resumed_run_plays_the_games_that_would_have_come(full_run: tuple[Path
     assert [(e["round"], e["note_id"], e["mode"]) for e in rows(full_run[0], "episodes.jsonl")] == expected
 
 
-def test_the_same_run_folder_as_every_engine(full_run: tuple[Path, Training]) -> None:
+def test_the_same_run_folder_as_the_local_engine(
+    full_run: tuple[Path, Program], common_flags: list[str], tmp_path: Path
+) -> None:
     folder, run = full_run
     assert "vcf_acceptance_rate=" in (folder / "logs/train.log").read_text(encoding="utf-8")
     assert 'engine = "openrlhf"' in (folder / "config.toml").read_text(encoding="utf-8")
     assert "round   4/4" in run.output()
-    subprocess.run([sys.executable, "-m", "medserl.cli", "report", str(folder)], check=True, timeout=120)
+    medserl("report", str(folder))
+    local = tmp_path / "local"
+    flags = ["--engine", "local", "--validation-data", "none", "--lora-rank", "0", "--max-rounds", "1"]
+    medserl("train", *common_flags, *flags, "--output-dir", str(local))
+    (of_one_process,) = rows(local)
+    assert {name for row in rows(folder) for name in row} == {*of_one_process, "vllm_kl"}
+    assert set(rows(folder, "episodes.jsonl")[0]) == set(rows(local, "episodes.jsonl")[0])
+    names = [{path.name for path in run.iterdir()} for run in (folder, local)]
+    assert names[0] - {"report.html"} == names[1]
 
 
-def test_a_full_checkpoint_is_an_ordinary_model(full_run: tuple[Path, Training]) -> None:
+def test_a_full_checkpoint_is_an_ordinary_model(full_run: tuple[Path, Program]) -> None:
     from transformers import AutoModelForCausalLM
 
     newest = full_run[0] / "checkpoints" / "round_4"
@@ -100,66 +124,130 @@ def test_a_full_checkpoint_is_an_ordinary_model(full_run: tuple[Path, Training])
 
 
 @pytest.fixture(scope="module")
-def lora_run(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lora_run(start: Start, player: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "lora"
     run = start(
         "--lora-targets", "all-linear", "--train-gpus-per-node", "2", "--max-rounds", "4", "--learning-rate", "3e-3",
-        "--kl-estimator", "k3", "--output-dir", str(folder),
+        "--kl-estimator", "k3", "--validation-data", str(player / "notes.jsonl"), "--eval-notes", "8",
+        "--eval-every", "1", "--frozen-games", "4", "--keep-checkpoints", "1", "--output-dir", str(folder),
     )  # fmt: skip
     assert run.finish() == 0, run.output()
-    assert run.left_over() == []
+    assert run.left_over() == {}
     return folder
 
 
 def test_lora_training(lora_run: Path) -> None:
-    metrics = rows(lora_run)
+    before, *metrics = rows(lora_run)
+    assert before["round"] == 0
     assert_learnt(metrics, lora_run)
     assert_synced(metrics)
     assert metrics[0]["kl_assessor"] != metrics[-1]["kl_assessor"], "the policy left the reference"
 
 
-def test_a_lora_checkpoint_is_judged_by_the_local_engine(lora_run: Path, player: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "medserl.cli", "evaluate", "--run", str(lora_run), "--compare", "trained",
-         "--data", str(player / "notes.jsonl"), "--limit", "4", "--output", str(tmp_path)],
-        capture_output=True, text=True, timeout=LIMIT, check=False,
+def test_the_best_checkpoint_by_validation_is_kept(lora_run: Path) -> None:
+    rounds = {row["round"]: row["eval_pairwise_accuracy"] for row in rows(lora_run) if row["round"]}
+    best = max(rounds, key=lambda number: (rounds[number], -number))
+    folders = {folder.name for folder in (lora_run / "checkpoints").iterdir()}
+    assert folders == {f"round_{best}", "round_4"}
+    state = json.loads((lora_run / "checkpoints/round_4/trainer_state.json").read_text(encoding="utf-8"))
+    assert state["best"] == {"round": best, "value": rounds[best]}
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_checkpoints_are_judged_by_the_local_engine(
+    kind: str, request: pytest.FixtureRequest, player: Path, tmp_path: Path
+) -> None:
+    run = request.getfixturevalue("lora_run") if kind == "lora" else request.getfixturevalue("full_run")[0]
+    said = medserl(
+        "evaluate", "--run", str(run), "--compare", "trained", "--engine", "local",
+        "--data", str(player / "notes.jsonl"), "--limit", "4", "--output", str(tmp_path),
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "round_4" in done.stdout or "trained" in done.stdout
+    assert "trained" in said
 
 
 # -- what is shown when it fails ----------------------------------------------------------------------------
 
 
 def test_engines_that_never_get_the_weights_show(start: Start, tmp_path: Path) -> None:
-    """The negative control of `vllm_kl`; then Ctrl-C, twice."""
+    """The negative control of `vllm_kl`; then Ctrl-C, twice, as a terminal sends it: to every process of the run."""
     run = start(
         "--lora-rank", "0", "--learning-rate", "5e-4", "--max-rounds", "60", "--output-dir", str(tmp_path / "run"),
         MEDSERL_TEST_IGNORE_WEIGHTS="1",
     )  # fmt: skip
     run.wait_for("round   4/60")
-    run.process.send_signal(signal.SIGINT)
+    run.press_ctrl_c()
     run.wait_for("stopping after this round")
-    run.process.send_signal(signal.SIGINT)
+    run.press_ctrl_c()
     run.finish(120)
-    assert run.left_over() == []
+    assert run.left_over() == {}
     assert max(abs(row["vllm_kl"]) for row in rows(tmp_path / "run")[2:]) > STALE
 
 
 def test_an_engine_that_dies_ends_the_run_with_its_error(start: Start, tmp_path: Path) -> None:
-    run = start("--lora-rank", "0", "--learning-rate", "1e-6", "--output-dir", str(tmp_path / "run"))
-    run.wait_for("round   1/")
+    """While a round is learnt and the next one played."""
+    run = start("--lora-rank", "0", "--learning-rate", "1e-6", "--async-rollout", "--output-dir", str(tmp_path / "run"))
+    run.wait_for("round   3/")
+    assert_learnt(rows(tmp_path / "run")[:3], tmp_path / "run")
     for pid in run.descendants("VLLM"):
         os.kill(pid, signal.SIGKILL)
     assert run.finish(120) == 2
     (line,) = [line for line in run.output().splitlines() if line.startswith("error: ") and "Dead" in line]
     assert "vLLM" in line or "generating" in line
-    assert run.left_over() == []
+    assert run.left_over() == {}
 
 
 def test_an_engine_that_cannot_start_ends_the_run_with_its_error(start: Start, tmp_path: Path) -> None:
     run = start("--lora-rank", "0", "--vllm-context", "4096", "--output-dir", str(tmp_path / "run"))
     assert run.finish(240) == 2
     assert "max_model_len" in run.output()
-    assert run.left_over() == []
+    assert run.left_over() == {}
     assert not (tmp_path / "run").exists()
+
+
+# -- a cluster that runs already ----------------------------------------------------------------------------
+
+
+def test_a_run_joins_the_cluster_that_runs_and_leaves_it_running(
+    start: Start, running_ray: tuple[Program, int], tmp_path: Path
+) -> None:
+    """Playing and learning on the same two GPUs, ZeRO stage 3; then one of the training ranks dies."""
+    cluster, port = running_ray
+    run = start(
+        "--lora-rank", "0", "--learning-rate", "2e-4", "--placement", "colocated", "--zero-stage", "3",
+        "--vllm-engines", "2", "--train-gpus-per-node", "2", "--output-dir", str(tmp_path / "run"),
+    )  # fmt: skip
+    run.wait_for("round   3/")
+    assert f":{port}: 4 GPUs, 1 machines" in run.output()
+    assert all(cluster.descendants(name) for name in ACTORS)
+    os.kill(next(iter(cluster.descendants("ray::Policy"))), signal.SIGKILL)
+    assert run.finish(120) == 2
+    (line,) = [line for line in run.output().splitlines() if line.startswith("error: ")]
+    assert "died" in line
+    assert not any(cluster.left_over(name) for name in ACTORS)
+    assert cluster.process.poll() is None
+    metrics = rows(tmp_path / "run")[:3]
+    assert_learnt(metrics, tmp_path / "run")
+    assert_synced(metrics)
+
+
+GPUS_HELD = """
+from types import SimpleNamespace
+import ray
+from ray.util import placement_group
+from medserl.config import Settings
+from medserl.engines.openrlhf import cluster
+from medserl.engines.openrlhf.watch import Watch
+
+cluster.PLACEMENT_SECONDS = 1
+mine = cluster.Cluster(Settings(), Watch())
+ray.get(placement_group([{"GPU": 3}]).ready())
+mine.start(SimpleNamespace(args=None), "model", with_reference=False)
+"""
+
+
+def test_gpus_that_others_hold_are_not_waited_for_without_end() -> None:
+    """Of four GPUs one is free to learn, and none to play."""
+    done = subprocess.run(
+        [sys.executable, "-c", GPUS_HELD], capture_output=True, text=True, timeout=LIMIT, check=False
+    )
+    assert "RunError: 1 GPUs, each with a CPU, did not come free within 1 s" in done.stderr

@@ -7,12 +7,17 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 OURS = "medserl.engines.openrlhf"
+
+
+DEAD = 4
+"""Ray's number for an actor that has died."""
 
 
 class Reference:
@@ -90,6 +95,10 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     contents = {
         "ray": {"get": get, "wait": wait},
         "ray.exceptions": {"RayError": RayError, "RayTaskError": RayTaskError},
+        "ray._private": {"services": SimpleNamespace(canonicalize_bootstrap_address=lambda _address: None)},
+        "ray.core": {},
+        "ray.core.generated": {},
+        "ray.core.generated.gcs_pb2": {"ActorTableData": SimpleNamespace(DEAD=DEAD)},
         "openrlhf": {},
         "openrlhf.trainer": {},
         "openrlhf.trainer.ppo_trainer": {"BasePPOTrainer": BasePPOTrainer},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
@@ -161,6 +162,12 @@ def test_a_step_that_was_skipped_or_cut_stops_the_run(ours: SimpleNamespace, rep
         trainer(ours, Group(2, report)).update([weighted(each) for each in TURNS], 1e-4)
 
 
+@pytest.mark.parametrize("norm", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_stops_the_run(ours: SimpleNamespace, norm: float) -> None:
+    with pytest.raises(RunError, match="the gradient is not finite"):
+        trainer(ours, Group(2, {"grad_norm": norm})).update([weighted(each) for each in TURNS], 1e-4)
+
+
 # -- waiting -----------------------------------------------------------------------------------------------
 
 
@@ -183,6 +190,27 @@ def test_an_engine_that_dies_while_others_wait_for_it(ours: SimpleNamespace) -> 
     try:
         with pytest.raises(RunError, match=r"^sending weights: a vLLM engine died: EngineDead: x$"):
             watch.guard(never.wait, "sending weights")
+    finally:
+        never.set()
+
+
+class Actor:
+    """A training rank as its handle shows it."""
+
+    def __init__(self, state: int) -> None:
+        self.state = state
+        self.__ray_ready__ = SimpleNamespace(remote=lambda: raising(fake.RayError("The actor died: SIGKILL")))
+
+    def _get_local_state(self) -> int:
+        return self.state
+
+
+def test_a_training_rank_that_dies_while_the_engines_play(ours: SimpleNamespace) -> None:
+    watch, never = ours.watch.Watch(), threading.Event()
+    watch.actors = [Actor(fake.DEAD - 1), Actor(fake.DEAD)]
+    try:
+        with pytest.raises(RunError, match=r"^generating: a training rank died: The actor died: SIGKILL$"):
+            watch.guard(never.wait, "generating")
     finally:
         never.set()
 

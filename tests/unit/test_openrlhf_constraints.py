@@ -8,7 +8,7 @@ from medserl import engines
 from medserl.cli import main
 from medserl.config import Settings
 from medserl.engines.openrlhf import constraints
-from medserl.engines.openrlhf.constraints import check_cluster, check_settings, gpus_needed
+from medserl.engines.openrlhf.constraints import check_cluster, check_model, check_settings, gpus_needed
 from medserl.errors import ConfigError
 
 
@@ -30,6 +30,7 @@ def refusal(*, lora: bool = False, flash_attention: bool = False, **settings: ob
         ({"attention": "flash_attention_2"}, "flash-attn"),
         ({"packing": True}, "packing"),
         ({"adam_offload": True, "zero_stage": 0}, "adam_offload"),
+        ({"placement": "colocated", "vllm_sleep": True, "zero_stage": 0}, "zero_stage 1, 2 or 3"),
         ({"dtype": "float32"}, "dtype float32"),
         ({"device": "cpu"}, "device cpu"),
         ({"train_gpus_per_node": 8, "rollout_batch_size": 3}, "rollout_batch_size"),
@@ -78,6 +79,12 @@ def test_a_cluster_too_small() -> None:
         check_cluster(settings, gpus=5, nodes=2)
     with pytest.raises(ConfigError, match="train_nodes is 2, but Ray has 1"):
         check_cluster(settings, gpus=8, nodes=1)
+
+
+def test_heads_are_shared_out_evenly() -> None:
+    check_model(Settings(vllm_tensor_parallel=4), attention_heads=32)
+    with pytest.raises(ConfigError, match="vllm_tensor_parallel is 4, and the model's 9 attention heads"):
+        check_model(Settings(vllm_tensor_parallel=4), attention_heads=9)
 
 
 # -- which engine trains -----------------------------------------------------------------------------------

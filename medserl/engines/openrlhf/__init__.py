@@ -2,6 +2,7 @@
 
     constraints.py   which settings go together, checked before anything starts
     arguments.py     settings -> OpenRLHF's own arguments
+    address.py       the Ray cluster to join, if there is one
     cluster.py       Ray: attach or start, placement, actors
     watch.py         waiting for actors, and what to say when one of them dies
     pool.py          completions from the vLLM engines: many stand where `engines.vllm` has one

@@ -14,6 +14,7 @@ from ray.util import placement_group
 
 from medserl.config import Settings
 from medserl.engines.openrlhf.actors import PolicyActor, RolloutActor
+from medserl.engines.openrlhf.address import cluster_address
 from medserl.engines.openrlhf.constraints import check_cluster, gpus_needed, playing_gpus, training_ranks
 from medserl.engines.openrlhf.watch import Watch
 from medserl.errors import ConfigError, RunError
@@ -33,14 +34,15 @@ class Cluster:
         """Attach to the Ray cluster at hand, or start one on this machine.
 
         Raises:
-            ConfigError: the cluster is too small for the settings.
+            ConfigError: the cluster is too small for the settings, or does not answer.
         """
         self.watch = watch
         self._settings = settings
         self.policy: RayActorGroup | None = None
         self.reference: RayActorGroup | None = None
         self.engines: list[Any] = []
-        context = ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+        address = cluster_address()
+        context = ray.init(address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
         resources = ray.cluster_resources()
         nodes = len([node for node in ray.nodes() if node["Alive"]])
         log.info("Ray at %s: %d GPUs, %d machines", context.address_info["gcs_address"], resources.get("GPU", 0), nodes)
