@@ -66,6 +66,7 @@ class Settings(BaseModel):
         0.0, ge=0, lt=1, description="Share of the Assessor's turns on gold pairs of the training notes, both twins."
     )
     gold_lessons: int = Field(0, ge=0, description="Gold pairs a round whose answers are learnt as they should be.")
+    lesson_roles: RolesTrained = Field("assessor", description="Whose answers: verdicts on the twins, edits.")
     gold_lesson_weight: float = Field(1.0, gt=0, description="Advantage of every token of such an answer.")
     assessor_samples: int = Field(1, ge=1, description="Assessor turns on each accepted note.")
     injector_reward: InjectorReward = Field(
@@ -140,12 +141,16 @@ class Settings(BaseModel):
             raise ValueError("injector_reward 'peaked' needs assessor_samples of 2 or more: one is right or wrong")
         if self.kl_target and (not self.kl_coef or self.kl_estimator != "k1"):
             raise ValueError("kl_target steers the KL in the reward: it needs kl_coef above 0 and kl_estimator 'k1'")
-        several = self.adapters == "per_role" or self.past_fraction > 0
-        if several and not self.lora_rank:
+        if self.several_adapters and not self.lora_rank:
             raise ValueError("adapters 'per_role' and past_fraction need LoRA: lora_rank above 0")
-        if several and self.engine == "openrlhf":
+        if self.several_adapters and self.engine == "openrlhf":
             raise ValueError("adapters 'per_role' and past_fraction are the local engine's: give --engine local")
         return self
+
+    @property
+    def several_adapters(self) -> bool:
+        """Whether more than one adapter of the policy plays, which the local engine alone can do."""
+        return self.adapters == "per_role" or self.past_fraction > 0
 
     def with_overrides(self, **changes: Any) -> Settings:
         """A checked copy with some settings changed."""

@@ -1,28 +1,32 @@
 """Gold pairs in training: the Assessor's turns on twins whose label no Injector can game.
 
 Two uses, each off at 0. `gold_fraction`: the Assessor judges both twins of some pairs, is rewarded as in play, and
-learns by REINFORCE++ with the rest. `gold_lessons`: the answer that it should give to both twins is learnt as it
-stands, a supervised term in the same update. A lesson is a turn as though the policy had said the right thing, every
-token with the advantage `gold_lesson_weight`: at ratio 1 the gradient of the clipped loss is then that of the negative
-log-likelihood, and a weight of 1 counts like a game token one standard deviation above the mean.
+learns by REINFORCE++ with the rest. `gold_lessons`: the answers that it should give to both twins, and with
+`lesson_roles` the Injector to either mode, are learnt as they stand, a supervised term in the same update.
+
+A lesson is a turn as though the policy had said the right thing, every token with the advantage `gold_lesson_weight`:
+at ratio 1 the gradient of the clipped loss is then that of the negative log-likelihood, and a weight of 1 counts like a
+game token one standard deviation above the mean.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from medserl.config import Settings
+from medserl.data.neutral import apply_neutral_edit
 from medserl.data.notes import Note
 from medserl.engines.base import Engine, WeightedTurn
 from medserl.errors import ConfigError
 from medserl.game.episode import Sample, Turn
-from medserl.game.gold import right_words
+from medserl.game.gold import injection_answer, right_words
 from medserl.game.parsing import parse_verdict
+from medserl.game.prompts import Messages, PromptSet
 from medserl.game.rewards import assessor_reward
-from medserl.game.roles import MODES, Mode, Verdict, truth
+from medserl.game.roles import MODES, Mode, Role, Verdict, truth
 from medserl.game.vcf import apply_vcf
 from medserl.rollout import VCFRolloutGenerator, derive_seed
 from medserl.round_metrics import Figures, share
@@ -36,6 +40,16 @@ class GoldText:
     text: str
     mode: Mode
     words: str
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a role should answer to a prompt."""
+
+    role: Role
+    note_id: str
+    prompt: Messages
+    answer: str
 
 
 @dataclass(frozen=True)
@@ -62,12 +76,16 @@ class GoldPairs:
 
     def __init__(self, notes: Sequence[Note], settings: Settings) -> None:
         """Raises ConfigError where gold turns or lessons are asked for and no note has a twin that the VCF accepts, or
-        lessons for an Assessor that is not trained."""
+        lessons for a role that is not trained."""
         self.settings = settings
         wanted = settings.gold_fraction or settings.gold_lessons
         self.pairs = [twins for note in notes if (twins := _twins(note, settings))] if wanted else []
-        if settings.gold_lessons and settings.roles_trained == "injector":
-            raise ConfigError("gold_lessons teach the Assessor, and roles_trained 'injector' is to leave it as it is")
+        self._notes = {note.note_id: note for note in notes} if wanted else {}
+        if settings.gold_lessons and settings.roles_trained not in ("both", settings.lesson_roles):
+            raise ConfigError(
+                f"gold_lessons for lesson_roles {settings.lesson_roles!r}, but roles_trained is "
+                f"{settings.roles_trained!r}: nothing else is to change"
+            )
         if wanted and not self.pairs:
             raise ConfigError(
                 "gold_fraction and gold_lessons need training notes with a correct and an incorrect twin: found none; "
@@ -85,24 +103,46 @@ class GoldPairs:
         return [GoldTurn(*each) for each in zip(texts, said, verdicts, strict=True)]
 
     def lessons(self, engine: Engine, rollout: VCFRolloutGenerator, round_number: int) -> list[WeightedTurn]:
-        """The right answers to both twins of `gold_lessons` pairs, weighted for the update."""
+        """The right answers of `lesson_roles` to both twins of `gold_lessons` pairs, weighted for the update."""
         count = self.settings.gold_lessons
         texts = self._draw("lessons", (round_number - 1) * count, count)
         if not texts:
             return []
-        prompts = rollout.prompts
-        turns = engine.recite(
-            "assessor",
-            [prompts.assessor(gold.text) for gold in texts],
-            [prompts.gold_answer(truth(gold.mode), gold.words) for gold in texts],
-        )
-        return [self._lesson(gold, turn) for gold, turn in zip(texts, turns, strict=True)]
+        lessons = [lesson for lesson in self._plan(texts, rollout.prompts) if self._teaches(lesson.role)]
+        weighted = []
+        for role in dict.fromkeys(lesson.role for lesson in lessons):
+            mine = [lesson for lesson in lessons if lesson.role == role]
+            turns = engine.recite(role, [lesson.prompt for lesson in mine], [lesson.answer for lesson in mine])
+            weighted += [self._weighted(*each) for each in zip(mine, turns, strict=True)]
+        return weighted
 
-    def _lesson(self, gold: GoldText, turn: Turn) -> WeightedTurn:
+    def _plan(self, texts: Sequence[GoldText], prompts: PromptSet) -> Iterator[Lesson]:
+        """What either role should say: of a wrong twin its verdict and the edit that made it, of a right one its
+        verdict and, where the neutral table has one for it, an edit that changes nothing."""
+        for gold in texts:
+            yield Lesson(
+                "assessor",
+                gold.note_id,
+                prompts.assessor(gold.text),
+                prompts.gold_answer(truth(gold.mode), gold.words),
+            )
+            note = self._notes[gold.note_id]
+            original = note.correct_note or ""
+            neutral = apply_neutral_edit(original, random.Random(f"{self.settings.seed}/{gold.note_id}/{gold.mode}"))
+            modified = gold.text if gold.mode == "error" else neutral and neutral[0]
+            answer = injection_answer(original, modified, prompts.form) if modified else None
+            if answer:
+                error_type = note.error_type if gold.mode == "error" else None
+                yield Lesson("injector", gold.note_id, prompts.injector(original, gold.mode, error_type), answer)
+
+    def _teaches(self, role: Role) -> bool:
+        return self.settings.lesson_roles in ("both", role)
+
+    def _weighted(self, lesson: Lesson, turn: Turn) -> WeightedTurn:
         """The policy is its own reference, so that a KL in the loss has no say."""
         logprobs = turn.completion.logprobs
         weights = (self.settings.gold_lesson_weight,) * len(logprobs)
-        return WeightedTurn(turn, logprobs, weights, gold.note_id, logprobs if self.settings.kl_coef else None)
+        return WeightedTurn(turn, logprobs, weights, lesson.note_id, logprobs if self.settings.kl_coef else None)
 
     def _practised(self, games: int) -> int:
         """Pairs that go with so many games."""

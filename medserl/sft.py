@@ -23,12 +23,10 @@ from medserl.config import Settings
 from medserl.data.neutral import apply_neutral_edit
 from medserl.data.notes import ERROR_TYPES, Note
 from medserl.errors import DataError
-from medserl.game.gold import right_words
+from medserl.game.gold import injection_answer, right_words
 from medserl.game.parsing import parse_verdict
 from medserl.game.prompts import Messages, PromptSet, load_prompts
 from medserl.game.setup import GameSetup
-from medserl.game.text import split_sentences
-from medserl.game.vcf import apply_vcf
 from medserl.models import POLICY
 from medserl.rollout import VCFRolloutGenerator, derive_seed
 from medserl.round_metrics import game_metrics
@@ -74,11 +72,11 @@ def _examples_of(
     correct: str, incorrect: str, error_type: str | None, prompts: PromptSet, rng: random.Random
 ) -> list[Example]:
     """Four examples of one pair; none where the gold edit is larger than the game allows."""
-    error_answer = injection_answer(correct, incorrect, prompts)
+    error_answer = injection_answer(correct, incorrect, prompts.form)
     neutral = apply_neutral_edit(correct, rng)
     if error_answer is None or neutral is None:
         return []
-    benign_answer = injection_answer(correct, neutral[0], prompts)
+    benign_answer = injection_answer(correct, neutral[0], prompts.form)
     if benign_answer is None:
         return []
     sound = rng.choice([correct, neutral[0]])
@@ -89,24 +87,6 @@ def _examples_of(
         Example(prompts.assessor(incorrect), prompts.gold_answer("INCORRECT", words)),
         Example(prompts.assessor(sound), prompts.gold_answer("CORRECT", words)),
     ]
-
-
-def injection_answer(original: str, modified: str, prompts: PromptSet) -> str | None:
-    """What the Injector should write to turn `original` into `modified`; None where the game has no way to say it."""
-    if not apply_vcf(original, modified).passed:
-        return None
-    if prompts.form == "note":
-        return f"<note>{modified}</note>"
-    before, after = split_sentences(original), split_sentences(modified)
-    changed = [
-        i
-        for i, (a, b) in enumerate(zip(before, after, strict=False))
-        if original[a.start : a.end] != modified[b.start : b.end]
-    ]
-    if len(before) != len(after) or len(changed) != 1:
-        return None
-    span = after[changed[0]]
-    return f"{changed[0]} {' '.join(modified[span.start : span.end].split())}"
 
 
 def warm_up(settings: Settings, notes: Sequence[Note], plan: WarmUp, output: Path) -> Path:

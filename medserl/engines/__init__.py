@@ -49,7 +49,9 @@ def training_engine_name(settings: Settings) -> str:
     from medserl.engines.openrlhf.constraints import gpus_needed, missing_packages
 
     gpus = torch.cuda.device_count()
-    if missing_packages():
+    if settings.several_adapters:
+        name, why = "local", "adapters 'per_role' and past_fraction are its own"
+    elif missing_packages():
         name, why = "local", f"OpenRLHF is not installed ({', '.join(missing_packages())} missing)"
     elif gpus < gpus_needed(settings):
         name, why = "local", f"OpenRLHF needs {gpus_needed(settings)} GPUs with these settings, and there are {gpus}"

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch.nn import Parameter
 
+from medserl.errors import RunError
 from medserl.game.roles import Role
 from medserl.models import INJECTOR, POLICY, reference_weights
 
@@ -40,7 +41,7 @@ class PolicyAdapters:
     def acting(self, role: Role, snapshot: str | None = None, *, reference: bool = False) -> Iterator[None]:
         """Inside, the model computes as this role of the policy, of a past policy, or as the frozen reference."""
         if reference:
-            with reference_weights(self.model):
+            with reference_weights(self.model, role):
                 yield
             return
         name = self._copy_of(self.by_role[role], snapshot) if snapshot else self.by_role[role]
@@ -83,6 +84,8 @@ class PolicyAdapters:
         for kept in list(self._past):
             self._drop(kept)
         for name in self.trained:
+            if name != POLICY and not (folder / name).is_dir():
+                raise RunError(f"{folder}: it has one adapter for both roles, but the setting adapters is 'per_role'")
             self.model.load_adapter(folder if name == POLICY else folder / name, name, is_trainable=True)
         suffixes = tuple(f"_{name}" for name in self.trained)
         for kept in sorted(path.parent.name for path in folder.glob("*/adapter_config.json")):

@@ -1,8 +1,10 @@
-"""Gold pairs: twins made by a physician (or by the fact table), whose label no Injector can game."""
+"""Gold pairs, twins made by a physician or by the fact table: what each role should have said of them."""
 
 from __future__ import annotations
 
-from medserl.game.text import split_words
+from medserl.game.parsing import InjectorFormat
+from medserl.game.text import split_sentences, split_words
+from medserl.game.vcf import apply_vcf
 
 NEIGHBOURS = 1
 """Words quoted on either side of those that differ: they tell where in the note they belong."""
@@ -22,6 +24,24 @@ def right_words(correct: str, incorrect: str) -> str:
     first = max(0, before - NEIGHBOURS)
     last = min(len(right.keys), len(right.keys) - after + NEIGHBOURS) - 1
     return " ".join(right.text[right.spans[first][0] : right.spans[last][1]].split()) if right.spans else ""
+
+
+def injection_answer(original: str, modified: str, form: InjectorFormat) -> str | None:
+    """What the Injector should write to turn `original` into `modified`; None where the game has no way to say it."""
+    if not apply_vcf(original, modified).passed:
+        return None
+    if form == "note":
+        return f"<note>{modified}</note>"
+    before, after = split_sentences(original), split_sentences(modified)
+    changed = [
+        i
+        for i, (a, b) in enumerate(zip(before, after, strict=False))
+        if original[a.start : a.end] != modified[b.start : b.end]
+    ]
+    if len(before) != len(after) or len(changed) != 1:
+        return None
+    span = after[changed[0]]
+    return f"{changed[0]} {' '.join(modified[span.start : span.end].split())}"
 
 
 def _common(a: tuple[str, ...], b: tuple[str, ...], most: int) -> int:

@@ -42,9 +42,11 @@ def injector_reward(mode: Mode, verdicts: Sequence[Verdict | None], shape: Injec
     `peaked`: 1 - 2 |p - 1/2|, p being the share of right verdicts: 1 where the Assessor is right half of the time, 0
     where it always or never is, so that what is hopeless pays no more than what is plain (R-Zero's uncertainty
     reward, arXiv 2508.05004). The game is then no longer zero-sum.
+    Either is scaled by the share of samples that gave a verdict: to bait the Assessor into silence pays nothing.
     """
     right = [verdict == truth(mode) for verdict in verdicts if verdict is not None]
     if not right:
         return None
     share = sum(right) / len(right)
-    return 1 - 2 * share if shape == "zero_sum" else 1 - 2 * abs(share - 0.5)
+    reward = 1 - 2 * share if shape == "zero_sum" else 1 - 2 * abs(share - 0.5)
+    return reward * len(right) / len(verdicts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -235,6 +236,27 @@ def test_the_saved_folder_is_an_ordinary_adapter_of_the_assessor(tiny_llama: Pat
     shared = engine_of(tiny_llama, adapter=str(tmp_path))
     assert said(shared, "assessor") == said(engine, "assessor")
     assert said(shared, "injector") != said(engine, "injector")
+    judge = LocalEngine(load_model(shared.settings, trainable=False), shared.settings)
+    for role in ROLES:  # whoever judges, or plays on without learning, is the policy that was saved
+        assert said(judge, role) == said(engine, role)
+
+
+def test_both_references_are_what_training_began_with(tiny_llama: Path, tmp_path: Path) -> None:
+    two = engine_of(tiny_llama, adapters="per_role")
+    learn(two, *ROLES, steps=2)
+    two.save(tmp_path)
+    engine = engine_of(tiny_llama, adapters="per_role", adapter=str(tmp_path))
+    for role in ROLES:
+        turns = turns_of(two, role)
+        assert engine.logprobs(turns, reference=True) == engine.logprobs(turns) == two.logprobs(turns)
+    for config in tmp_path.glob("**/adapter_config.json"):
+        assert json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"] == str(tiny_llama)
+
+
+def test_one_adapter_is_not_resumed_as_two(tiny_llama: Path, tmp_path: Path) -> None:
+    engine_of(tiny_llama).save(tmp_path)
+    with pytest.raises(RunError, match="one adapter for both roles"):
+        engine_of(tiny_llama, adapters="per_role").load(tmp_path)
 
 
 def test_per_role_starts_from_one_adapter_or_from_two(tiny_llama: Path, tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ from medserl.data.sample_paths import sample_path
 from medserl.engines.scripted import ScriptedEngine
 from medserl.errors import ConfigError
 from medserl.game.gold import right_words
+from medserl.game.parsing import parse_injection
 from medserl.game.prompts import load_prompts
 from medserl.game.text import split_words
+from medserl.game.vcf import apply_vcf
 from medserl.gold import GoldPairs, GoldText, gold_metrics
 from medserl.rollout import VCFRolloutGenerator
 
@@ -230,6 +232,25 @@ def test_lessons_are_the_right_answers_to_both_twins(prompts: str, answer: str) 
         assert lesson.advantages == (0.25,) * n
         assert lesson.old_logprobs == lesson.ref_logprobs == (math.log(0.5),) * n
     assert gold_metrics([], lessons) == {"gold_nll": pytest.approx(math.log(2))}
+
+
+def test_lessons_of_both_roles_are_the_games_own_answers() -> None:
+    engine, pairs = ScriptedEngine(), gold_pairs(gold_lessons=2, lesson_roles="both")
+    lessons = [lesson.turn for lesson in pairs.lessons(engine, rollout_of(engine), 1)]
+    injections = [turn for turn in lessons if turn.role == "injector"]
+    assert [turn.role for turn in lessons].count("assessor") == 4 and 2 <= len(injections) <= 4
+    originals = {str(rollout_of(engine).prompts.injector(note.correct_note, mode, kind)): (note, mode)
+                 for note in PAIRS for mode, kind in (("error", note.error_type), ("benign", None))}  # fmt: skip
+    for turn in injections:
+        note, mode = originals[str(turn.messages)]
+        modified = parse_injection(turn.completion.text, note.correct_note, "edit")
+        assert apply_vcf(note.correct_note, modified).passed
+        assert (modified == note.incorrect_note) == (mode == "error")
+
+
+def test_lessons_of_a_role_that_is_not_trained_are_refused() -> None:
+    with pytest.raises(ConfigError, match="lesson_roles 'both', but roles_trained is 'assessor'"):
+        gold_pairs(gold_lessons=1, lesson_roles="both", roles_trained="assessor")
 
 
 def test_lessons_come_in_epochs_of_their_own() -> None:

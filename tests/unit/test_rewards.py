@@ -74,7 +74,7 @@ SHAPES = {  # by the verdicts given: the Injector's reward for 0, 1, ... right o
 def test_every_cell_of_several_samples(mode: str, shape: str, k: int) -> None:
     for verdicts in product(["CORRECT", "INCORRECT", None], repeat=k):
         given, right = k - verdicts.count(None), verdicts.count(truth(mode))
-        expected = SHAPES[shape, given][right] if given else None
+        expected = SHAPES[shape, given][right] * given / k if given else None  # silence pays nothing
         assert injector_reward(mode, verdicts, shape) == (None if expected is None else pytest.approx(expected))
 
 
@@ -84,7 +84,7 @@ def test_zero_sum_in_the_mean_of_the_samples(verdicts: list[str], mode: str) -> 
     assert sum(assessor) / len(assessor) + injector_reward(mode, verdicts) == pytest.approx(0.0, abs=1e-12)
 
 
-@pytest.mark.parametrize(("shape", "injector"), [("zero_sum", -1 / 3), ("peaked", 2 / 3)])
+@pytest.mark.parametrize(("shape", "injector"), [("zero_sum", -1 / 4), ("peaked", 1 / 2)])
 def test_a_game_of_several_samples(shape: str, injector: float) -> None:
     said = iter(["final_answer: CORRECT", "final_answer: INCORRECT", "?", "final_answer: INCORRECT"])
     engine = ScriptedEngine(

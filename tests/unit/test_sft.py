@@ -24,11 +24,10 @@ FORMS: list[InjectorFormat] = ["edit", "note"]
 
 @pytest.mark.parametrize("form", FORMS)
 def test_injections_parse_back_to_the_gold_note(form: InjectorFormat) -> None:
-    prompts = load_prompts("brief", form)
     for note in NOTES:
         assert note.correct_note is not None
         assert note.incorrect_note is not None
-        answer = injection_answer(note.correct_note, note.incorrect_note, prompts)
+        answer = injection_answer(note.correct_note, note.incorrect_note, form)
         assert answer is not None
         modified = parse_injection(answer, note.correct_note, form)
         assert modified is not None
