@@ -65,9 +65,10 @@ def train(settings: Settings) -> Path:
         trainer.run = run
         trainer.load_checkpoint()
     else:
-        if training_engine_name(settings) == "openrlhf":
-            settings = settings.with_overrides(engine="openrlhf")  # only it reads its checkpoints
-        trainer = build_trainer(settings)
+        engine = training_engine_name(settings)
+        if engine == "openrlhf":
+            settings = settings.with_overrides(engine=engine)  # only it reads its checkpoints
+        trainer = build_trainer(settings, engine)
         trainer.run = run = RunFolder.create(settings)
         run.log_provenance(_data_files(settings))
     say(f"run folder: {run.path}")
@@ -87,7 +88,8 @@ def _data_files(settings: Settings) -> dict[str, Path]:
     return files
 
 
-def build_trainer(settings: Settings) -> MedSeRLTrainer:
+def build_trainer(settings: Settings, engine: str | None = None) -> MedSeRLTrainer:
+    """A trainer on the settings' notes; `engine` is the one that `auto` means, where that is known already."""
     notes = [note for note in read_notes(settings.prompt_data, "train", settings) if note.correct_note]
     if not notes:
         raise DataError(f"{settings.prompt_data}: no note without an error in it, so there is nothing to play on")
@@ -96,7 +98,8 @@ def build_trainer(settings: Settings) -> MedSeRLTrainer:
         held_out = read_notes(settings.validation_data, "validation", settings)
         validation = Validation(held_out, settings.eval_notes, settings.seed)
     kind = OverlappedTrainer if settings.async_rollout else MedSeRLTrainer
-    return kind(settings, create_engine(settings), notes, validation)
+    chosen = settings.with_overrides(engine=engine) if engine else settings
+    return kind(settings, create_engine(chosen), notes, validation)
 
 
 def warm_up(settings: Settings, plan: WarmUp, output: Path, measure: int) -> None:
