@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from medserl import __version__
 from medserl.config import Settings, read_config, validate
-from medserl.errors import RunError
+from medserl.errors import MedSeRLError, RunError
 from medserl.models import sha256_of
 
 log = logging.getLogger("medserl")
@@ -177,6 +177,8 @@ class RunFolder:
             os.replace(scratch, target)
         except Exception as error:
             shutil.rmtree(scratch, ignore_errors=True)
+            if isinstance(error, MedSeRLError):  # it says itself what happened: a training rank has died, say
+                raise
             raise RunError(
                 f"checkpoint {target} could not be written ({_first_line(error)}); free some space, "
                 f"then go on with --resume {self.path}"

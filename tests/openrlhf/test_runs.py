@@ -191,8 +191,8 @@ def test_an_engine_that_dies_ends_the_run_with_its_error(start: Start, tmp_path:
     for pid in run.descendants("VLLM"):
         os.kill(pid, signal.SIGKILL)
     assert run.finish(120) == 2
-    (line,) = [line for line in run.output().splitlines() if line.startswith("error: ") and "Dead" in line]
-    assert "vLLM" in line or "generating" in line
+    *_, line = [line for line in run.output().splitlines() if line.startswith("error: ")]
+    assert "vLLM's process died" in line
     assert run.left_over() == {}
 
 
@@ -214,15 +214,15 @@ def test_a_run_joins_the_cluster_that_runs_and_leaves_it_running(
     cluster, port = running_ray
     run = start(
         "--lora-rank", "0", "--learning-rate", "2e-4", "--placement", "colocated", "--zero-stage", "3",
-        "--vllm-engines", "2", "--train-gpus-per-node", "2", "--output-dir", str(tmp_path / "run"),
+        "--vllm-engines", "2", "--train-gpus-per-node", "2", "--kl-coef", "0", "--output-dir", str(tmp_path / "run"),
     )  # fmt: skip
     run.wait_for("round   3/")
     assert f":{port}: 4 GPUs, 1 machines" in run.output()
-    assert all(cluster.descendants(name) for name in ACTORS)
+    assert all(cluster.descendants(name) for name in ACTORS[:3])
     os.kill(next(iter(cluster.descendants("ray::Policy"))), signal.SIGKILL)
     assert run.finish(120) == 2
-    (line,) = [line for line in run.output().splitlines() if line.startswith("error: ")]
-    assert "died" in line
+    *_, line = [line for line in run.output().splitlines() if line.startswith("error: ")]
+    assert "died" in line and "free some space" not in line
     assert not any(cluster.left_over(name) for name in ACTORS)
     assert cluster.process.poll() is None
     metrics = rows(tmp_path / "run")[:3]

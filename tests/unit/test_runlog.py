@@ -194,6 +194,15 @@ def test_a_round_saved_again_replaces_its_checkpoint(run: RunFolder) -> None:
     assert sorted(file.name for file in folder.iterdir()) == ["other.bin", "trainer_state.json"]
 
 
+def test_an_error_that_says_what_happened_is_left_as_it_is(run: RunFolder) -> None:
+    def fail(_folder: Path) -> None:
+        raise RunError("a training rank died: SIGKILL")
+
+    with pytest.raises(RunError, match=r"^a training rank died: SIGKILL$"):
+        run.save_checkpoint({"round": 1}, fail, 3)
+    assert run.latest_checkpoint() is None
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("write failed\nat byte 0")])
 @pytest.mark.parametrize("number", [1, 2])  # the same round again, and the next one
 def test_a_writer_that_fails_leaves_the_older_checkpoints(

@@ -5,6 +5,7 @@
     address.py       the Ray cluster to join, if there is one
     cluster.py       Ray: attach or start, placement, actors
     watch.py         waiting for actors, and what to say when one of them dies
+    last_words.py    why a vLLM process died
     pool.py          completions from the vLLM engines: many stand where `engines.vllm` has one
     plan.py          which turn is trained in which pass on which GPU
     experiences.py   turns <-> OpenRLHF's Experience

@@ -16,6 +16,7 @@ from openrlhf.trainer.ray import ppo_actor, vllm_engine
 from openrlhf.utils.distributed_util import torch_dist_barrier_and_cuda_sync
 from torch import Tensor
 
+from medserl.engines.openrlhf.last_words import cause_named
 from medserl.engines.openrlhf.lora import AdaptedActor
 from medserl.engines.openrlhf.training import StepTrainer
 from medserl.models import POLICY, has_adapter, reference_weights
@@ -92,11 +93,20 @@ class PolicyActor(_PolicyModelActor):
 class RolloutActor(_RolloutRayActor):
     """One vLLM engine."""
 
+    async def __init__(self, *args: Any, **options: Any) -> None:  # type: ignore[misc]  # Ray awaits it
+        with cause_named():
+            await super().__init__(*args, **options)
+
+    async def generate(self, *args: Any, **options: Any) -> Any:
+        with cause_named():
+            return await super().generate(*args, **options)
+
     async def until_dead(self) -> None:
         """Never returns; raises when vLLM's own process has died, which this actor outlives."""
-        while True:
-            await self.llm.check_health()
-            await asyncio.sleep(1)
+        with cause_named():
+            while True:
+                await self.llm.check_health()
+                await asyncio.sleep(1)
 
     async def stop(self) -> None:
         """End vLLM's own process, which killing this actor would leave behind."""

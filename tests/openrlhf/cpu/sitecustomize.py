@@ -8,7 +8,9 @@ What is changed, and why:
 - its device mesh is made for "cuda";
 - flash-attn is imported at the top of a module whose functions are used with packing alone;
 - new weights travel by NCCL: here by gloo;
-- vLLM's CPU build repacks linear weights and throws the originals away, after which none can be replaced.
+- vLLM's CPU build repacks linear weights and throws the originals away, after which none can be replaced;
+- where it has read a part of a prompt, it takes a step back in the request's generator, which a CPU's cannot do: so it
+  reads prompts whole.
 """
 
 from __future__ import annotations
@@ -88,6 +90,15 @@ def _plain_linear(module: Any) -> None:
     module.dispatch_cpu_unquantized_gemm = keep
 
 
+def _whole_prompts(module: Any) -> None:
+    make = module.AsyncEngineArgs.__init__
+
+    def without_chunks(self: Any, *args: Any, **options: Any) -> None:
+        make(self, *args, enable_chunked_prefill=False, **options)
+
+    module.AsyncEngineArgs.__init__ = without_chunks
+
+
 def _no_flash_attention() -> dict[str, types.ModuleType]:
     def refuse(*_args: Any, **_options: Any) -> None:
         raise RuntimeError("flash-attn is not installed")
@@ -110,6 +121,7 @@ AFTER: dict[str, Callable[[Any], None]] = {
     "openrlhf.utils.deepspeed.deepspeed": _mesh_on_cpu,
     "openrlhf.utils.distributed_util": _gloo_for_nccl,
     "openrlhf.trainer.ray.vllm_worker_wrap": _receive_on_cpu,
+    "vllm.engine.arg_utils": _whole_prompts,
     "vllm.model_executor.layers.utils": _plain_linear,
 }
 """What to change in a module once it has been imported."""
