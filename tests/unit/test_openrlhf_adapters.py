@@ -38,7 +38,8 @@ def turn(prompt: int, completion: int, role: Any = "injector") -> Turn:
 def weighted(each: Turn, reward: float = 1.0) -> WeightedTurn:
     n = len(each.completion.token_ids)
     advantages, ref = tuple(float(i + 1) for i in range(n)), tuple(-0.5 for _ in range(n))
-    return WeightedTurn(each, each.completion.logprobs, advantages, "note", ref, reward)
+    note_id = str(each.completion.prompt_ids[0])
+    return WeightedTurn(each, each.completion.logprobs, advantages, note_id, ref, reward)
 
 
 # -- experiences -------------------------------------------------------------------------------------------
