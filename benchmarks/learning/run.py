@@ -31,7 +31,6 @@ import tomlkit
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-OUTPUTS, RESULTS = ROOT / "outputs" / "learning", HERE / "results"
 WARMUP = "warmup"
 KEPT = {"metrics.jsonl": "metrics.jsonl", "eval/trained.predictions.jsonl": "predictions.jsonl"}
 
@@ -45,17 +44,20 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings that win over the arm's")
     parser.add_argument("--test-data", default="sample", help="notes to judge on when a run has ended")
     parser.add_argument("--experiment", default="sample", help="name of the folder that its runs and figures go to")
+    parser.add_argument("--outputs", type=Path, default=ROOT / "outputs" / "learning", help="where the run folders go")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="where their figures are kept")
     options = parser.parse_args()
     arms = read_arms(HERE / "arms.toml")
     changes = dict(each.split("=", 1) for each in options.set)
     unknown = [name for name in options.arms if name not in arms]
     if unknown:
         parser.error(f"no arm {unknown[0]!r}; there are {', '.join(arms)}")
-    judge_warmup(Path(options.experiment, WARMUP), next(iter(arms.values())) | changes, options.test_data)
+    outputs, results = options.outputs / options.experiment, options.results / options.experiment
+    judge_warmup(next(iter(arms.values())) | changes, options.test_data, outputs / WARMUP, results / WARMUP)
     for seed in options.seeds:
-        for name in options.arms:
-            place = Path(options.experiment, f"{name}_seed{seed}")
-            run_arm(place, arms[name] | changes | {"seed": seed}, options.test_data)
+        for arm in options.arms:
+            name = f"{arm}_seed{seed}"
+            run_arm(arms[arm] | changes | {"seed": seed}, options.test_data, outputs / name, results / name)
 
 
 def read_arms(path: Path) -> dict[str, Settings]:
@@ -68,27 +70,26 @@ def read_arms(path: Path) -> dict[str, Settings]:
     return arms
 
 
-def run_arm(place: Path, settings: Settings, test_data: str) -> None:
+def run_arm(settings: Settings, test_data: str, run: Path, kept: Path) -> None:
     """Train, or go on with it; judge; keep the raw figures. Nothing is done twice."""
-    run = OUTPUTS / place
     if not (run / "config.toml").exists():
         run.mkdir(parents=True, exist_ok=True)
         config = run.with_suffix(".toml")
         config.write_text(tomlkit.dumps(typed(settings)), encoding="utf-8")
         medserl("train", "--config", config, "--output-dir", run)
-    elif rounds_done(run) < int(settings["max_rounds"]):
+    elif rounds_done(run) < int(typed(settings)["max_rounds"]):
         medserl("train", "--resume", run)
     if not (run / "eval" / "trained.predictions.jsonl").exists():
         medserl("evaluate", "--run", run, "--data", test_data, "--compare", "trained")
-    keep(run, RESULTS / place, KEPT | {"config.toml": "config.toml"})
+    keep(run, kept, KEPT | {"config.toml": "config.toml"})
 
 
-def judge_warmup(place: Path, settings: Settings, test_data: str) -> None:
-    folder = OUTPUTS / place
+def judge_warmup(settings: Settings, test_data: str, folder: Path, kept: Path) -> None:
     asked = ["--model", settings["model"], "--prompts", settings["prompts"], "--data", test_data]
+    asked += ["--engine", settings.get("engine", "auto")]
     if not (folder / "warmup.predictions.jsonl").exists():
         medserl("evaluate", *asked, "--compare", "warmup", "--output", folder)
-    keep(folder, RESULTS / place, {"warmup.predictions.jsonl": "predictions.jsonl"})
+    keep(folder, kept, {"warmup.predictions.jsonl": "predictions.jsonl"})
 
 
 def rounds_done(run: Path) -> int:
@@ -114,7 +115,7 @@ def keep(run: Path, folder: Path, files: Mapping[str, str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for source, target in files.items():
         (folder / f"{target}.xz").write_bytes(lzma.compress((run / source).read_bytes()))
-    print(f"kept: {folder.relative_to(ROOT)}", flush=True)
+    print(f"kept: {folder}", flush=True)
 
 
 def medserl(*arguments: object) -> None:

@@ -5,7 +5,7 @@
 Writes `table.md` and `curves.png` beside the figures. Arms that ran with several seeds are pooled: the texts of all
 seeds count, and a pair is one cluster over all of them. Intervals are 95 % (Wilson on the effective number of texts);
 each arm is compared with the warm-up on the same pairs, by a permutation test that swaps the two pair by pair. The
-figure needs matplotlib (`pip install medserl[benchmarks]`).
+figure needs matplotlib (`pip install 'medserl[dev]'`).
 """
 
 from __future__ import annotations
@@ -75,8 +75,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiment", default="sample")
     parser.add_argument("--data", type=Path, default=sample_path("test"), help="the notes that the arms were judged on")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="where run.py kept the figures")
     options = parser.parse_args()
-    folder = HERE / "results" / options.experiment
+    folder = options.results / options.experiment
     runs = read_runs(folder)
     table = markdown(runs, labelled_texts(load_notes(options.data).notes))
     (folder / "table.md").write_text(table, encoding="utf-8")

@@ -1,0 +1,94 @@
+"""The learning experiment from end to end with the scripted engine: arms, seeds, going on, table and figure.
+
+A scripted policy cannot be judged from its checkpoint, so `trained` stands for the same player as `warmup` here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import lzma
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+QUICK = ("engine=scripted", "max_rounds=3", "rollout_batch_size=8", "eval_every=2", "eval_notes=4", "frozen_games=8")
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"learning_{name}", ROOT / "benchmarks" / "learning" / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(folder: Path, *arms: str, seeds: tuple[str, ...] = ("0",)) -> list[str]:
+    """Runs the arms; returns the commands of `medserl` that it took."""
+    module, commands = script("run"), []
+    real = module.medserl
+
+    def medserl(command: str, *arguments: Any) -> None:
+        commands.append(command)
+        if command == "evaluate" and "--run" in arguments:
+            target = Path(arguments[1], "eval")
+            real("evaluate", "--engine", "scripted", "--compare", "warmup", "--output", target)
+            shutil.copy(target / "warmup.predictions.jsonl", target / "trained.predictions.jsonl")
+        else:
+            real(command, *arguments)
+
+    module.medserl = medserl
+    places = ["--outputs", str(folder / "outputs"), "--results", str(folder / "results")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["run.py", "--arms", *arms, "--seeds", *seeds, *places, "--set", *QUICK])
+        module.main()
+    return commands
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("learning")
+    assert run(folder, "best", seeds=("0", "1")) == ["evaluate", *(2 * ["train", "evaluate"])]
+    assert run(folder, "plan") == ["train", "evaluate"]
+    return folder
+
+
+def test_raw_figures_of_every_run_are_kept(done: Path) -> None:
+    kept = done / "results" / "sample"
+    names = ["best_seed0", "best_seed1", "plan_seed0", "warmup"]
+    assert sorted(path.name for path in kept.iterdir() if path.is_dir()) == names
+    rows = lzma.decompress((kept / "best_seed1" / "metrics.jsonl.xz").read_bytes()).decode().splitlines()
+    assert len(rows) == 1 + 3 and '"gold_nll"' in rows[-1]
+    assert len(lzma.decompress((kept / "warmup" / "predictions.jsonl.xz").read_bytes()).splitlines()) == 728
+
+
+def test_started_again_it_does_nothing_twice_and_goes_on_where_it_stopped(done: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(done, folder)
+    assert run(folder, "plan", "best") == []
+    shutil.rmtree(folder / "outputs" / "sample" / "plan_seed0" / "eval")
+    assert run(folder, "plan") == ["evaluate"]
+
+
+def test_one_table_and_one_figure(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["table.py", "--results", str(done / "results")])
+        script("table").main()
+    table = capsys.readouterr().out
+    for arm, seeds in (("warmup", 1), ("plan", 1), ("best", 2)):
+        assert f"\n| {arm} | {seeds} | " in table
+    assert "+0.0 (+0.0 to +0.0), p = 1.00" in table  # the same player
+    folder = done / "results" / "sample"
+    assert (folder / "table.md").read_text(encoding="utf-8").strip() == table.strip()
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_arm_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path, "beast")
+    assert stopped.value.code == 2 and "no arm 'beast'" in capsys.readouterr().err
