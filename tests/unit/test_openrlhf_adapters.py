@@ -222,6 +222,12 @@ def test_our_own_errors_cross_processes_as_they_are(ours: SimpleNamespace) -> No
         ours.watch.Watch().results([raising(error)], "loading")
 
 
+def test_pydantics_reference_is_not_the_error(ours: SimpleNamespace) -> None:
+    text = "1 validation error for ModelConfig\n  Value error, max_model_len\n    For further information visit x"
+    with pytest.raises(RunError, match=r"^starting vLLM: Value error, max_model_len$"):
+        ours.watch.Watch().results([raising(fake.RayError(text))], "starting vLLM")
+
+
 def test_other_errors_are_one_line(ours: SimpleNamespace) -> None:
     error = fake.RayTaskError(ZeroDivisionError("x"), "File a\nFile b\nZeroDivisionError: division by zero")
     with pytest.raises(RunError, match=r"^loading: ZeroDivisionError: division by zero$"):

@@ -96,6 +96,7 @@ def _for_people(error: BaseException, what: str) -> BaseException:
 
 
 def _last_line(text: str) -> str:
-    """Where a traceback in text names the error."""
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given"
+    """Where a traceback in text names the error; pydantic puts a reference after it."""
+    lines = [line.strip() for line in text.splitlines()]
+    telling = [line for line in lines if line and not line.startswith("For further information")]
+    return telling[-1] if telling else "no reason given"
