@@ -161,6 +161,8 @@ def _amounts(words: Words) -> list[object]:
 
 
 def _changed_stretches(old: Words, new: Words) -> list[Stretch]:
+    """Aligned from the lesser text to the greater: of several shortest alignments both ways take the same one."""
+    runs = Levenshtein.opcodes(old, new) if old <= new else Levenshtein.opcodes(new, old).inverse()
     return [
         Stretch(
             old[run.src_start : run.src_end],
@@ -168,7 +170,7 @@ def _changed_stretches(old: Words, new: Words) -> list[Stretch]:
             before=new[max(0, run.dest_start - _CUE_REACH) : run.dest_start],
             after=new[run.dest_end : run.dest_end + _HEAD_REACH],
         )
-        for run in Levenshtein.opcodes(old, new)
+        for run in runs
         if run.tag != "equal"
     ]
 
