@@ -140,15 +140,17 @@ def right_term(row: dict[str, Any], fact: Fact) -> str:
 
 
 class Reader:
-    """The base model in bfloat16 with a LoRA adapter in its upper layers, and what it is asked."""
+    """The base model with a LoRA adapter in its upper layers, and what it is asked."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         import torch
         from peft import LoraConfig, get_peft_model
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        from medserl.models import pick_dtype
+
         self.tokenizer = AutoTokenizer.from_pretrained(options.model)
-        base = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.bfloat16)
+        base = AutoModelForCausalLM.from_pretrained(options.model, dtype=getattr(torch, pick_dtype("auto", "cpu")))
         layers = list(range(options.frozen_layers, base.config.num_hidden_layers))
         config = LoraConfig(r=options.rank, lora_alpha=2 * options.rank, layers_to_transform=layers, **LORA)
         self.model = get_peft_model(base, config)
@@ -203,7 +205,8 @@ class Reader:
                 places.append(row * longest + pack.predicted_from[i])
                 targets.append(pack.ids[i])
                 weights.append(pack.weights[i])
-        mask = torch.zeros(visible.shape, dtype=torch.bfloat16).masked_fill(~visible, torch.finfo(torch.bfloat16).min)
+        dtype = self.head.weight.dtype
+        mask = torch.zeros(visible.shape, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
         hidden = self.body(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
         logits = self.head(hidden.last_hidden_state.flatten(0, 1)[torch.tensor(places)]).float()
         losses = torch.nn.functional.cross_entropy(logits, torch.tensor(targets), reduction="none")

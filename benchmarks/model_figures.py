@@ -13,6 +13,7 @@ from typing import Any
 from medserl.data.notes import Note
 from medserl.evaluation.statistics import share_estimate
 from medserl.game.prompts import load_prompts
+from medserl.models import pick_dtype
 
 
 def measure_model(folder: str, n: int, sample: Sequence[Note], medec: Sequence[Note], output: Path) -> None:
@@ -21,7 +22,7 @@ def measure_model(folder: str, n: int, sample: Sequence[Note], medec: Sequence[N
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, pick_dtype("auto", "cpu"))).eval()
     columns = [(split, [note for note in sample if note.split == split]) for split in ("test-seen", "test-unseen")]
     columns += [("MEDEC-MS train", list(medec))] if medec else []
     figures = []

@@ -20,7 +20,7 @@ from medserl.data.facts import Fact
 THE_PATIENT = 0.2  # how often "He has ..." is told as "The patient has ..."
 ON_EXAMINATION = 0.3  # how often an examination that begins with "There" or "The" begins with "On examination"
 DETAIL_COUNTS = (0, 0, 0, 0, 0, 1, 1, 1, 1, 2)
-RIGHT_AFTER_OPENING, BEFORE_LAST = 0.05, 0.35  # where the carrying sentence stands: drawn below these, or else last
+BEFORE_LAST = 0.15  # how often a carrying sentence that has to come late is the last but one
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ def write_sentences(
     words = patient.words
     told = [opening.format(**words, presents=findings["presents"].format(**words))]
     told += [_fill(sentence, words, rng) for sentence in rest]
-    told.insert(_carrier_place(len(told), rng), carrier)
+    looks_back = bool(re.search(rules()["looks_back"], carrier) or re.search(rules()["collapse"], about, re.IGNORECASE))
+    told.insert(_carrier_place(len(told), looks_back, rng), carrier)
     return told
 
 
@@ -168,13 +169,11 @@ def _fill(sentence: str, words: Mapping[str, str], rng: random.Random) -> str:
     return sentence.format(**words)
 
 
-def _carrier_place(n_sentences: int, rng: random.Random) -> int:
-    draw = rng.random()
-    if draw < RIGHT_AFTER_OPENING:
-        return 1
-    if draw < BEFORE_LAST:
-        return n_sentences - 1
-    return n_sentences
+def _carrier_place(n_sentences: int, looks_back: bool, rng: random.Random) -> int:
+    """Before which of the others: anywhere after the opening, or late where it looks back on what was told."""
+    if not looks_back:
+        return rng.randint(1, n_sentences)
+    return n_sentences - 1 if rng.random() < BEFORE_LAST else n_sentences
 
 
 def _kept(wordings: Sequence[str], held_back: bool) -> Sequence[str]:

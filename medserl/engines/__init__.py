@@ -36,8 +36,10 @@ def create_engine(settings: Settings, *, trainable: bool = True) -> Engine:
     from medserl.engines.local import LocalEngine
     from medserl.models import load_model
 
-    log.info("model %s, adapter %s", settings.model, adapter_source(settings) or "none")
-    return LocalEngine(load_model(settings, trainable=trainable), settings)
+    loaded = load_model(settings, trainable=trainable)
+    place = f"{loaded.model.dtype} on {loaded.model.device}".removeprefix("torch.")
+    log.info("model %s, adapter %s, %s", settings.model, adapter_source(settings) or "none", place)
+    return LocalEngine(loaded, settings)
 
 
 def training_engine_name(settings: Settings) -> str:

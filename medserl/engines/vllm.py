@@ -139,7 +139,7 @@ def load_vllm(settings: Settings) -> VLLMEngine:
         stop_ids = stop_token_ids(generation_config(name, settings.trust_remote_code), tokenizer)
         llm = LLM(
             model=name,
-            dtype=pick_dtype(settings.dtype, full_training=False),
+            dtype=pick_dtype(settings.dtype, device),
             trust_remote_code=settings.trust_remote_code,
             seed=settings.seed,
             max_model_len=-1,  # the model's own, or what fits into memory

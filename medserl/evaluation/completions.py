@@ -171,7 +171,7 @@ def model_identity(settings: Settings) -> str:
     parts: list[Any] = [engine]
     if engine != "scripted":
         device = pick_device(settings.device).partition(":")[0]
-        parts += [device, pick_dtype(settings.dtype, full_training=False), settings.thinking]
+        parts += [device, pick_dtype(settings.dtype, device), settings.thinking]
         parts += _hashes(_model_folder(settings.model), MODEL_FILES)
         adapter = adapter_source(settings)
         parts += _hashes(adapter, ADAPTER_FILES) if adapter else ["no adapter"]

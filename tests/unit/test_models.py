@@ -94,6 +94,11 @@ def test_the_shipped_warmup_is_for_its_model_format_and_prompts_alone() -> None:
     assert models.adapter_source(Settings(model="owner/other")) is None
 
 
-def test_the_dtype_is_wide_where_all_weights_are_trained() -> None:
-    assert models.pick_dtype("auto", full_training=True) == "float32"
-    assert models.pick_dtype("auto", full_training=False) == "bfloat16"
+@pytest.mark.parametrize(("device", "native"), [("cpu", True), ("cpu", False), ("cuda", False)])
+def test_the_dtype_is_wide_where_all_weights_are_trained_or_the_cpu_knows_no_other(
+    device: str, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "cpu_multiplies_bfloat16", lambda: native)
+    assert models.pick_dtype("auto", device, full_training=True) == "float32"
+    assert models.pick_dtype("auto", device) == ("bfloat16" if native or device == "cuda" else "float32")
+    assert models.pick_dtype("float16", device) == "float16"
