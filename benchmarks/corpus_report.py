@@ -29,7 +29,7 @@ from medserl.data.sample_paths import sample_path
 from medserl.data.truth import check_edit
 from medserl.evaluation.statistics import Estimate, share_estimate
 from medserl.game import apply_vcf
-from medserl.game.text import split_words
+from medserl.game.text import split_sentences, split_words
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -135,6 +135,7 @@ def shape(notes: Sequence[Note]) -> dict[str, str]:
     results = [apply_vcf(*twins(note)) for note in notes]
     lengths = [len(split_words(twins(note)[0]).keys) for note in notes]
     places = [place for note in notes if (place := relative_place(note)) is not None]
+    sentences_after = [after for note in notes if (after := sentences_after_edit(note)) is not None]
     offered = fmean(
         bool(neutral_edits(twins(note)[0])) for note in random.Random(0).sample(notes, min(300, len(notes)))
     )
@@ -145,6 +146,9 @@ def shape(notes: Sequence[Note]) -> dict[str, str]:
         "Jaccard, median": f"{median(result.jaccard for result in results):.3f}",
         "accepted by the VCF": f"{fmean(result.passed for result in results):.1%}",
         "place of the edit in the note, median (0 start, 1 end)": f"{median(places):.2f}",
+        "edited sentence: the last, the last but one, an earlier one": " / ".join(
+            f"{fmean(min(after, 2) == n for after in sentences_after):.0%}" for n in range(3)
+        ),
         "notes that offer a neutral edit": f"{offered:.1%}",
     }
 
@@ -153,6 +157,13 @@ def relative_place(note: Note) -> float | None:
     correct, incorrect = twins(note)
     edits = apply_vcf(correct, incorrect).edits
     return edits[0].original_start / len(correct) if edits else None
+
+
+def sentences_after_edit(note: Note) -> int | None:
+    """How many sentences follow the one in which the twins first differ."""
+    correct, incorrect = twins(note)
+    edits = apply_vcf(correct, incorrect).edits
+    return sum(span.start > edits[0].original_start for span in split_sentences(correct)) if edits else None
 
 
 def shortcut_tests(train: Sequence[Note], test: Sequence[Note]) -> list[Shortcut]:

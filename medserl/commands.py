@@ -12,7 +12,7 @@ from medserl.config import Settings
 from medserl.console import say
 from medserl.data.notes import ERROR_TYPES, Note
 from medserl.data.readers import ColumnNames, LoadedNotes, load_notes
-from medserl.data.sample_paths import SampleSplit, sample_path
+from medserl.data.sample_paths import SampleSplit, is_sample, sample_path
 from medserl.engines import create_engine, training_engine_name
 from medserl.errors import ConfigError, DataError
 from medserl.evaluation.options import EvaluationOptions
@@ -52,7 +52,7 @@ def _load(source: str, split: SampleSplit, settings: Settings | None = None) -> 
         log.warning("%s:%d: left out: %s", row.file, row.line, row.why)
     if len(loaded.skipped) > _ROWS_NAMED:
         log.warning("... and %d rows more were left out", len(loaded.skipped) - _ROWS_NAMED)
-    if source == "sample":
+    if is_sample(source):
         log.info("sample notes (%s): invented patients, for developing software, not for clinical use", split)
     return loaded
 

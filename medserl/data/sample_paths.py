@@ -32,6 +32,11 @@ def sample_path(split: SampleSplit) -> Path:
     return in_repository if in_repository.is_file() else _cached_corpus() / name
 
 
+def is_sample(source: str) -> bool:
+    """Whether a source of notes is the sample, by its name or by the name of one of its files."""
+    return source == "sample" or Path(source).match("medec_*_sample.jsonl")
+
+
 def _cached_corpus() -> Path:
     """The folder of the sample files of this version, built where it is not there yet."""
     folder = cache_dir() / f"sample-notes-{__version__}"

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from medserl.data.sample_paths import is_sample
 from medserl.errors import RunError
 from medserl.runlog import CONFIG, EPISODES, FROZEN_GAMES, METRICS, PROVENANCE, read_rows
 
@@ -45,8 +46,7 @@ class RunFiles:
     @property
     def uses_sample(self) -> bool:
         """Whether the notes are the embedded, invented ones, asked for by name or by file."""
-        source = str(self.settings.get("prompt_data", "sample"))
-        return source == "sample" or Path(source).match("medec_*_sample.jsonl")
+        return is_sample(str(self.settings.get("prompt_data", "sample")))
 
 
 def read_run(path: Path) -> RunFiles:

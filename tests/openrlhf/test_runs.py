@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,57 +52,84 @@ def medserl(*arguments: str) -> str:
     return done.stdout
 
 
-# -- all weights: two engines, two ranks, killed and resumed ------------------------------------------------
+# -- all weights: two engines, two ranks, killed, resumed and stopped --------------------------------------
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A run of all weights in two parts; the engines of the first part, which was killed, never got new weights."""
+
+    folder: Path
+    output: str
+    before: list[dict[str, Any]]
+    after: list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def full_run(start: Start, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Program]:
-    """Four rounds of all weights; the driver was killed with signal 9 after the second."""
+def full_run(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Resumed:
+    """Killed with signal 9 in the fifth round; resumed; ended with Ctrl-C, twice, sent as a terminal sends it."""
     folder = tmp_path_factory.mktemp("runs") / "full"
     killed = start(
-        "--lora-rank", "0", "--vllm-engines", "2", "--train-gpus-per-node", "2", "--max-rounds", "4",
-        "--mini-batches", "2", "--learning-rate", "2e-4", "--output-dir", str(folder),
+        "--lora-rank", "0", "--vllm-engines", "2", "--train-gpus-per-node", "2", "--max-rounds", "60",
+        "--mini-batches", "2", "--learning-rate", "3e-4", "--output-dir", str(folder), MEDSERL_TEST_IGNORE_WEIGHTS="1",
     )  # fmt: skip
-    killed.wait_for("round   2/4")
+    killed.wait_for("round   4/60")
     killed.process.kill()
     killed.finish()
     assert not any(killed.left_over(name) for name in ACTORS)
     resumed = start(resume=folder)
-    assert resumed.finish() == 0, resumed.output()
+    resumed.wait_for("round   7/60")
+    resumed.press_ctrl_c()
+    resumed.wait_for("stopping after this round")
+    resumed.press_ctrl_c()
+    resumed.finish(120)
     assert killed.left_over() == {}, "Ray's agents take a minute to see that all is over"
     assert resumed.left_over() == {}
-    return folder, resumed
+    metrics, done = rows(folder), resumed_after(resumed)
+    return Resumed(folder, resumed.output(), metrics[:done], metrics[done:])
 
 
-def test_full_training(full_run: tuple[Path, Program]) -> None:
-    folder, _ = full_run
-    metrics = rows(folder)
-    assert [row["round"] for row in metrics] == [1, 2, 3, 4]
-    assert_learnt(metrics, folder, mini_batches=2)
-    assert_synced(metrics)
+def resumed_after(run: Program) -> int:
+    found = re.search(r"resuming .* after round (\d+)", " ".join(run.output().split()))
+    assert found, run.output()
+    return int(found[1])
 
 
-def test_edits_were_rejected_and_tried_again(full_run: tuple[Path, Program]) -> None:
-    assert any(len(game["attempts"]) > 1 for game in rows(full_run[0], "episodes.jsonl"))
+def test_full_training(full_run: Resumed) -> None:
+    metrics = full_run.before + full_run.after
+    assert [row["round"] for row in metrics] == [*range(1, len(metrics) + 1)] and len(metrics) >= 7
+    assert_learnt(metrics, full_run.folder, mini_batches=2)
+    assert_synced(full_run.after)
 
 
-def test_a_resumed_run_plays_the_games_that_would_have_come(full_run: tuple[Path, Program], player: Path) -> None:
+def test_engines_that_never_get_the_weights_show(full_run: Resumed) -> None:
+    """The negative control of `vllm_kl`."""
+    assert len(full_run.before) >= 3
+    assert max(abs(row["vllm_kl"]) for row in full_run.before) > STALE
+
+
+def test_edits_were_rejected_and_tried_again(full_run: Resumed) -> None:
+    assert any(len(game["attempts"]) > 1 for game in rows(full_run.folder, "episodes.jsonl"))
+
+
+def test_a_resumed_run_plays_the_games_that_would_have_come(full_run: Resumed, player: Path) -> None:
     """Notes and modes of all rounds are those of an uninterrupted sampler."""
     from medserl.data.readers import load_notes
     from medserl.data.sampler import FreshBatchSampler
 
     sampler = FreshBatchSampler(load_notes(player / "notes.jsonl").notes, 8, 5)
-    expected = [(n, game.note.note_id, game.mode) for n in (1, 2, 3, 4) for game in sampler.next_batch()]
-    assert [(e["round"], e["note_id"], e["mode"]) for e in rows(full_run[0], "episodes.jsonl")] == expected
+    played = [(e["round"], e["note_id"], e["mode"]) for e in rows(full_run.folder, "episodes.jsonl")]
+    rounds = range(1, played[-1][0] + 1)
+    assert played == [(n, game.note.note_id, game.mode) for n in rounds for game in sampler.next_batch()]
 
 
 def test_the_same_run_folder_as_the_local_engine(
-    full_run: tuple[Path, Program], common_flags: list[str], tmp_path: Path
+    full_run: Resumed, common_flags: list[str], tmp_path: Path
 ) -> None:
-    folder, run = full_run
+    folder = full_run.folder
     assert "vcf_acceptance_rate=" in (folder / "logs/train.log").read_text(encoding="utf-8")
     assert 'engine = "openrlhf"' in (folder / "config.toml").read_text(encoding="utf-8")
-    assert "round   4/4" in run.output()
+    assert "round   7/60" in full_run.output
     medserl("report", str(folder))
     local = tmp_path / "local"
     flags = ["--engine", "local", "--validation-data", "none", "--lora-rank", "0", "--max-rounds", "1"]
@@ -112,11 +141,10 @@ def test_the_same_run_folder_as_the_local_engine(
     assert names[0] - {"report.html"} == names[1]
 
 
-def test_a_full_checkpoint_is_an_ordinary_model(full_run: tuple[Path, Program]) -> None:
+def test_a_full_checkpoint_is_an_ordinary_model(full_run: Resumed) -> None:
     from transformers import AutoModelForCausalLM
 
-    newest = full_run[0] / "checkpoints" / "round_4"
-    model = AutoModelForCausalLM.from_pretrained(newest)
+    model = AutoModelForCausalLM.from_pretrained(full_run.folder / "checkpoints" / "round_6")
     assert sum(p.numel() for p in model.parameters()) > 0
 
 
@@ -157,7 +185,7 @@ def test_the_best_checkpoint_by_validation_is_kept(lora_run: Path) -> None:
 def test_checkpoints_are_judged_by_the_local_engine(
     kind: str, request: pytest.FixtureRequest, player: Path, tmp_path: Path
 ) -> None:
-    run = request.getfixturevalue("lora_run") if kind == "lora" else request.getfixturevalue("full_run")[0]
+    run = request.getfixturevalue("lora_run") if kind == "lora" else request.getfixturevalue("full_run").folder
     said = medserl(
         "evaluate", "--run", str(run), "--compare", "trained", "--engine", "local",
         "--data", str(player / "notes.jsonl"), "--limit", "4", "--output", str(tmp_path),
@@ -166,21 +194,6 @@ def test_checkpoints_are_judged_by_the_local_engine(
 
 
 # -- what is shown when it fails ----------------------------------------------------------------------------
-
-
-def test_engines_that_never_get_the_weights_show(start: Start, tmp_path: Path) -> None:
-    """The negative control of `vllm_kl`; then Ctrl-C, twice, as a terminal sends it: to every process of the run."""
-    run = start(
-        "--lora-rank", "0", "--learning-rate", "5e-4", "--max-rounds", "60", "--output-dir", str(tmp_path / "run"),
-        MEDSERL_TEST_IGNORE_WEIGHTS="1",
-    )  # fmt: skip
-    run.wait_for("round   4/60")
-    run.press_ctrl_c()
-    run.wait_for("stopping after this round")
-    run.press_ctrl_c()
-    run.finish(120)
-    assert run.left_over() == {}
-    assert max(abs(row["vllm_kl"]) for row in rows(tmp_path / "run")[2:]) > STALE
 
 
 def test_an_engine_that_dies_ends_the_run_with_its_error(start: Start, tmp_path: Path) -> None:

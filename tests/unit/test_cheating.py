@@ -28,7 +28,7 @@ from medserl.rollout import VCFRolloutGenerator
 from medserl.round_metrics import game_metrics
 
 DATA = Path(__file__).parents[2] / "data" / "medec_validation_sample.jsonl"
-ROWS = [json.loads(line) for line in DATA.read_text(encoding="utf-8").splitlines()][::6]
+ROWS = [json.loads(line) for line in DATA.read_text(encoding="utf-8").splitlines()][::5]
 NOTES = [Note(row["note_id"], row["correct_note"], row["incorrect_note"], fact_id=row["fact_id"]) for row in ROWS]
 
 Cheat = Callable[[Note, random.Random], str]

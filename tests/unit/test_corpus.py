@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from medserl.commands import read_notes
 from medserl.data.corpus import FILES, MAX_WORDS, MIN_WORDS, SAMPLE_SEED, build_corpus, write_corpus
 from medserl.data.facts import SLOTS, Fact, load_facts
 from medserl.data.notes import ERROR_TYPES
@@ -209,3 +211,29 @@ def test_the_patient_fits_the_fact(rows: list[Row]) -> None:
         wrong = (r"\b(he|him|his)\b(?! father)" if female else r"\b(she|her)\b") if person != "daughter" else r"\bhe\b"
         assert not re.search(wrong, note, re.IGNORECASE), row["note_id"]
         assert re.search(r"\b(an) (8|11-|18-)|\ba (?!8|11-|18-)\d|This \d|his \d", note, re.IGNORECASE), row["note_id"]
+
+
+def test_the_carrying_sentence_stands_anywhere_but_late_where_it_looks_back(rows: list[Row]) -> None:
+    """As in MEDEC, about one in five comes before the last two sentences."""
+    after = [len(row["sentences"]) - 1 - row["error_sentence_id"] for row in rows]
+    assert 0.15 < sum(n > 1 for n in after) / len(after) < 0.3
+    assert min(row["error_sentence_id"] for row in rows) == 1, "right after the opening, but never before it"
+    looks_back = vignette_data()["rules"]["looks_back"]
+    for row, n in zip(rows, after, strict=True):
+        carrier = carrier_of(row["corrected_sentence"], TABLE.fact(row["fact_id"]).pool.carriers)
+        assert n <= 1 or not re.search(looks_back, carrier)
+
+
+def carrier_of(sentence: str, carriers: Sequence[str]) -> str:
+    """The wording that a carrying sentence was made from."""
+    matches = [c for c in carriers if re.fullmatch(".+".join(map(re.escape, c.split("{term}"))), sentence)]
+    return max(matches, key=len)
+
+
+@pytest.mark.parametrize("source", ["sample", str(DATA / FILES["validation"])])
+def test_whoever_reads_the_sample_is_told_that_its_patients_are_invented(
+    source: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        read_notes(source, "validation")
+    assert "invented patients, for developing software, not for clinical use" in caplog.text

@@ -63,13 +63,16 @@ class Cluster:
         training = self._place(training_ranks(settings))
         playing = training if settings.placement == "colocated" else self._place(playing_gpus(settings))
         self.engines = self._start_engines(arguments, model, playing)
-        self.watch.results([engine.get_num_unfinished_requests.remote() for engine in self.engines], "starting vLLM")
-        self.watch.sentinels = [engine.until_dead.remote() for engine in self.engines]
+        starting = [engine.get_num_unfinished_requests.remote() for engine in self.engines]
+        if settings.placement == "colocated":  # vLLM plans with the memory that is free when it starts
+            self.watch.results(starting, "starting vLLM")
         self.policy = self._group(ray.remote(num_gpus=1)(PolicyActor), training)
         started = self.policy.async_init_model_from_pretrained(strategy, model, 1, self.engines)
         if with_reference:
             self.reference = self._group(ReferenceModelActor, training)
             started += self.reference.async_init_model_from_pretrained(strategy, model)
+        self.watch.results(starting, "starting vLLM")
+        self.watch.sentinels = [engine.until_dead.remote() for engine in self.engines]
         groups = [group for group in (self.policy, self.reference) if group]
         self.watch.actors = [actor for group in groups for actor in group._actor_handlers]
         self.watch.results(started, "loading the model for training")
