@@ -75,8 +75,8 @@ class GoldPairs:
     """
 
     def __init__(self, notes: Sequence[Note], settings: Settings) -> None:
-        """Raises ConfigError where gold turns or lessons are asked for and no note has a twin that the VCF accepts, or
-        lessons for a role that is not trained."""
+        """Raises ConfigError where gold turns or lessons are asked for and no note has a twin that the VCF accepts,
+        lessons for a role that is not trained, or so few gold turns that they make no pair."""
         self.settings = settings
         wanted = settings.gold_fraction or settings.gold_lessons
         self.pairs = [twins for note in notes if (twins := _twins(note, settings))] if wanted else []
@@ -85,6 +85,11 @@ class GoldPairs:
             raise ConfigError(
                 f"gold_lessons for lesson_roles {settings.lesson_roles!r}, but roles_trained is "
                 f"{settings.roles_trained!r}: nothing else is to change"
+            )
+        if settings.gold_fraction and not self._practised(settings.rollout_batch_size):
+            raise ConfigError(
+                f"gold_fraction {settings.gold_fraction:g} of {settings.rollout_batch_size} games is less than one "
+                "pair a round: raise either, or leave gold_fraction at 0"
             )
         if wanted and not self.pairs:
             raise ConfigError(

@@ -152,11 +152,16 @@ def test_only_pairs_that_the_game_would_accept() -> None:
     assert [[twin.note_id for twin in pair] for pair in found.pairs] == [["fine"] * 2, ["two words"] * 2]
     strict = gold_pairs([fine, two_words], gold_lessons=1, vcf_max_word_edits=1)
     assert [pair[0].note_id for pair in strict.pairs] == ["fine"]
-    for wanted in ({"gold_fraction": 0.1}, {"gold_lessons": 1}):
+    for wanted in ({"gold_fraction": 0.5}, {"gold_lessons": 1}):
         with pytest.raises(ConfigError, match="found none") as caught:
             gold_pairs(rejected, **wanted)
         assert "\n" not in str(caught.value)
     assert gold_pairs(rejected).pairs == gold_pairs([fine]).pairs == []  # not wanted: not even looked at
+
+
+def test_a_share_of_gold_turns_that_makes_no_pair_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"gold_fraction 0\.01 of 8 games is less than one pair"):
+        gold_pairs(gold_fraction=0.01, rollout_batch_size=8)
 
 
 def test_lessons_for_an_assessor_that_is_not_trained_are_refused() -> None:
@@ -167,7 +172,7 @@ def test_lessons_for_an_assessor_that_is_not_trained_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("fraction", "games", "samples", "pairs"),
-    [(0.0, 8, 1, 0), (0.5, 8, 1, 4), (0.2, 32, 1, 4), (0.25, 32, 3, 16), (0.75, 4, 1, 6), (0.01, 8, 1, 0)],
+    [(0.0, 8, 1, 0), (0.5, 8, 1, 4), (0.2, 32, 1, 4), (0.25, 32, 3, 16), (0.75, 4, 1, 6)],
 )
 def test_the_share_is_of_all_the_assessors_turns(fraction: float, games: int, samples: int, pairs: int) -> None:
     """f = 2 p / (2 p + games x samples), as near as whole pairs can come."""
