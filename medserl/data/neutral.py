@@ -72,7 +72,7 @@ def neutral_edits(note: str) -> list[NeutralEdit]:
     edits = []
     for substitution in load_substitutions():
         for start, end in substitution.spans(note):
-            replaced = _with_case(substitution.new, note[start:end], starts=start in starts)
+            replaced = with_case(substitution.new, note[start:end], starts=start in starts)
             modified = note[:start] + replaced + note[end:]
             inside = [i for i, span in enumerate(sentences) if span.start <= start and end <= span.end]
             now = split_sentences(modified)
@@ -102,7 +102,7 @@ def _substitution(old: str, new: str, before: str | None, after: str | None) -> 
     )
 
 
-def _with_case(new: str, replaced: str, starts: bool) -> str:
+def with_case(new: str, replaced: str, starts: bool = False) -> str:
     """`new`, with a capital letter where a sentence `starts`, or where the replaced text has one and is no acronym."""
     if starts or (replaced[0].isupper() and not replaced[:2].isupper()):
         return new[0].upper() + new[1:]

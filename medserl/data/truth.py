@@ -26,7 +26,7 @@ from typing import Literal
 from rapidfuzz.distance import Levenshtein
 
 from medserl.data.facts import Fact
-from medserl.data.neutral import load_substitutions
+from medserl.data.neutral import load_substitutions, with_case
 from medserl.data.quantities import quantity_at
 from medserl.data.statement import Statement, keys, lexicon, read_statement
 from medserl.data.vignette import rules, vignette_data, vital_ranges
@@ -108,7 +108,7 @@ def _explain_neutral(original: str, modified: str) -> str:
         best = current
         for new, pattern in _either_way():
             for match in pattern.finditer(current):
-                tried = current[: match.start()] + new + current[match.end() :]
+                tried = current[: match.start()] + with_case(new, match[0]) + current[match.end() :]
                 tried_distance = Levenshtein.distance(split_words(tried).keys, target)
                 if tried_distance < distance:
                     best, distance = tried, tried_distance

@@ -87,6 +87,13 @@ def test_neutral_edits_stay_true(rows: list[dict[str, Any]]) -> None:
     assert verdicts["true"] >= 0.99 * verdicts.total()
 
 
+def test_a_neutral_edit_at_the_start_of_a_sentence_keeps_it_a_sentence(rows: list[dict[str, Any]]) -> None:
+    """Without its capital letter, "116 mEq/L. the team starts" would be one sentence."""
+    row = next(row for row in rows if " mEq/L. The team begins " in row["correct_note"])
+    modified = row["correct_note"].replace("The team begins", "The team starts")
+    assert check_edit(row["correct_note"], modified, TABLE.fact(row["fact_id"])).verdict == "true"
+
+
 @pytest.mark.parametrize(
     ("said", "verdict"),
     [
