@@ -4,9 +4,9 @@ Two uses, each off at 0. `gold_fraction`: the Assessor judges both twins of some
 learns by REINFORCE++ with the rest. `gold_lessons`: the answers that it should give to both twins, and with
 `lesson_roles` the Injector to either mode, are learnt as they stand, a supervised term in the same update.
 
-A lesson is a turn as though the policy had said the right thing, every token with the advantage `gold_lesson_weight`:
-at ratio 1 the gradient of the clipped loss is then that of the negative log-likelihood, and a weight of 1 counts like a
-game token one standard deviation above the mean.
+A lesson is a turn as though the policy had just said the right thing, every token with the advantage
+`gold_lesson_weight`: at ratio 1 the gradient of the clipped loss is that of the negative log-likelihood, and a weight
+of 1 counts like a game token one standard deviation above the mean.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 from medserl.config import Settings
 from medserl.data.neutral import apply_neutral_edit
@@ -144,10 +143,9 @@ class GoldPairs:
         return self.settings.lesson_roles in ("both", role)
 
     def _weighted(self, lesson: Lesson, turn: Turn) -> WeightedTurn:
-        """The policy is its own reference, so that a KL in the loss has no say."""
-        logprobs = turn.completion.logprobs
-        weights = (self.settings.gold_lesson_weight,) * len(logprobs)
-        return WeightedTurn(turn, logprobs, weights, lesson.note_id, logprobs if self.settings.kl_coef else None)
+        """Without a reference: a KL in the loss has no say."""
+        weights = (self.settings.gold_lesson_weight,) * len(turn.completion.token_ids)
+        return WeightedTurn(turn, None, weights, lesson.note_id)
 
     def _practised(self, games: int) -> int:
         """Pairs that go with so many games."""
@@ -188,11 +186,8 @@ def _twins(note: Note, settings: Settings) -> tuple[GoldText, GoldText] | None:
     )
 
 
-def gold_metrics(turns: Sequence[GoldTurn], lessons: Sequence[WeightedTurn]) -> Figures:
-    """The Assessor on gold texts, apart from self-made notes; nothing where there are none.
-
-    `gold_nll`: negative log-likelihood of the lessons' tokens before the update, nats a token.
-    """
+def gold_metrics(turns: Sequence[GoldTurn]) -> Figures:
+    """The Assessor on gold texts, apart from self-made notes; nothing where there are none."""
     figures: Figures = {}
     if turns:
         pairs = zip(turns[::2], turns[1::2], strict=True)
@@ -202,6 +197,4 @@ def gold_metrics(turns: Sequence[GoldTurn], lessons: Sequence[WeightedTurn]) -> 
             "gold_recall": share(turn.right for turn in turns if turn.gold.mode == "error"),
             "gold_specificity": share(turn.right for turn in turns if turn.gold.mode == "benign"),
         }
-    if lessons:
-        figures["gold_nll"] = -fmean([logprob for lesson in lessons for logprob in lesson.old_logprobs])
     return figures

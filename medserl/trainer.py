@@ -125,16 +125,14 @@ class MedSeRLTrainer:
         episodes, repeat_rate = self.repeats.charge(played.episodes)
         samples = [*self.samples(episodes), *self._wanted(each.sample() for each in played.gold)]
         metrics = {"round": self.round, **game_metrics(episodes), "samples": len(samples), "repeat_rate": repeat_rate}
-        lessons: list[WeightedTurn] = []
 
         if samples:
             with clock.phase("reference") as phase:
                 turns = self.weigh(samples)
-                lessons = self.gold.lessons(self.engine, self.rollout, self.round)
-                learnt = [*turns, *lessons]
-                phase.tokens = _tokens(learnt if self.settings.kl_coef else lessons)
+                phase.tokens = _tokens(turns) if self.settings.kl_coef else 0
 
             with clock.phase("update") as phase:
+                learnt = [*turns, *self.gold.lessons(self.engine, self.rollout, self.round)]
                 stats = self._update(learnt)
                 phase.tokens = _tokens(learnt)
 
@@ -144,7 +142,7 @@ class MedSeRLTrainer:
             metrics |= update_metrics(turns, stats, self.settings.learning_rate) | self.algorithm.metrics()
 
         self.past.after_round(self.round)
-        metrics |= gold_metrics(played.gold, lessons) | past_metrics(episodes)
+        metrics |= gold_metrics(played.gold) | past_metrics(episodes)
 
         metrics |= clock.metrics()
         metrics["peak_memory_gb"] = self.engine.peak_memory_bytes() / 2**30
@@ -346,9 +344,11 @@ def update_metrics(turns: Sequence[WeightedTurn], stats: UpdateStats, learning_r
                 old - ref
                 for turn in mine
                 if turn.ref_logprobs
-                for old, ref in zip(turn.old_logprobs, turn.ref_logprobs, strict=True)
+                for old, ref in zip(turn.old_logprobs or (), turn.ref_logprobs, strict=True)
             ]
         )
+    if stats.lesson_nll is not None:
+        metrics["gold_nll"] = stats.lesson_nll
     if stats.vllm_kl is not None:
         metrics["vllm_kl"] = stats.vllm_kl
     return metrics | {

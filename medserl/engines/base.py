@@ -35,10 +35,13 @@ class Sampling:
 
 @dataclass(frozen=True)
 class WeightedTurn:
-    """A turn ready for the policy update, of `reward`. Each tuple holds one number per completion token."""
+    """A turn ready for the policy update, of `reward`. Each tuple holds one number per completion token.
+
+    `old_logprobs` is None for a lesson, which nobody sampled: it is learnt at ratio 1, whatever the policy now is.
+    """
 
     turn: Turn
-    old_logprobs: tuple[float, ...]
+    old_logprobs: tuple[float, ...] | None
     advantages: tuple[float, ...]
     note_id: str
     ref_logprobs: tuple[float, ...] | None = None
@@ -71,6 +74,8 @@ class UpdateStats:
     """Mean |sampled - recomputed| logprob before the first optimizer step: 0 but for rounding."""
     optimizer_steps: int
     tokens: int
+    lesson_nll: float | None = None
+    """Mean negative log-likelihood of the lessons' tokens, each before its own optimizer step; None without lessons."""
     vllm_kl: float | None = None
     """Likewise the mean of sampled - recomputed, where vLLM samples: it grows when vLLM's weights fall behind."""
 
@@ -106,7 +111,7 @@ class Engine(InferenceEngine, Protocol):
         """Log-probability of every completion token of each turn, under the policy or the reference."""
 
     def recite(self, role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
-        """The replies, as turns of `role` that the policy had sampled: tokens to the end of the turn, logprobs."""
+        """The replies as turns of `role`: tokens to the end of the turn, without log-probabilities."""
 
     def update(self, turns: Sequence[WeightedTurn], *, learning_rate: float) -> UpdateStats:
         """One pass of policy-gradient steps over the turns.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -76,20 +75,13 @@ class ChatRenderer:
 def recited(
     chat: ChatRenderer, end_id: int, role: Role, prompts: Sequence[Messages], replies: Sequence[str]
 ) -> list[Turn]:
-    """The replies to the prompts as turns, `end_id` at the end of each; their log-probabilities are left at 0."""
+    """The replies as turns, `end_id` at the end of each; nobody sampled them, so there are no log-probabilities."""
     turns = []
     for messages, reply in zip(prompts, replies, strict=True):
         token_ids = (*chat.reply_ids(reply), end_id)
-        completion = Completion(reply, chat.ids(messages), token_ids, (0.0,) * len(token_ids), "stop")
+        completion = Completion(reply, chat.ids(messages), token_ids, (), "stop")
         turns.append(Turn(role, messages, completion))
     return turns
-
-
-def with_logprobs(turns: Sequence[Turn], logprobs: Sequence[tuple[float, ...]]) -> list[Turn]:
-    return [
-        replace(turn, completion=replace(turn.completion, logprobs=row))
-        for turn, row in zip(turns, logprobs, strict=True)
-    ]
 
 
 def stop_token_ids(generation_config: Any, tokenizer: Any) -> frozenset[int]:

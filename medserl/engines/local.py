@@ -22,7 +22,7 @@ from medserl.config import Settings
 from medserl.engines import decoding
 from medserl.engines.adapters import PolicyAdapters
 from medserl.engines.base import Sampling, UpdateStats, WeightedTurn, split_by_note
-from medserl.engines.chat import ChatRenderer, check_context, recited, stop_token_ids, with_logprobs
+from medserl.engines.chat import ChatRenderer, check_context, recited, stop_token_ids
 from medserl.engines.packing import Row, batches, pack, tensors, turns_of
 from medserl.engines.weighing import alternatives, shares
 from medserl.errors import RunError
@@ -115,8 +115,7 @@ class LocalEngine:
         return scores
 
     def recite(self, role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
-        turns = recited(self.chat, self.tokenizer.eos_token_id, role, prompts, replies)
-        return with_logprobs(turns, self.logprobs(turns))
+        return recited(self.chat, self.tokenizer.eos_token_id, role, prompts, replies)
 
     def _score(self, model: Any, rows: Sequence[Row], *, entropy: bool) -> tuple[list[Tensor], list[Tensor]]:
         """Log-probability and (detached) entropy at every completion token: a 1-D tensor a turn, in the rows' order.
@@ -211,7 +210,8 @@ class LocalEngine:
         self._adam().step()
 
     def _token_losses(self, logprobs: Tensor, turn: WeightedTurn, totals: _Totals) -> Tensor:
-        old = torch.tensor(turn.old_logprobs, device=self.device)
+        sampled = turn.old_logprobs
+        old = logprobs.detach() if sampled is None else torch.tensor(sampled, device=self.device)
         advantages = torch.tensor(turn.advantages, device=self.device)
         losses, clipped = clipped_loss(logprobs, old, advantages, self.settings.clip_range)
         totals.clipped += int(clipped.sum())
@@ -277,7 +277,8 @@ class _Totals:
 
     def __init__(self) -> None:
         self.loss = self.gap = self.entropy = 0.0
-        self.clipped = self.tokens = self.gap_tokens = 0
+        self.lesson_nll = 0.0
+        self.clipped = self.tokens = self.gap_tokens = self.lesson_tokens = 0
         self.grad_norms: list[float] = []
 
     def add(
@@ -291,8 +292,11 @@ class _Totals:
         self.loss += loss.item()
         self.entropy += sum(entropy.sum().item() for entropy in entropies)
         self.tokens += sum(len(turn.advantages) for turn in turns)
-        if first:
-            for new, turn in zip(logprobs, turns, strict=True):
+        for new, turn in zip(logprobs, turns, strict=True):
+            if turn.old_logprobs is None:
+                self.lesson_nll -= new.detach().sum().item()
+                self.lesson_tokens += len(new)
+            elif first:
                 sampled = torch.tensor(turn.turn.completion.logprobs, device=new.device)
                 self.gap += (new.detach() - sampled).abs().sum().item()
                 self.gap_tokens += len(sampled)
@@ -303,8 +307,9 @@ class _Totals:
             grad_norm=sum(self.grad_norms) / steps,
             clip_fraction=self.clipped / self.tokens,
             entropy=self.entropy / self.tokens,
-            logprob_gap=self.gap / self.gap_tokens,
+            logprob_gap=self.gap / self.gap_tokens if self.gap_tokens else 0.0,
             optimizer_steps=steps,
             tokens=self.tokens,
+            lesson_nll=self.lesson_nll / self.lesson_tokens if self.lesson_tokens else None,
         )
 

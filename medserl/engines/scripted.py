@@ -12,6 +12,7 @@ import math
 import random
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from medserl.engines.base import Sampling, UpdateStats, WeightedTurn
@@ -57,7 +58,9 @@ class ScriptedEngine:
         return [turn.completion.logprobs for turn in turns]
 
     def recite(self, role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
-        return [Turn(role, each, self._complete(reply, each)) for each, reply in zip(prompts, replies, strict=True)]
+        completions = [self._complete(reply, each) for each, reply in zip(prompts, replies, strict=True)]
+        unsampled = [replace(completion, logprobs=()) for completion in completions]
+        return [Turn(role, *each) for each in zip(prompts, unsampled, strict=True)]
 
     def update(self, turns: Sequence[WeightedTurn], *, learning_rate: float) -> UpdateStats:
         self.updates += 1
@@ -73,6 +76,7 @@ class ScriptedEngine:
             logprob_gap=0.0,
             optimizer_steps=1,
             tokens=sum(len(turn.advantages) for turn in turns),
+            lesson_nll=math.log(2) if any(turn.old_logprobs is None for turn in turns) else None,
         )
 
     def sync(self) -> None:

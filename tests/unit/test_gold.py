@@ -196,13 +196,13 @@ def test_gold_turns_are_rewarded_by_the_truth() -> None:
     rewards = {(turn.gold.note_id, turn.gold.mode): turn.sample().reward for turn in turns}
     assert rewards == {("a", "error"): 1.0, ("a", "benign"): -1.0, ("b", "error"): -1.0, ("b", "benign"): -1.0}
     assert all(turn.sample().turn is turn.turn and turn.turn.role == "assessor" for turn in turns)
-    assert gold_metrics(turns, []) == {
+    assert gold_metrics(turns) == {
         "gold_accuracy": 0.25,
         "gold_pairwise_accuracy": 0.0,
         "gold_recall": 0.5,
         "gold_specificity": 0.0,
     }
-    assert gold_metrics([], []) == {}
+    assert gold_metrics([]) == {}
 
 
 def test_pairwise_accuracy_needs_both_twins() -> None:
@@ -210,7 +210,7 @@ def test_pairwise_accuracy_needs_both_twins() -> None:
     practised = gold_pairs(PAIRS[:1], gold_fraction=0.5, rollout_batch_size=2).practice(rollout, 2, 1)
     both = [replace(turn, verdict={"error": "INCORRECT", "benign": "CORRECT"}[turn.gold.mode]) for turn in practised]
     assert [turn.gold for turn in practised] == [wrong, right]
-    assert gold_metrics([*practised, *both], [])["gold_pairwise_accuracy"] == 0.5
+    assert gold_metrics([*practised, *both])["gold_pairwise_accuracy"] == 0.5
 
 
 # -- lessons -------------------------------------------------------------------------------------------------
@@ -235,8 +235,8 @@ def test_lessons_are_the_right_answers_to_both_twins(prompts: str, answer: str) 
         assert lesson.turn.completion.text == answer.format(verdict=verdict, words=gold.words)
         n = len(lesson.turn.completion.token_ids)
         assert lesson.advantages == (0.25,) * n
-        assert lesson.old_logprobs == lesson.ref_logprobs == (math.log(0.5),) * n
-    assert gold_metrics([], lessons) == {"gold_nll": pytest.approx(math.log(2))}
+        assert lesson.old_logprobs is None and lesson.ref_logprobs is None
+    assert engine.update(lessons, learning_rate=1e-4).lesson_nll == pytest.approx(math.log(2))
 
 
 def test_lessons_of_both_roles_are_the_games_own_answers() -> None:
@@ -265,10 +265,7 @@ def test_lessons_come_in_epochs_of_their_own() -> None:
     assert rounds[0][:4] != drawn(pairs, 1)[0]
 
 
-def test_without_lessons_nothing_is_recited_and_without_kl_there_is_no_reference() -> None:
-    (first, *_) = gold_pairs(gold_lessons=1, kl_coef=0.0).lessons(ScriptedEngine(), rollout_of(), 1)
-    assert first.ref_logprobs is None
-
+def test_without_lessons_nothing_is_recited() -> None:
     class Mute(ScriptedEngine):
         def recite(self, *_: Any) -> Any:
             raise AssertionError("nothing was to be recited")

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from medserl.config import Settings
 from medserl.engines.base import Sampling, UpdateStats, WeightedTurn
-from medserl.engines.chat import recited, stop_token_ids, with_logprobs
+from medserl.engines.chat import recited, stop_token_ids
 from medserl.engines.openrlhf.actors import STATE_TAG
 from medserl.engines.openrlhf.arguments import openrlhf_arguments
 from medserl.engines.openrlhf.cluster import Cluster
@@ -91,8 +91,7 @@ class OpenRLHFEngine:
         return self.trainer.score(turns, reference=reference)
 
     def recite(self, role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
-        turns = recited(self._player.chat, self.trainer.tokenizer.eos_token_id, role, prompts, replies)
-        return with_logprobs(turns, self.logprobs(turns))
+        return recited(self._player.chat, self.trainer.tokenizer.eos_token_id, role, prompts, replies)
 
     def update(self, turns: Sequence[WeightedTurn], *, learning_rate: float) -> UpdateStats:
         self._sleep_or_wake(awake=False)

@@ -41,7 +41,13 @@ def to_experience(turn: Turn) -> Experience:
 
 
 def to_training_experience(turn: WeightedTurn) -> Experience:
-    """The turn with all that the policy update needs."""
+    """The turn with all that the policy update needs.
+
+    Raises:
+        RunError: there are no log-probabilities of the policy before the update.
+    """
+    if turn.old_logprobs is None:
+        raise RunError(f"a turn of the {turn.turn.role} on note {turn.note_id} was not scored before the update")
     experience = to_experience(turn.turn)
     prompt_length = len(turn.turn.completion.prompt_ids)
 
