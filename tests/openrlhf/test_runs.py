@@ -159,7 +159,7 @@ def lora_run(start: Start, player: Path, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("runs") / "lora"
     run = start(
         "--lora-targets", "all-linear", "--train-gpus-per-node", "2", "--max-rounds", "4", "--learning-rate", "3e-3",
-        "--kl-estimator", "k3", "--validation-data", str(player / "notes.jsonl"), "--eval-notes", "8",
+        "--kl-estimator", "k3", "--gold-lessons", "1", "--validation-data", str(player / "notes.jsonl"), "--eval-notes", "8",
         "--eval-every", "1", "--frozen-games", "4", "--keep-checkpoints", "1", "--output-dir", str(folder),
     )  # fmt: skip
     assert run.finish() == 0, run.output()
@@ -173,6 +173,7 @@ def test_lora_training(lora_run: Path) -> None:
     assert_learnt(metrics, lora_run)
     assert_synced(metrics)
     assert metrics[0]["kl_assessor"] != metrics[-1]["kl_assessor"], "the policy left the reference"
+    assert all(row["gold_nll"] > 0 for row in metrics), "lessons were learnt beside the games"
 
 
 def test_the_best_checkpoint_by_validation_is_kept(lora_run: Path) -> None:
