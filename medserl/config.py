@@ -91,6 +91,8 @@ class Settings(BaseModel):
 
     # -- REINFORCE++
     learning_rate: float = Field(5e-5, gt=0, description="About 1e-6 when all weights are trained.")
+    lr_warmup_rounds: int = Field(0, ge=0, description="Rounds that lead up to learning_rate in equal steps.")
+    lr_schedule: Literal["constant", "linear"] = Field("constant", description="linear falls to 0 with the last round.")
     kl_coef: float = Field(0.01, ge=0, description="Weight of the KL to the reference; 0 is off.")
     kl_estimator: Literal["k1", "k2", "k3"] = Field("k1", description="k1 in the reward; k2 or k3 as a loss.")
     clip_range: float = Field(0.2, gt=0, lt=1, description="PPO's clip.")

@@ -139,7 +139,7 @@ class MedSeRLTrainer:
             with clock.phase("sync"):
                 self.sync()
 
-            metrics |= update_metrics(turns, stats, self.settings.learning_rate) | self.algorithm.metrics()
+            metrics |= update_metrics(turns, stats, self.learning_rate()) | self.algorithm.metrics()
 
         self.past.after_round(self.round)
         metrics |= gold_metrics(played.gold) | past_metrics(episodes)
@@ -188,9 +188,15 @@ class MedSeRLTrainer:
 
     def _update(self, turns: Sequence[WeightedTurn]) -> UpdateStats:
         try:
-            return self.engine.update(turns, learning_rate=self.settings.learning_rate)
+            return self.engine.update(turns, learning_rate=self.learning_rate())
         except RunError as error:
             raise RunError(f"round {self.round}: {error}") from error
+
+    def learning_rate(self) -> float:
+        """That of the round at hand: `lr_warmup_rounds` lead up to the setting, `lr_schedule` down from it."""
+        risen = min(1.0, self.round / (self.settings.lr_warmup_rounds + 1))
+        fallen = (self.round - 1) / self.total_rounds() if self.settings.lr_schedule == "linear" else 0.0
+        return self.settings.learning_rate * risen * (1 - fallen)
 
     def _require_finite(self, samples: Sequence[Sample], *figures: Sequence[Any] | None) -> None:
         """Rewards, log-probabilities and advantages of every turn are numbers, or the run stops here."""

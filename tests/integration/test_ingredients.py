@@ -60,6 +60,7 @@ class Recording(ScriptedEngine):
         self.calls: list[str] = []
         self.samplings: list[Sampling] = []
         self.trained: list[WeightedTurn] = []
+        self.rates: list[float] = []
 
     def generate(self, prompts: Sequence[Messages], sampling: Sampling) -> list[Completion]:
         self.calls.append(f"generate {sampling.role} {len(prompts)}")
@@ -77,6 +78,7 @@ class Recording(ScriptedEngine):
     def update(self, turns: Sequence[WeightedTurn], *, learning_rate: float) -> UpdateStats:
         self.calls.append(f"update {len(turns)}")
         self.trained = list(turns)
+        self.rates.append(learning_rate)
         return super().update(turns, learning_rate=learning_rate)
 
     def remember(self, name: str) -> None:
@@ -190,6 +192,24 @@ def test_gold_without_pairs_is_refused_before_the_run() -> None:
     notes = [Note(note.note_id, note.correct_note) for note in load_notes(sample_path("train")).notes[:20]]
     with pytest.raises(ConfigError, match="gold_fraction and gold_lessons need"):
         MedSeRLTrainer(BASE, ScriptedEngine(), notes, gold_lessons=1)
+
+
+# -- the learning rate ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({}, [1, 1, 1, 1]),
+        ({"lr_warmup_rounds": 3}, [0.25, 0.5, 0.75, 1]),
+        ({"lr_schedule": "linear"}, [1, 0.75, 0.5, 0.25]),
+        ({"lr_warmup_rounds": 1, "lr_schedule": "linear"}, [0.5, 0.75, 0.5, 0.25]),
+    ],
+)
+def test_the_learning_rate_rises_and_falls(tmp_path: Path, changes: dict[str, Any], parts: list[float]) -> None:
+    engine = Recording()
+    rows = build(folder(tmp_path / "run"), engine, rounds=4, learning_rate=1e-3, **changes).train()
+    assert engine.rates == [row["lr"] for row in rows] == pytest.approx([1e-3 * part for part in parts])
 
 
 # -- rewards and advantages ----------------------------------------------------------------------------------
