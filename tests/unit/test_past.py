@@ -19,6 +19,7 @@ from medserl.game.prompts import Messages, load_prompts
 from medserl.game.setup import GameSetup, PastPlayer
 from medserl.past import PastPolicies, past_metrics
 from medserl.rollout import VCFRolloutGenerator
+from medserl.round_metrics import game_metrics
 
 GAMES = sample_notes(size=12)
 
@@ -202,3 +203,6 @@ def test_past_metrics() -> None:
     }
     assert past_metrics(games[3:]) == {}
     assert past_metrics(games[:1])["injector_win_rate_past"] is None
+    figures = game_metrics(games)  # of the last one alone: the policy against itself
+    assert (figures["accepted_games"], figures["assessor_accuracy"], figures["injector_win_rate_error"]) == (4, 0, 1)
+    assert game_metrics(games[:3])["assessor_accuracy"] is None
