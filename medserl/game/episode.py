@@ -21,7 +21,8 @@ class Completion:
     """What an engine sampled for one prompt.
 
     `token_ids` and `logprobs` have equal length; the end-of-turn token, where one was sampled, is the last of both.
-    `logprobs` are natural logs of the sampled tokens' probabilities under the policy at temperature 1.
+    `logprobs` are natural logs of the sampled tokens' probabilities under the policy at temperature 1; there are none
+    where the text was given and not sampled (`Engine.recite`).
     """
 
     text: str
