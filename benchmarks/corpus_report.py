@@ -286,7 +286,7 @@ def learnability_section() -> list[str]:
         f"{final['minutes']} minutes on {threads} "
         f"(`python benchmarks/learnability.py --model FOLDER --minutes {settings['minutes']:g}`). "
         "After the note it writes the right term, then its verdict. Ordered: the wrong twin leans more to INCORRECT "
-        f"(chance 50%); both right: both verdicts are right (chance 25%).{curve.get('remark', '')}\n",
+        f"(chance 50%); both right: both verdicts are right (chance 25%).\n",
         *as_table(
             ("test notes", "pairs ordered rightly", "both twins right"),
             [(split, *(percent(Estimate(**final[split][name])) for name in LEARNED)) for split in LIMITS],
