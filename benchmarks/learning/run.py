@@ -32,7 +32,10 @@ import tomlkit
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 WARMUP = "warmup"
-KEPT = {"metrics.jsonl": "metrics.jsonl", "eval/trained.predictions.jsonl": "predictions.jsonl"}
+PLACES = ("output_dir", "resume")
+"""Settings that say where on this machine a run lay."""
+OF_A_GAME = ("round", "mode", "verdict", "still_true", "reward_assessor", "past_role")
+"""What is kept of a game: no text, for notes may be someone's."""
 
 Settings = dict[str, Any]
 
@@ -81,7 +84,15 @@ def run_arm(settings: Settings, test_data: str, run: Path, kept: Path) -> None:
         medserl("train", "--resume", run)
     if not (run / "eval" / "trained.predictions.jsonl").exists():
         medserl("evaluate", "--run", run, "--data", test_data, "--compare", "trained")
-    keep(run, kept, KEPT | {"config.toml": "config.toml"})
+    keep(
+        kept,
+        {
+            "metrics.jsonl": (run / "metrics.jsonl").read_bytes(),
+            "predictions.jsonl": (run / "eval" / "trained.predictions.jsonl").read_bytes(),
+            "config.toml": settings_of(run),
+            "games.jsonl": games_of(run),
+        },
+    )
 
 
 def judge_warmup(settings: Settings, test_data: str, folder: Path, kept: Path) -> None:
@@ -89,7 +100,7 @@ def judge_warmup(settings: Settings, test_data: str, folder: Path, kept: Path) -
     asked += ["--engine", settings.get("engine", "auto")]
     if not (folder / "warmup.predictions.jsonl").exists():
         medserl("evaluate", *asked, "--compare", "warmup", "--output", folder)
-    keep(folder, kept, {"warmup.predictions.jsonl": "predictions.jsonl"})
+    keep(kept, {"predictions.jsonl": (folder / "warmup.predictions.jsonl").read_bytes()})
 
 
 def rounds_done(run: Path) -> int:
@@ -111,10 +122,24 @@ def _value(text: str) -> Any:
         return text
 
 
-def keep(run: Path, folder: Path, files: Mapping[str, str]) -> None:
+def settings_of(run: Path) -> bytes:
+    """Every setting of the run, its places left out."""
+    settings = tomlkit.parse((run / "config.toml").read_text(encoding="utf-8"))
+    for name in PLACES:
+        settings.pop(name, None)
+    return tomlkit.dumps(settings).encode()
+
+
+def games_of(run: Path) -> bytes:
+    """A line for each game: how it was meant, what is true of it, and what the Assessor said and earned."""
+    games = map(json.loads, (run / "episodes.jsonl").read_text(encoding="utf-8").splitlines())
+    return "".join(json.dumps({name: game[name] for name in OF_A_GAME}) + "\n" for game in games).encode()
+
+
+def keep(folder: Path, files: Mapping[str, bytes]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for source, target in files.items():
-        (folder / f"{target}.xz").write_bytes(lzma.compress((run / source).read_bytes()))
+    for name, content in files.items():
+        (folder / f"{name}.xz").write_bytes(lzma.compress(content))
     print(f"kept: {folder}", flush=True)
 
 

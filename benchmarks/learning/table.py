@@ -52,6 +52,9 @@ AT_THE_END = {
     "frozen_fact_accuracy": "right by fact",
 }
 
+STAGES = 3
+"""Parts of a run for which the table says what a verdict earned."""
+
 Row = dict[str, Any]
 
 
@@ -63,6 +66,7 @@ class Run:
     seed: int
     metrics: list[Row]
     predictions: list[Prediction]
+    games: list[Row]
 
     def last(self, name: str) -> float | None:
         """Mean over the last rounds, of those that have the figure."""
@@ -91,8 +95,9 @@ def read_runs(folder: Path) -> list[Run]:
     for place in sorted(path.parent for path in folder.glob("*/predictions.jsonl.xz")):
         named = re.fullmatch(r"(.+)_seed(\d+)", place.name)
         arm, seed = (named[1], int(named[2])) if named else (place.name, 0)
-        metrics = rows(place / "metrics.jsonl.xz") if named else []
-        runs.append(Run(arm, seed, metrics, [Prediction(**row) for row in rows(place / "predictions.jsonl.xz")]))
+        metrics, games = (rows(place / f"{name}.jsonl.xz") if named else [] for name in ("metrics", "games"))
+        predictions = [Prediction(**row) for row in rows(place / "predictions.jsonl.xz")]
+        runs.append(Run(arm, seed, metrics, predictions, games))
     return sorted(runs, key=lambda run: (run.arm != WARMUP, run.arm, run.seed))
 
 
@@ -120,10 +125,31 @@ def markdown(runs: Sequence[Run], texts: Sequence[LabelledText]) -> str:
         f"| arm | {' | '.join(AT_THE_END.values())} |",
         "|---" * (1 + len(AT_THE_END)) + "|",
     ]
-    for arm, mine in arms.items():
-        if arm != WARMUP:
-            lines.append(f"| {' | '.join([arm, *(_over_seeds(mine, name) for name in AT_THE_END)])} |")
+    trained = {arm: mine for arm, mine in arms.items() if arm != WARMUP}
+    for arm, mine in trained.items():
+        lines.append(f"| {' | '.join([arm, *(_over_seeds(mine, name) for name in AT_THE_END)])} |")
+    lines += [
+        "",
+        "What a verdict earned the Assessor on self-made notes, by thirds of the run: mean reward, number of verdicts.",
+        "An Assessor that cannot tell notes apart learns the verdict that earns more:",
+        "",
+        "| arm | said | first third | second | last |",
+        "|---|---|---|---|---|",
+    ]
+    for arm, mine in trained.items():
+        lines += [f"| {' | '.join([arm, verdict, *earnings(mine, verdict)])} |" for verdict in ("INCORRECT", "CORRECT")]
     return "\n".join(lines) + "\n"
+
+
+def earnings(runs: Sequence[Run], verdict: str) -> list[str]:
+    """Mean reward of the Assessor where it gave this verdict, and how often it did, in each part of the runs."""
+    earned: list[list[float]] = [[] for _ in range(STAGES)]
+    for run in runs:
+        last = max((game["round"] for game in run.games), default=0)
+        for game in run.games:
+            if game["verdict"] == verdict and not game["past_role"]:
+                earned[(game["round"] - 1) * STAGES // last].append(game["reward_assessor"])
+    return [f"{fmean(part):+.2f} ({len(part)})" if part else "-" for part in earned]
 
 
 def outcomes(run: Run, texts: Sequence[LabelledText]) -> tuple[Outcome, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import lzma
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -64,6 +65,10 @@ def test_raw_figures_of_every_run_are_kept(done: Path) -> None:
     assert sorted(path.name for path in kept.iterdir() if path.is_dir()) == names
     rows = lzma.decompress((kept / "best_seed1" / "metrics.jsonl.xz").read_bytes()).decode().splitlines()
     assert len(rows) == 1 + 3 and '"gold_nll"' in rows[-1]
+    names = ("config.toml.xz", "games.jsonl.xz")
+    config, games = (lzma.decompress((kept / "best_seed1" / name).read_bytes()).decode() for name in names)
+    assert "gold_lessons = " in config and str(done) not in config
+    assert len(games.splitlines()) == 3 * 8 and "note" not in games
     assert len(lzma.decompress((kept / "warmup" / "predictions.jsonl.xz").read_bytes()).splitlines()) == 728
 
 
@@ -83,6 +88,7 @@ def test_one_table_and_one_figure(done: Path, capsys: pytest.CaptureFixture[str]
     for arm, seeds in (("warmup", 1), ("plan", 1), ("best", 2)):
         assert f"\n| {arm} | {seeds} | " in table
     assert "+0.0 (+0.0 to +0.0), p = 1.00" in table  # the same player
+    assert re.search(r"\| plan \| INCORRECT \| [+-]\d\.\d\d \(\d+\) \|", table)
     folder = done / "results" / "sample"
     assert (folder / "table.md").read_text(encoding="utf-8").strip() == table.strip()
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
