@@ -214,7 +214,7 @@ def draw(runs: Sequence[Run], path: Path) -> None:
             axis.plot(*zip(*points, strict=True), color=colours[run.arm], label=label) if points else None
         axis.set(title=title, ylim=(0, 1), xlabel="round")
         axis.grid(alpha=0.3)
-    axes.flat[0].legend(fontsize="small")
+    axes.flat[list(CURVES).index("assessor_accuracy")].legend(fontsize="small")  # every arm has that one
     figure.savefig(path, dpi=100)
 
 
