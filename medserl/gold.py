@@ -64,7 +64,7 @@ class GoldTurn:
         return self.verdict == truth(self.gold.mode)
 
     def sample(self) -> Sample:
-        return Sample(self.turn, assessor_reward(self.gold.mode, self.verdict), self.gold.note_id)
+        return Sample(self.turn, assessor_reward(self.gold.mode, self.verdict), self.gold.note_id, self.gold.mode)
 
 
 class GoldPairs:

@@ -34,9 +34,7 @@ class VCFRolloutGenerator:
 
     def inject(self, games: Sequence[GameSetup], seed: int, *, greedy: bool = False) -> list[Attempts]:
         """The Injector's attempts at every game: the last one of each is accepted, or all were rejected."""
-        prompts = [
-            self.prompts.injector(game.original, game.mode, game.error_type) for game in games
-        ]
+        prompts = [self.prompts.injector(game.original, game.mode, game.error_type) for game in games]
         return self.generate_with_vcf(
             prompts,
             [game.original for game in games],
@@ -183,9 +181,7 @@ class VCFRolloutGenerator:
             vcf = replace(vcf, passed=False, reason=objection)
         return Attempt(turn, modified, vcf, audited.edit_class)
 
-    def _sampling(
-        self, role: Role, notes: Sequence[str], seed: int, greedy: bool, subtasks: str = "A"
-    ) -> Sampling:
+    def _sampling(self, role: Role, notes: Sequence[str], seed: int, greedy: bool, subtasks: str = "A") -> Sampling:
         configured = {
             "injector": self.settings.max_new_tokens_injector,
             "assessor": self.settings.max_new_tokens_assessor,
@@ -207,4 +203,3 @@ def derive_seed(*parts: object) -> int:
 
 def _as_messages(prompt: Messages | str) -> Messages:
     return ({"role": "user", "content": prompt},) if isinstance(prompt, str) else tuple(prompt)
-

@@ -24,6 +24,7 @@ def game_metrics(episodes: Sequence[Episode]) -> Figures:
         "games": len(episodes),
         "accepted_games": len(played),
         "vcf_acceptance_rate": share(episode.accepted is not None for episode in episodes),
+        "accepted_error_share": share(episode.mode == "error" for episode in played),
         "vcf_first_attempt_rate": share(episode.attempts[0].vcf.passed for episode in episodes if episode.attempts),
         **{f"vcf_reject_{reason}": rejected[reason] for reason in Reason},
         **verdict_metrics(against_itself),

@@ -140,9 +140,7 @@ def save_adapter(model: Any, output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     weights = {
         name: tensor.to("cpu").bfloat16()
-        for name, tensor in get_peft_model_state_dict(
-            model, adapter_name=POLICY, save_embedding_layers=False
-        ).items()
+        for name, tensor in get_peft_model_state_dict(model, adapter_name=POLICY, save_embedding_layers=False).items()
     }
     save_file(weights, output / "adapter_model.safetensors")
     config = model.peft_config[POLICY]

@@ -27,9 +27,7 @@ def show_game(episode: Episode) -> None:
 def _show_attempt(number: int, attempt: Attempt, original: str) -> None:
     vcf = attempt.vcf
     decision = "[green]accepted[/]" if vcf.passed else f"[red]rejected: {vcf.reason}[/]"
-    console.print(
-        f"attempt {number}: VCF {decision} ({vcf.word_edits} word edits, Jaccard {vcf.jaccard:.3f})"
-    )
+    console.print(f"attempt {number}: VCF {decision} ({vcf.word_edits} word edits, Jaccard {vcf.jaccard:.3f})")
     if attempt.modified is None:
         console.print(Text(attempt.turn.completion.text, style="dim"))
     else:

@@ -88,9 +88,7 @@ class MedSeRLTrainer:
         self.gold = GoldPairs(notes or (), self.settings)
         self.past = PastPolicies(cast(Snapshots, self.engine), self.settings)
         self.repeats = RepeatPenalty(self.settings.repeat_penalty, self.settings.repeat_window)
-        self.sampler = (
-            FreshBatchSampler(notes, self.settings.rollout_batch_size, self.settings.seed) if notes else None
-        )
+        self.sampler = FreshBatchSampler(notes, self.settings.rollout_batch_size, self.settings.seed) if notes else None
         self.validation = validation
         self.run = run
         self.round = 0
@@ -172,6 +170,7 @@ class MedSeRLTrainer:
             logprobs=[torch.tensor(row) for row in old],
             ref_logprobs=[torch.tensor(row) for row in ref] if ref else None,
             roles=[turn.role for turn in turns],
+            modes=[sample.mode for sample in samples],
         )
         self._require_finite(samples, old, ref, advantages)
         return [

@@ -50,9 +50,7 @@ class LocalEngine:
         self._parameters = self._trained_parameters() if trainable else []
         # A model loaded for judging alone has nothing to train.
         self._optimizer = (
-            torch.optim.AdamW(
-                self._parameters, lr=settings.learning_rate, betas=ADAM_BETAS, weight_decay=0.0
-            )
+            torch.optim.AdamW(self._parameters, lr=settings.learning_rate, betas=ADAM_BETAS, weight_decay=0.0)
             if self._parameters
             else None
         )
@@ -205,7 +203,7 @@ class LocalEngine:
             totals.add(loss.detach(), logprobs, members, entropies, first)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)
         if not torch.isfinite(norm):
-            raise RunError("the gradient is not finite; try a lower learning_rate, or dtype = \"float32\"")
+            raise RunError('the gradient is not finite; try a lower learning_rate, or dtype = "float32"')
         totals.grad_norms.append(norm.item())
         self._adam().step()
 
@@ -217,9 +215,7 @@ class LocalEngine:
         totals.clipped += int(clipped.sum())
         if self.settings.kl_estimator != "k1" and turn.ref_logprobs is not None:
             reference = torch.tensor(turn.ref_logprobs, device=self.device)
-            losses = losses + self.settings.kl_coef * kl_estimate(
-                logprobs, reference, self.settings.kl_estimator
-            )
+            losses = losses + self.settings.kl_coef * kl_estimate(logprobs, reference, self.settings.kl_estimator)
         return losses
 
     def _adam(self) -> torch.optim.AdamW:
@@ -312,4 +308,3 @@ class _Totals:
             tokens=self.tokens,
             lesson_nll=self.lesson_nll / self.lesson_tokens if self.lesson_tokens else None,
         )
-

@@ -61,6 +61,7 @@ class Sample:
     turn: Turn
     reward: float
     note_id: str
+    mode: Mode
 
 
 @dataclass(frozen=True)
@@ -130,15 +131,15 @@ class Episode:
         `rejection_reward` other than 0 turns every rejected attempt into an Injector sample as well.
         """
         injector = [
-            Sample(attempt.turn, rejection_reward, self.note_id)
+            Sample(attempt.turn, rejection_reward, self.note_id, self.mode)
             for attempt in self.attempts
             if not attempt.vcf.passed and rejection_reward
         ]
         if self.accepted and self.rewards.injector is not None:
-            injector.append(Sample(self.accepted.turn, self.rewards.injector, self.note_id))
-        assessor = [Sample(reading.turn, reading.reward, self.note_id) for reading in self.more_readings]
+            injector.append(Sample(self.accepted.turn, self.rewards.injector, self.note_id, self.mode))
+        assessor = [Sample(reading.turn, reading.reward, self.note_id, self.mode) for reading in self.more_readings]
         if self.assessor and self.rewards.assessor is not None:
-            assessor.insert(0, Sample(self.assessor, self.rewards.assessor, self.note_id))
+            assessor.insert(0, Sample(self.assessor, self.rewards.assessor, self.note_id, self.mode))
         mine = {"injector": injector, "assessor": assessor}
         return [sample for role in ROLES if role != self.past_role for sample in mine[role]]
 

@@ -9,9 +9,7 @@ from medserl.game.rewards import game_rewards
 from medserl.game.roles import MODES, Mode
 
 
-def reward_func(
-    queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]
-) -> dict[str, list[float]]:
+def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]) -> dict[str, list[float]]:
     """Assessor's reward for each query (prompt and completion in one text).
 
     `labels` are the modes (`error` or `benign`). Only what follows the prompt is parsed, so nothing in a note is ever

@@ -108,9 +108,7 @@ def apply_vcf(
         reason = Reason.TOO_DIFFERENT
     elif jaccard > ceiling:
         reason = Reason.TOO_SIMILAR
-    elif not (
-        _unbroken(a, blocks[0].a_from, blocks[-1].a_to) and _unbroken(b, blocks[0].b_from, blocks[-1].b_to)
-    ):
+    elif not (_unbroken(a, blocks[0].a_from, blocks[-1].a_to) and _unbroken(b, blocks[0].b_from, blocks[-1].b_to)):
         reason = Reason.SEVERAL_SENTENCES
     return VCFResult(reason is None, reason, jaccard, word_edits, tuple(_edit(a, b, block) for block in blocks))
 

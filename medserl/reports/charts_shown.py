@@ -38,6 +38,13 @@ GAME = (
         ),
     ),
     Plan(
+        "Modes of the accepted edits",
+        "Share of error mode among them. Away from half, one verdict pays more on notes that cannot be told apart, "
+        "unless advantage_normalization is per_mode.",
+        "percent",
+        (("accepted_error_share", "error mode"),),
+    ),
+    Plan(
         "Why attempts were rejected",
         "Rejected attempts of a round, by the VCF's reason.",
         "count",

@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from medserl.reinforce_pp import ReinforcePlusPlus, clipped_loss, kl_estimate, token_returns, whiten
+from medserl.reinforce_pp import (
+    ReinforcePlusPlus,
+    clipped_loss,
+    kl_estimate,
+    token_returns,
+    whiten,
+    whiten_per_mode,
+)
 
 
 def tensor(*values: float) -> Tensor:
@@ -246,3 +253,63 @@ def test_opposite_scales_share_a_baseline_globally_and_not_per_role() -> None:
     apart = ReinforcePlusPlus(0.0, normalization="per_role").advantages(rewards, old, None, roles)
     assert [row[0].item() for row in pooled] == [1.0, 1.0, -1.0, -1.0]
     assert [row[0].item() for row in apart] == [0.0, 0.0, 0.0, 0.0]
+
+
+# -- per mode ----------------------------------------------------------------------------------------------
+
+
+def test_whitening_per_mode_by_hand() -> None:
+    returns = [tensor(1, 1), tensor(-1), tensor(1), tensor(3)]
+    advantages = whiten_per_mode(returns, ["assessor"] * 4, ["error", "error", "error", "benign"])
+    # the role: 1 1 -1 1 3, mean 1, variance 8/5; error 1 1 -1 1, mean 1/2, weight 5/8; benign 3, weight 5/2
+    scale = math.sqrt(5 / 8)
+    for got, expected in zip(advantages, [(0.5, 0.5), (-1.5,), (0.5,), (0,)], strict=True):
+        close(got, *(value * scale * 5 / 8 for value in expected))
+
+
+@given(TURNS)
+def test_both_modes_of_a_role_weigh_alike(turns: Turns) -> None:
+    """The tokens of each role and mode sum to 0, and the weights that they carry to the same number of tokens."""
+    roles, rewards, _, old, ref = columns(turns)
+    modes = ["error" if i % 3 else "benign" for i in range(len(turns))]
+    algorithm = ReinforcePlusPlus(0.05, "k1", "per_mode")
+    advantages = algorithm.advantages(rewards, old, ref, roles, modes)
+    returns = [token_returns(r, kl_estimate(o, f), 0.05) for r, o, f in zip(rewards, old, ref, strict=True)]
+    for role in set(roles):
+        mine = [i for i, name in enumerate(roles) if name == role]
+        tokens = torch.cat([returns[i] for i in mine])
+        std = math.sqrt(max(tokens.var(correction=0).item(), 1e-8))
+        for mode in {modes[i] for i in mine}:
+            members = [i for i in mine if modes[i] == mode]
+            group = torch.cat([returns[i] for i in members])
+            weighed = torch.cat([advantages[i] for i in members])
+            assert weighed.sum().item() == pytest.approx(0, abs=1e-6 * max(1, len(tokens)))
+            alike = len(tokens) / len({modes[i] for i in mine})  # tokens that each mode stands for
+            expected = (group - group.mean()) / std * alike / len(group)
+            torch.testing.assert_close(weighed, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("errors", [1, 3, 5])
+def test_a_verdict_blind_to_the_mode_earns_nothing_however_many_notes_of_a_mode_there_are(errors: int) -> None:
+    """Why `per_mode` exists: with one baseline the verdict of the commoner mode is pushed on."""
+    modes = ["error"] * 2 * errors + ["benign"] * 2 * (6 - errors)
+    flagged = [i % 2 == 0 for i in range(12)]  # half of the notes of either mode
+    rewards = [1.0 if flag == (mode == "error") else -1.0 for flag, mode in zip(flagged, modes, strict=True)]
+    old = [tensor(-1)] * 12
+
+    def gain(normalization: str) -> float:
+        algorithm = ReinforcePlusPlus(0.0, "k1", normalization)
+        rows = algorithm.advantages(rewards, old, None, ["assessor"] * 12, modes)
+        return sum(row.item() for row, flag in zip(rows, flagged, strict=True) if flag)
+
+    assert gain("per_mode") == pytest.approx(0, abs=1e-9)
+    assert gain("per_role") * (errors - 3) > 0 or errors == 3
+
+
+def test_games_of_a_mode_that_all_ended_alike_do_not_have_their_kl_blown_up() -> None:
+    old = [tensor(-1.0, -1.0)] * 4
+    ref = [tensor(-1.001, -1.0), tensor(-0.999, -1.0), tensor(-1.0, -1.0), tensor(-1.0, -1.0)]
+    algorithm = ReinforcePlusPlus(0.01, "k1", "per_mode")
+    modes = ["error", "error", "benign", "benign"]
+    rows = algorithm.advantages([1.0, 1.0, -1.0, -1.0], old, ref, ["assessor"] * 4, modes)
+    assert max(row.abs().max().item() for row in rows) < 1e-4
