@@ -20,7 +20,8 @@ from medserl.game.rewards import InjectorReward
 from medserl.game.vcf import MAX_JACCARD, MAX_WORD_EDITS, MIN_JACCARD
 
 RolesTrained = Literal["both", "assessor", "injector"]
-Normalization = Literal["global", "per_role", "running"]
+KLEstimator = Literal["k1", "k2", "k3"]
+Normalization = Literal["global", "per_role", "per_mode", "running"]
 
 
 class Settings(BaseModel):
@@ -94,7 +95,7 @@ class Settings(BaseModel):
     lr_warmup_rounds: int = Field(0, ge=0, description="Rounds that lead up to learning_rate in equal steps.")
     lr_schedule: Literal["constant", "linear"] = Field("constant", description="linear falls to 0 with the last round.")
     kl_coef: float = Field(0.01, ge=0, description="Weight of the KL to the reference; 0 is off.")
-    kl_estimator: Literal["k1", "k2", "k3"] = Field("k1", description="k1 in the reward; k2 or k3 as a loss.")
+    kl_estimator: KLEstimator = Field("k1", description="k1 in the reward; k2 or k3 as a loss.")
     clip_range: float = Field(0.2, gt=0, lt=1, description="PPO's clip.")
     kl_target: float = Field(0.0, ge=0, description="Nats a token that kl_coef is steered to; 0 keeps it constant.")
     advantage_normalization: Normalization = Field(

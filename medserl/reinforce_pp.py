@@ -16,18 +16,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+from medserl.config import KLEstimator, Normalization
 
 KL_CLAMP = 10.0
 VARIANCE_FLOOR = 1e-8
 RUNNING_MEAN_DECAY = 0.95
 KL_ERROR_CLIP, KL_GAIN = 0.2, 0.1
-
-KLEstimator = Literal["k1", "k2", "k3"]
-Normalization = Literal["global", "per_role", "per_mode", "running"]
 
 K = TypeVar("K", bound=Hashable)
 

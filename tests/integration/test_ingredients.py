@@ -259,6 +259,15 @@ def test_running_means_are_shown() -> None:
     assert metrics["running_mean_injector"] == metrics["running_mean_assessor"] == 0.0
 
 
+def test_per_mode_a_game_that_the_mode_alone_decides_teaches_nothing() -> None:
+    """The Assessor answers alike whatever it reads: by role one mode is pushed up and the other down, by mode none."""
+    engines = {name: adding(["daily"]) for name in ("per_role", "per_mode")}
+    metrics = {name: one_round(engines[name], advantage_normalization=name, kl_coef=0.0) for name in engines}
+    assert 0 < metrics["per_mode"]["accepted_error_share"] < 1
+    moved = {name: {value for turn in engine.trained for value in turn.advantages} for name, engine in engines.items()}
+    assert moved["per_mode"] == {0.0} and min(moved["per_role"]) < 0 < max(moved["per_role"])
+
+
 # -- past policies -------------------------------------------------------------------------------------------
 
 
