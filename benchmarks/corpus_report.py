@@ -109,6 +109,7 @@ def twins(note: Note) -> tuple[str, str]:
 
 def contents_section(sample: dict[str, list[Note]]) -> list[str]:
     table = load_facts()
+    opposites = [fact for fact in table.facts if len(fact.wrong_terms) == 1]
     kinds = Counter(fact.pool.kind for fact in table.facts)
     types = Counter(fact.pool.error_type for fact in table.facts)
     splits = Counter(note.split for pairs in sample.values() for note in pairs)
@@ -116,6 +117,8 @@ def contents_section(sample: dict[str, list[Note]]) -> list[str]:
         "## What is in it\n",
         f"{len(table.facts)} facts in {len(table.pools)} pools, {sum(f.heldout for f in table.facts)} held out; "
         f"{n_pairs()} neutral pairs of wordings.\n",
+        f"Every fact has at least {min(len(fact.wrong) for fact in table.facts)} wrong answers. In {len(opposites)} "
+        "of them, the yes-or-no ones, these are wordings of one meaning, since a negation has one opposite.\n",
         *as_table(("split", "pairs"), sorted(splits.items(), key=lambda item: str(item[0]))),
         *as_table(("error type", "facts"), sorted(types.items())),
         *as_table(("kind of error", "facts"), sorted(kinds.items())),
@@ -272,21 +275,31 @@ def model_section() -> list[str]:
 
 
 def learnability_section() -> list[str]:
-    """What a LoRA fine-tuning reaches, as it was last measured."""
-    lines = ["## Can it be learned?\n"]
-    path = RESULTS / "learnability.json"
+    """What a LoRA fine-tuning reaches, as it was last measured: with the right term first, and as a bare classifier."""
+    return [
+        "## Can it be learned?\n",
+        "Ordered: the wrong twin leans more to INCORRECT (chance 50%). "
+        "Both right: both verdicts are right (chance 25%).\n",
+        "### The right term, then the verdict\n",
+        *learnability_of("learnability.json"),
+        "### The verdict alone\n",
+        *learnability_of("learnability_verdict_only.json"),
+    ]
+
+
+def learnability_of(file: str) -> list[str]:
+    """The run kept in this file: how it was made, what it reached, its curve."""
+    path = RESULTS / file
     if not path.is_file():
-        return [*lines, "Not measured yet: run `benchmarks/learnability.py`.\n"]
+        return ["Not measured yet: run `benchmarks/learnability.py`.\n"]
     curve = json.loads(path.read_text())
     settings, final = curve["settings"], curve["final"]
     threads = f"{settings['threads']} CPU thread(s)" if settings["threads"] else "all CPU cores"
+    asked = " --verdict-only" if settings["verdict_only"] else ""
     return [
-        *lines,
         f"SmolLM2-135M with a LoRA of rank {settings['rank']}, {final['train_pairs']} training pairs, "
         f"{final['minutes']} minutes on {threads} "
-        f"(`python benchmarks/learnability.py --model FOLDER --minutes {settings['minutes']:g}`). "
-        "After the note it writes the right term, then its verdict. Ordered: the wrong twin leans more to INCORRECT "
-        f"(chance 50%); both right: both verdicts are right (chance 25%).\n",
+        f"(`python benchmarks/learnability.py --model FOLDER --minutes {settings['minutes']:g}{asked}`).\n",
         *as_table(
             ("test notes", "pairs ordered rightly", "both twins right"),
             [(split, *(percent(Estimate(**final[split][name])) for name in LEARNED)) for split in LIMITS],

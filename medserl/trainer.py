@@ -124,13 +124,13 @@ class MedSeRLTrainer:
         samples = [*self.samples(episodes), *self._wanted(each.sample() for each in played.gold)]
         metrics = {"round": self.round, **game_metrics(episodes), "samples": len(samples), "repeat_rate": repeat_rate}
 
-        if samples:
-            with clock.phase("reference") as phase:
-                turns = self.weigh(samples)
-                phase.tokens = _tokens(turns) if self.settings.kl_coef else 0
+        with clock.phase("reference") as phase:
+            turns = self.weigh(samples)
+            phase.tokens = _tokens(turns) if self.settings.kl_coef else 0
+        learnt = [*turns, *self.gold.lessons(self.engine, self.rollout, self.round)]
 
+        if learnt:
             with clock.phase("update") as phase:
-                learnt = [*turns, *self.gold.lessons(self.engine, self.rollout, self.round)]
                 stats = self._update(learnt)
                 phase.tokens = _tokens(learnt)
 
@@ -162,6 +162,8 @@ class MedSeRLTrainer:
 
     def weigh(self, samples: Sequence[Sample]) -> list[WeightedTurn]:
         """Rewards to per-token advantages. The sampled log-probabilities are pi_old: the weights have not moved."""
+        if not samples:
+            return []
         turns = [sample.turn for sample in samples]
         old = [turn.completion.logprobs for turn in turns]
         ref = self.engine.logprobs(turns, reference=True) if self.settings.kl_coef else None
@@ -269,8 +271,10 @@ class MedSeRLTrainer:
         if metrics["accepted_games"]:
             self._empty_rounds = 0
             return
+        log.warning("round %d: the VCF accepted no note, so nothing was learnt from play", self.round)
+        if self.settings.gold_lessons:
+            return  # the policy has learnt, and may yet learn to play
         self._empty_rounds += 1
-        log.warning("round %d: the VCF accepted no note, so nothing was learnt", self.round)
         if self._empty_rounds > EMPTY_ROUNDS_ALLOWED:
             raise RunError(
                 f"no note was accepted in {self._empty_rounds} rounds in a row (last: {self.round}); "

@@ -188,6 +188,15 @@ def test_lessons_join_the_update_and_nothing_else() -> None:
     ]
 
 
+def test_lessons_go_on_where_no_game_is_accepted(caplog: pytest.LogCaptureFixture) -> None:
+    engine = Recording()
+    engine.player = lambda messages, rng: "no."
+    history = build(engine=engine, gold_lessons=3, rounds=4).train()
+    assert [row["optimizer_steps"] for row in history] == [1] * 4 and engine.updates == 4
+    assert [row["samples"] for row in history] == [0] * 4 and all(row["gold_nll"] is not None for row in history)
+    assert caplog.text.count("accepted no note") == 4
+
+
 def test_gold_without_pairs_is_refused_before_the_run() -> None:
     notes = [Note(note.note_id, note.correct_note) for note in load_notes(sample_path("train")).notes[:20]]
     with pytest.raises(ConfigError, match="gold_fraction and gold_lessons need"):
