@@ -16,6 +16,7 @@ import lzma
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,6 +26,7 @@ from medserl.data.sample_paths import sample_path
 from medserl.evaluation.metrics import Outcome, judge, pairs_right
 from medserl.evaluation.predictions import LabelledText, Prediction, labelled_texts
 from medserl.evaluation.statistics import Estimate, compare, format_p, share_estimate
+from medserl.game.roles import MODES
 
 HERE = Path(__file__).resolve().parent
 WARMUP = "warmup"
@@ -44,8 +46,6 @@ AT_THE_END = {
     "assessor_accuracy": "self-made right",
     "assessor_flag_rate": "called INCORRECT",
     "vcf_acceptance_rate": "VCF acceptance",
-    "label_noise_error": "label noise, error mode",
-    "label_noise_benign": "benign mode",
     "repeat_rate": "repeats",
     "kl_assessor": "KL, Assessor",
     "frozen_pairwise_accuracy": "frozen warm-up, pairs right by mode",
@@ -130,26 +130,51 @@ def markdown(runs: Sequence[Run], texts: Sequence[LabelledText]) -> str:
         lines.append(f"| {' | '.join([arm, *(_over_seeds(mine, name) for name in AT_THE_END)])} |")
     lines += [
         "",
-        "What a verdict earned the Assessor on self-made notes, by thirds of the run: mean reward, number of verdicts.",
-        "An Assessor that cannot tell notes apart learns the verdict that earns more:",
+        "Accepted games by thirds of the run. What a verdict earned the Assessor: mean reward, number of verdicts; one "
+        "that cannot tell notes apart learns the verdict that earns more. Label noise: labels that are wrong, of those "
+        "that the truth oracle decides.",
         "",
-        "| arm | said | first third | second | last |",
+        "| arm | figure | first third | second | last |",
         "|---|---|---|---|---|",
     ]
     for arm, mine in trained.items():
-        lines += [f"| {' | '.join([arm, verdict, *earnings(mine, verdict)])} |" for verdict in ("INCORRECT", "CORRECT")]
+        parts = list(zip(*map(thirds, mine), strict=True))
+        games = [[game for run in part for game in run] for part in parts]
+        lines += [f"| {' | '.join([arm, name, *map(figure, games)])} |" for name, figure in BY_THIRDS.items()]
     return "\n".join(lines) + "\n"
 
 
-def earnings(runs: Sequence[Run], verdict: str) -> list[str]:
-    """Mean reward of the Assessor where it gave this verdict, and how often it did, in each part of the runs."""
-    earned: list[list[float]] = [[] for _ in range(STAGES)]
-    for run in runs:
-        last = max((game["round"] for game in run.games), default=0)
-        for game in run.games:
-            if game["verdict"] == verdict and not game["past_role"]:
-                earned[(game["round"] - 1) * STAGES // last].append(game["reward_assessor"])
-    return [f"{fmean(part):+.2f} ({len(part)})" if part else "-" for part in earned]
+def thirds(run: Run) -> list[list[Row]]:
+    """The accepted games of the policy against itself, in each part of the run."""
+    parts: list[list[Row]] = [[] for _ in range(STAGES)]
+    last = max((game["round"] for game in run.games), default=0)
+    for game in run.games:
+        if game["reward_assessor"] is not None and not game["past_role"]:
+            parts[(game["round"] - 1) * STAGES // last].append(game)
+    return parts
+
+
+def mix(games: Sequence[Row]) -> str:
+    return " to ".join(str(sum(game["mode"] == mode for game in games)) for mode in MODES)
+
+
+def earned(games: Sequence[Row], verdict: str) -> str:
+    rewards = [game["reward_assessor"] for game in games if game["verdict"] == verdict]
+    return f"{fmean(rewards):+.2f} ({len(rewards)})" if rewards else "-"
+
+
+def noise(games: Sequence[Row], mode: str, wrong: str) -> str:
+    decided = [game["still_true"] for game in games if game["mode"] == mode and game["still_true"] in ("true", "false")]
+    return f"{sum(each == wrong for each in decided)} of {len(decided)}"
+
+
+BY_THIRDS = {
+    f"accepted, {' to '.join(MODES)}": mix,
+    "INCORRECT earned": partial(earned, verdict="INCORRECT"),
+    "CORRECT earned": partial(earned, verdict="CORRECT"),
+    "label noise, error mode": partial(noise, mode="error", wrong="true"),
+    "label noise, benign mode": partial(noise, mode="benign", wrong="false"),
+}
 
 
 def outcomes(run: Run, texts: Sequence[LabelledText]) -> tuple[Outcome, ...]:

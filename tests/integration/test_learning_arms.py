@@ -88,7 +88,9 @@ def test_one_table_and_one_figure(done: Path, capsys: pytest.CaptureFixture[str]
     for arm, seeds in (("warmup", 1), ("plan", 1), ("best", 2)):
         assert f"\n| {arm} | {seeds} | " in table
     assert "+0.0 (+0.0 to +0.0), p = 1.00" in table  # the same player
-    assert re.search(r"\| plan \| INCORRECT \| [+-]\d\.\d\d \(\d+\) \|", table)
+    assert re.search(r"\| plan \| accepted, error to benign \| \d+ to \d+ \|", table)
+    assert re.search(r"\| plan \| INCORRECT earned \| [+-]\d\.\d\d \(\d+\) \|", table)
+    assert re.search(r"\| plan \| label noise, error mode \| \d+ of \d+ \|", table)
     folder = done / "results" / "sample"
     assert (folder / "table.md").read_text(encoding="utf-8").strip() == table.strip()
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
