@@ -296,10 +296,12 @@ def learnability_of(file: str) -> list[str]:
     settings, final = curve["settings"], curve["final"]
     threads = f"{settings['threads']} CPU thread(s)" if settings["threads"] else "all CPU cores"
     asked = " --verdict-only" if settings["verdict_only"] else ""
+    asked += f" --threads {settings['threads']}" if settings["threads"] else ""
     return [
         f"SmolLM2-135M with a LoRA of rank {settings['rank']}, {final['train_pairs']} training pairs, "
         f"{final['minutes']} minutes on {threads} "
-        f"(`python benchmarks/learnability.py --model FOLDER --minutes {settings['minutes']:g}{asked}`).\n",
+        f"(`python benchmarks/learnability.py --model FOLDER --minutes {settings['minutes']:g}{asked} "
+        f"--evaluate-every {settings['evaluate_every']}`).\n",
         *as_table(
             ("test notes", "pairs ordered rightly", "both twins right"),
             [(split, *(percent(Estimate(**final[split][name])) for name in LEARNED)) for split in LIMITS],
