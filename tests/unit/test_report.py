@@ -54,7 +54,7 @@ def test_a_complete_run_tells_its_story(full: Page) -> None:
         assert words in full.text
     assert len(full.games) == 384
     classes = [(attributes.get("class") or "").split() for tag, attributes in full.tags if tag == "figure"]
-    assert sum("chart" in names for names in classes) == 28
+    assert sum("chart" in names for names in classes) == 29
     assert sum("panel" in names for names in classes) == 2
 
 
