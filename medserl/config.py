@@ -99,7 +99,7 @@ class Settings(BaseModel):
     clip_range: float = Field(0.2, gt=0, lt=1, description="PPO's clip.")
     kl_target: float = Field(0.0, ge=0, description="Nats a token that kl_coef is steered to; 0 keeps it constant.")
     advantage_normalization: Normalization = Field(
-        "per_role",
+        "per_mode",
         description="Whose mean and std: global, per_role, per_mode (each mode's mean, both modes weighed alike), "
         "or running (a role's running mean, no std).",
     )
