@@ -103,8 +103,9 @@ def player(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def common_flags(player: Path) -> list[str]:
-    """A run of the tiny player, on any engine."""
+    """A run of the tiny player, on any engine. The learning rates of the tests go with one baseline a role."""
     return [
+        "--advantage-normalization", "per_role",
         "--model", str(player), "--adapter", "none", "--prompts", str(player / "prompts.toml"),
         "--prompt-data", str(player / "notes.jsonl"), "--rollout-batch-size", "8",
         "--max-epochs", "200", "--no-tensorboard", "--save-every", "1", "--seed", "5",
