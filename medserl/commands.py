@@ -58,7 +58,11 @@ def _load(source: str, split: SampleSplit, settings: Settings | None = None) -> 
 
 
 def train(settings: Settings) -> Path:
-    """Start a run, or go on with one; returns its folder. Nothing is written before data and model are read."""
+    """Start a run, or go on with one; returns its folder. Nothing is written before data and model are read.
+
+    Raises:
+        KeyboardInterrupt: a signal ended the run before its last round, with a checkpoint: what was to follow waits.
+    """
     if settings.resume:
         run, settings = RunFolder.reopen(Path(settings.resume))
         trainer = build_trainer(settings)
@@ -77,6 +81,8 @@ def train(settings: Settings) -> Path:
     finally:
         trainer.engine.close()
         run.close()
+    if trainer.interrupted:
+        raise KeyboardInterrupt
     say(f"done: medserl report {run.path}")
     return run.path
 

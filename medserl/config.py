@@ -66,8 +66,8 @@ class Settings(BaseModel):
     gold_fraction: float = Field(
         0.0, ge=0, lt=1, description="Share of the Assessor's turns on gold pairs of the training notes, both twins."
     )
-    gold_lessons: int = Field(0, ge=0, description="Gold pairs a round whose answers are learnt as they should be.")
-    lesson_roles: RolesTrained = Field("assessor", description="Whose answers: verdicts on the twins, edits.")
+    gold_lessons: int = Field(0, ge=0, description="Gold pairs a round whose right verdicts the Assessor learns.")
+    edit_lessons: int = Field(0, ge=0, description="Gold pairs a round whose edits the Injector learns.")
     gold_lesson_weight: float = Field(1.0, gt=0, description="Advantage of every token of such an answer.")
     assessor_samples: int = Field(1, ge=1, description="Assessor turns on each accepted note.")
     injector_reward: InjectorReward = Field(

@@ -1,8 +1,8 @@
 """Gold pairs in training: the Assessor's turns on twins whose label no Injector can game.
 
-Two uses, each off at 0. `gold_fraction`: the Assessor judges both twins of some pairs, is rewarded as in play, and
-learns by REINFORCE++ with the rest. `gold_lessons`: the answers that it should give to both twins, and with
-`lesson_roles` the Injector to either mode, are learnt as they stand, a supervised term in the same update.
+Three uses, each off at 0. `gold_fraction`: the Assessor judges both twins of some pairs, is rewarded as in play, and
+learns by REINFORCE++ with the rest. `gold_lessons`: the answers that it should give to both twins of some pairs are
+learnt as they stand, a supervised term in the same update. `edit_lessons`: likewise the Injector's, in either mode.
 
 A lesson is a turn as though the policy had just said the right thing, every token with the advantage
 `gold_lesson_weight`: at ratio 1 the gradient of the clipped loss is that of the negative log-likelihood, and a weight
@@ -12,7 +12,7 @@ of 1 counts like a game token one standard deviation above the mean.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medserl.config import Settings
@@ -77,14 +77,19 @@ class GoldPairs:
         """Raises ConfigError where gold turns or lessons are asked for and no note has a twin that the VCF accepts,
         lessons for a role that is not trained, or so few gold turns that they make no pair."""
         self.settings = settings
-        wanted = settings.gold_fraction or settings.gold_lessons
+        wanted = settings.gold_fraction or settings.gold_lessons or settings.edit_lessons
         self.pairs = [twins for note in notes if (twins := _twins(note, settings))] if wanted else []
         self._notes = {note.note_id: note for note in notes} if wanted else {}
-        if settings.gold_lessons and settings.roles_trained not in ("both", settings.lesson_roles):
-            raise ConfigError(
-                f"gold_lessons for lesson_roles {settings.lesson_roles!r}, but roles_trained is "
-                f"{settings.roles_trained!r}: nothing else is to change"
-            )
+        taught: tuple[tuple[str, Role, int], ...] = (
+            ("gold_lessons", "assessor", settings.gold_lessons),
+            ("edit_lessons", "injector", settings.edit_lessons),
+        )
+        for name, role, count in taught:
+            if count and settings.roles_trained not in ("both", role):
+                raise ConfigError(
+                    f"{name} teaches the {role}, but roles_trained is {settings.roles_trained!r}: "
+                    "nothing else is to change"
+                )
         if settings.gold_fraction and not self._practised(settings.rollout_batch_size):
             raise ConfigError(
                 f"gold_fraction {settings.gold_fraction:g} of {settings.rollout_batch_size} games is less than one "
@@ -92,8 +97,8 @@ class GoldPairs:
             )
         if wanted and not self.pairs:
             raise ConfigError(
-                "gold_fraction and gold_lessons need training notes with a correct and an incorrect twin: found none; "
-                "give such --prompt-data, or leave both at 0"
+                "gold_fraction, gold_lessons and edit_lessons need training notes with a correct and an incorrect "
+                "twin: found none; give such --prompt-data, or leave all at 0"
             )
 
     def practice(self, rollout: VCFRolloutGenerator, games: int, round_number: int) -> list[GoldTurn]:
@@ -107,12 +112,16 @@ class GoldPairs:
         return [GoldTurn(*each) for each in zip(texts, said, verdicts, strict=True)]
 
     def lessons(self, engine: Engine, rollout: VCFRolloutGenerator, round_number: int) -> list[WeightedTurn]:
-        """The right answers of `lesson_roles` to both twins of `gold_lessons` pairs, weighted for the update."""
-        count = self.settings.gold_lessons
-        texts = self._draw("lessons", (round_number - 1) * count, count)
-        if not texts:
-            return []
-        lessons = [lesson for lesson in self._plan(texts, rollout.prompts) if self._teaches(lesson.role)]
+        """The right answers to both twins of `gold_lessons` pairs and `edit_lessons` pairs, weighted for the update.
+
+        Both counts go through the pairs in the same order.
+        """
+        judged, edited = (
+            self._draw("lessons", (round_number - 1) * count, count)
+            for count in (self.settings.gold_lessons, self.settings.edit_lessons)
+        )
+        lessons = [self._verdict(gold, rollout.prompts) for gold in judged]
+        lessons += [edit for gold in edited if (edit := self._edit(gold, rollout.prompts))]
         weighted = []
         for role in dict.fromkeys(lesson.role for lesson in lessons):
             mine = [lesson for lesson in lessons if lesson.role == role]
@@ -120,27 +129,23 @@ class GoldPairs:
             weighted += [self._weighted(*each) for each in zip(mine, turns, strict=True)]
         return weighted
 
-    def _plan(self, texts: Sequence[GoldText], prompts: PromptSet) -> Iterator[Lesson]:
-        """What either role should say: of a wrong twin its verdict and the edit that made it, of a right one its
-        verdict and, where the neutral table has one for it, an edit that changes nothing."""
-        for gold in texts:
-            yield Lesson(
-                "assessor",
-                gold.note_id,
-                prompts.assessor(gold.text),
-                prompts.gold_answer(truth(gold.mode), gold.words),
-            )
-            note = self._notes[gold.note_id]
-            original = note.correct_note or ""
-            neutral = apply_neutral_edit(original, random.Random(f"{self.settings.seed}/{gold.note_id}/{gold.mode}"))
-            modified = gold.text if gold.mode == "error" else neutral and neutral[0]
-            answer = injection_answer(original, modified, prompts.form) if modified else None
-            if answer:
-                error_type = note.error_type if gold.mode == "error" else None
-                yield Lesson("injector", gold.note_id, prompts.injector(original, gold.mode, error_type), answer)
+    def _verdict(self, gold: GoldText, prompts: PromptSet) -> Lesson:
+        """What the Assessor should say of a twin."""
+        answer = prompts.gold_answer(truth(gold.mode), gold.words)
+        return Lesson("assessor", gold.note_id, prompts.assessor(gold.text), answer)
 
-    def _teaches(self, role: Role) -> bool:
-        return self.settings.lesson_roles in ("both", role)
+    def _edit(self, gold: GoldText, prompts: PromptSet) -> Lesson | None:
+        """What the Injector should do in the mode of a twin: the physician's edit, or one out of the neutral table
+        that changes nothing; None where the table has none for the note."""
+        note = self._notes[gold.note_id]
+        original = note.correct_note or ""
+        neutral = apply_neutral_edit(original, random.Random(f"{self.settings.seed}/{gold.note_id}/{gold.mode}"))
+        modified = gold.text if gold.mode == "error" else neutral and neutral[0]
+        answer = injection_answer(original, modified, prompts.form) if modified else None
+        if not answer:
+            return None
+        error_type = note.error_type if gold.mode == "error" else None
+        return Lesson("injector", gold.note_id, prompts.injector(original, gold.mode, error_type), answer)
 
     def _weighted(self, lesson: Lesson, turn: Turn) -> WeightedTurn:
         """Without a reference: a KL in the loss has no say."""

@@ -237,7 +237,7 @@ class MedSeRLTrainer:
                 self._guard_against_silence(metrics)
                 if self._is_best(metrics) or last or self._stop.is_set() or self._due(self.settings.save_every):
                     self.save_checkpoint()
-                if self._stop.is_set():
+                if self.interrupted:
                     log.warning("stopped after round %d; --resume %s goes on", self.round, self.run and self.run.path)
                     break
         return history
@@ -246,6 +246,11 @@ class MedSeRLTrainer:
         """Rounds of the whole run: all epochs, or `max_rounds` where that is less."""
         rounds = self._require(self.sampler, "notes to train on").batches_per_epoch * self.settings.max_epochs
         return min(rounds, self.settings.max_rounds or rounds)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal has ended the run, or will after the round at hand, before its last round."""
+        return self._stop.is_set() and not self._finished()
 
     def _finished(self) -> bool:
         return self.round >= self.total_rounds()
@@ -272,7 +277,7 @@ class MedSeRLTrainer:
             self._empty_rounds = 0
             return
         log.warning("round %d: the VCF accepted no note, so nothing was learnt from play", self.round)
-        if self.settings.gold_lessons:
+        if self.settings.gold_lessons or self.settings.edit_lessons:
             return  # the policy has learnt, and may yet learn to play
         self._empty_rounds += 1
         if self._empty_rounds > EMPTY_ROUNDS_ALLOWED:

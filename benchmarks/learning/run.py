@@ -146,7 +146,9 @@ def keep(folder: Path, files: Mapping[str, bytes]) -> None:
 def medserl(*arguments: object) -> None:
     command: Sequence[str] = [sys.executable, "-m", "medserl.cli", *map(str, arguments)]
     print("$ medserl", *command[3:], flush=True)
-    subprocess.run(command, cwd=ROOT, check=True)
+    code = subprocess.run(command, cwd=ROOT, check=False).returncode
+    if code:
+        sys.exit(code)  # it has said why; a run that was interrupted goes on when this is started again
 
 
 if __name__ == "__main__":

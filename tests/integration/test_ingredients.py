@@ -36,6 +36,7 @@ BASE = Settings(
 ALL: dict[str, Any] = {
     "gold_fraction": 0.25,
     "gold_lessons": 3,
+    "edit_lessons": 2,
     "assessor_samples": 2,
     "injector_reward": "peaked",
     "repeat_penalty": 0.5,
@@ -199,7 +200,7 @@ def test_lessons_go_on_where_no_game_is_accepted(caplog: pytest.LogCaptureFixtur
 
 def test_gold_without_pairs_is_refused_before_the_run() -> None:
     notes = [Note(note.note_id, note.correct_note) for note in load_notes(sample_path("train")).notes[:20]]
-    with pytest.raises(ConfigError, match="gold_fraction and gold_lessons need"):
+    with pytest.raises(ConfigError, match="gold_fraction, gold_lessons and edit_lessons need"):
         MedSeRLTrainer(BASE, ScriptedEngine(), notes, gold_lessons=1)
 
 

@@ -36,7 +36,7 @@ NOTES = [Note(f"n{i}", text, text.replace("right", "left")) for i, text in enume
 RUN: dict[str, Any] = {
     "rollout_batch_size": 4, "max_epochs": 2, "save_every": 2, "tensorboard": False, "learning_rate": 1e-2,
     "max_new_tokens_injector": 8, "max_new_tokens_assessor": 8, "adapters": "per_role",
-    "past_fraction": 0.5, "past_every": 1, "past_pool": 2, "gold_fraction": 0.5, "gold_lessons": 2,
+    "past_fraction": 0.5, "past_every": 1, "past_pool": 2, "gold_fraction": 0.5, "gold_lessons": 2, "edit_lessons": 1,
     "repeat_penalty": 0.25, "assessor_samples": 2, "injector_reward": "peaked",
     "advantage_normalization": "running", "kl_target": 0.02,
 }  # fmt: skip

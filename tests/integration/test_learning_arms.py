@@ -29,7 +29,7 @@ def script(name: str) -> ModuleType:
     return module
 
 
-def run(folder: Path, *arms: str, seeds: tuple[str, ...] = ("0",)) -> list[str]:
+def run(folder: Path, *arms: str, seeds: tuple[str, ...] = ("0",), extra: tuple[str, ...] = ()) -> list[str]:
     """Runs the arms; returns the commands of `medserl` that it took."""
     module, commands = script("run"), []
     real = module.medserl
@@ -46,7 +46,7 @@ def run(folder: Path, *arms: str, seeds: tuple[str, ...] = ("0",)) -> list[str]:
     module.medserl = medserl
     places = ["--outputs", str(folder / "outputs"), "--results", str(folder / "results")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["run.py", "--arms", *arms, "--seeds", *seeds, *places, "--set", *QUICK])
+        patch.setattr(sys, "argv", ["run.py", "--arms", *arms, "--seeds", *seeds, *places, "--set", *QUICK, *extra])
         module.main()
     return commands
 
@@ -100,3 +100,10 @@ def test_an_arm_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.Captur
     with pytest.raises(SystemExit) as stopped:
         run(tmp_path, "beast")
     assert stopped.value.code == 2 and "no arm 'beast'" in capsys.readouterr().err
+
+
+def test_a_run_that_did_not_reach_its_end_is_not_judged(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path, "plan", extra=("max_word_edits=0",))
+    assert stopped.value.code == 2 and "max_word_edits" in capfd.readouterr().err
+    assert not list(tmp_path.glob("results/sample/plan*"))

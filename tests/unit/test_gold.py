@@ -152,7 +152,7 @@ def test_only_pairs_that_the_game_would_accept() -> None:
     assert [[twin.note_id for twin in pair] for pair in found.pairs] == [["fine"] * 2, ["two words"] * 2]
     strict = gold_pairs([fine, two_words], gold_lessons=1, vcf_max_word_edits=1)
     assert [pair[0].note_id for pair in strict.pairs] == ["fine"]
-    for wanted in ({"gold_fraction": 0.5}, {"gold_lessons": 1}):
+    for wanted in ({"gold_fraction": 0.5}, {"gold_lessons": 1}, {"edit_lessons": 1}):
         with pytest.raises(ConfigError, match="found none") as caught:
             gold_pairs(rejected, **wanted)
         assert "\n" not in str(caught.value)
@@ -164,10 +164,11 @@ def test_a_share_of_gold_turns_that_makes_no_pair_is_refused() -> None:
         gold_pairs(gold_fraction=0.01, rollout_batch_size=8)
 
 
-def test_lessons_for_an_assessor_that_is_not_trained_are_refused() -> None:
-    with pytest.raises(ConfigError, match="roles_trained"):
-        gold_pairs(gold_lessons=1, roles_trained="injector")
-    assert gold_pairs(gold_fraction=0.5, roles_trained="injector").pairs  # as a figure alone
+@pytest.mark.parametrize(("name", "trained"), [("gold_lessons", "injector"), ("edit_lessons", "assessor")])
+def test_lessons_for_a_role_that_is_not_trained_are_refused(name: str, trained: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} teaches the .*, but roles_trained is '{trained}'"):
+        gold_pairs(**{name: 1}, roles_trained=trained)
+    assert gold_pairs(gold_fraction=0.5, roles_trained=trained).pairs  # as a figure alone
 
 
 @pytest.mark.parametrize(
@@ -240,10 +241,14 @@ def test_lessons_are_the_right_answers_to_both_twins(prompts: str, answer: str) 
 
 
 def test_lessons_of_both_roles_are_the_games_own_answers() -> None:
-    engine, pairs = ScriptedEngine(), gold_pairs(gold_lessons=2, lesson_roles="both")
-    lessons = [lesson.turn for lesson in pairs.lessons(engine, rollout_of(engine), 1)]
+    engine, pairs = ScriptedEngine(), gold_pairs(gold_lessons=3, edit_lessons=2)
+    weighted = pairs.lessons(engine, rollout_of(engine), 1)
+    lessons = [lesson.turn for lesson in weighted]
     injections = [turn for turn in lessons if turn.role == "injector"]
-    assert [turn.role for turn in lessons].count("assessor") == 4 and 2 <= len(injections) <= 4
+    assert [turn.role for turn in lessons].count("assessor") == 6 and 2 <= len(injections) <= 4
+    assert {each.note_id for each in weighted if each.turn.role == "injector"} <= {
+        each.note_id for each in weighted if each.turn.role == "assessor"
+    }
     originals = {str(rollout_of(engine).prompts.injector(note.correct_note, mode, kind)): (note, mode)
                  for note in PAIRS for mode, kind in (("error", note.error_type), ("benign", None))}  # fmt: skip
     for turn in injections:
@@ -251,11 +256,6 @@ def test_lessons_of_both_roles_are_the_games_own_answers() -> None:
         modified = parse_injection(turn.completion.text, note.correct_note, "edit")
         assert apply_vcf(note.correct_note, modified).passed
         assert (modified == note.incorrect_note) == (mode == "error")
-
-
-def test_lessons_of_a_role_that_is_not_trained_are_refused() -> None:
-    with pytest.raises(ConfigError, match="lesson_roles 'both', but roles_trained is 'assessor'"):
-        gold_pairs(gold_lessons=1, lesson_roles="both", roles_trained="assessor")
 
 
 def test_lessons_come_in_epochs_of_their_own() -> None:
