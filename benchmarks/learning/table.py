@@ -4,8 +4,9 @@
 
 Writes `table.md` and `curves.png` beside the figures. Arms that ran with several seeds are pooled: the texts of all
 seeds count, and a pair is one cluster over all of them. Intervals are 95 % (Wilson on the effective number of texts);
-each arm is compared with the warm-up on the same pairs, by a permutation test that swaps the two pair by pair. The
-figure needs matplotlib (`pip install 'medserl[dev]'`).
+each arm is compared with the warm-up, and with `best` seed by seed, on the same pairs: by McNemar's exact test, or with
+several seeds a permutation test that swaps the two pair by pair. The figure needs matplotlib
+(`pip install 'medserl[dev]'`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from medserl.game.roles import MODES
 
 HERE = Path(__file__).resolve().parent
 WARMUP = "warmup"
+BEST = "best"
 LAST_ROUNDS = 10
 """The end of a run: what the table says of its games is their mean over so many rounds."""
 SPLITS = ("test-seen", "test-unseen")
@@ -109,14 +111,15 @@ def rows(path: Path) -> list[Row]:
 def markdown(runs: Sequence[Run], texts: Sequence[LabelledText]) -> str:
     arms = {run.arm: [other for other in runs if other.arm == run.arm] for run in runs}
     lines = [
-        "| arm | seeds | pairs right, seen facts | unseen facts | all | against the warm-up | recall | specificity |",
-        "|---|---|---|---|---|---|---|---|",
+        "| arm | seeds | pairs right, seen facts | unseen facts | all | against the warm-up | against best | recall "
+        "| specificity |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for arm, mine in arms.items():
         seen, unseen = (pairwise(mine, [text for text in texts if text.split == split]) for split in SPLITS)
         recall, specificity = texts_right(mine, texts, errors=True), texts_right(mine, texts, errors=False)
-        difference = "" if arm == WARMUP or WARMUP not in arms else against(mine, arms[WARMUP][0], texts)
-        cells = [arm, str(len(mine)), *map(percent, (seen, unseen, pairwise(mine, texts))), difference]
+        differences = [against(mine, arms.get(other, []), texts) for other in (WARMUP, BEST)]
+        cells = [arm, str(len(mine)), *map(percent, (seen, unseen, pairwise(mine, texts))), *differences]
         lines.append(f"| {' | '.join([*cells, percent(recall), percent(specificity)])} |")
     lines += [
         "",
@@ -198,11 +201,18 @@ def texts_right(runs: Sequence[Run], texts: Sequence[LabelledText], *, errors: b
     return share_estimate([one.right for one in mine], [one.cluster for one in mine])
 
 
-def against(runs: Sequence[Run], warmup: Run, texts: Sequence[LabelledText]) -> str:
-    """The difference in pairs right, in points, and its p-value."""
-    before = [hit for hit, _ in pair_hits(warmup, texts)] * len(runs)
-    after = [each for run in runs for each in pair_hits(run, texts)]
-    found = compare([hit for hit, _ in after], before, [name for _, name in after])
+def against(runs: Sequence[Run], others: Sequence[Run], texts: Sequence[LabelledText]) -> str:
+    """The difference in pairs right from another arm's runs with the same seeds, in points, and its p-value."""
+    compared = [
+        (run, other)
+        for run in runs
+        for other in others
+        if run.arm != other.arm and (run.seed == other.seed or WARMUP in (run.arm, other.arm))
+    ]
+    if not compared:
+        return ""
+    after, before = ([hit for pair in compared for hit in pair_hits(pair[side], texts)] for side in (0, 1))
+    found = compare([hit for hit, _ in after], [hit for hit, _ in before], [name for _, name in after])
     low, high, value = found.difference.low, found.difference.high, found.difference.value
     assert low is not None and high is not None and value is not None
     return f"{100 * value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}), {format_p(found.p_value)}"
