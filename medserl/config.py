@@ -68,7 +68,10 @@ class Settings(BaseModel):
     )
     gold_lessons: int = Field(0, ge=0, description="Gold pairs a round whose right verdicts the Assessor learns.")
     edit_lessons: int = Field(0, ge=0, description="Gold pairs a round whose edits the Injector learns.")
-    gold_lesson_weight: float = Field(1.0, gt=0, description="Advantage of every token of such an answer.")
+    game_lessons: int = Field(
+        0, ge=0, description="Accepted games a round, at most, whose right verdicts the Assessor learns."
+    )
+    lesson_weight: float = Field(1.0, gt=0, description="Advantage of every token of such an answer.")
     assessor_samples: int = Field(1, ge=1, description="Assessor turns on each accepted note.")
     injector_reward: InjectorReward = Field(
         "zero_sum", description="zero_sum, or peaked: most where the Assessor's samples are right half of the time."
@@ -144,6 +147,11 @@ class Settings(BaseModel):
             raise ValueError("vcf_min_jaccard is above vcf_max_jaccard: nothing could pass")
         if self.injector_reward == "peaked" and self.assessor_samples < 2:
             raise ValueError("injector_reward 'peaked' needs assessor_samples of 2 or more: one is right or wrong")
+        for name, role in (("gold_lessons", "assessor"), ("game_lessons", "assessor"), ("edit_lessons", "injector")):
+            if getattr(self, name) and self.roles_trained not in ("both", role):
+                raise ValueError(
+                    f"{name} teaches the {role}, but roles_trained is {self.roles_trained!r}: nothing else is to change"
+                )
         if self.kl_target and (not self.kl_coef or self.kl_estimator != "k1"):
             raise ValueError("kl_target steers the KL in the reward: it needs kl_coef above 0 and kl_estimator 'k1'")
         if self.several_adapters and not self.lora_rank:

@@ -2,11 +2,7 @@
 
 Three uses, each off at 0. `gold_fraction`: the Assessor judges both twins of some pairs, is rewarded as in play, and
 learns by REINFORCE++ with the rest. `gold_lessons`: the answers that it should give to both twins of some pairs are
-learnt as they stand, a supervised term in the same update. `edit_lessons`: likewise the Injector's, in either mode.
-
-A lesson is a turn as though the policy had just said the right thing, every token with the advantage
-`gold_lesson_weight`: at ratio 1 the gradient of the clipped loss is that of the negative log-likelihood, and a weight
-of 1 counts like a game token one standard deviation above the mean.
+learnt as they stand (`lessons`). `edit_lessons`: likewise the Injector's, in either mode.
 """
 
 from __future__ import annotations
@@ -18,15 +14,15 @@ from dataclasses import dataclass
 from medserl.config import Settings
 from medserl.data.neutral import apply_neutral_edit
 from medserl.data.notes import Note
-from medserl.engines.base import Engine, WeightedTurn
 from medserl.errors import ConfigError
 from medserl.game.episode import Sample, Turn
 from medserl.game.gold import injection_answer, right_words
 from medserl.game.parsing import parse_verdict
-from medserl.game.prompts import Messages, PromptSet
+from medserl.game.prompts import PromptSet
 from medserl.game.rewards import assessor_reward
-from medserl.game.roles import MODES, Mode, Role, Verdict, truth
+from medserl.game.roles import MODES, Mode, Verdict, truth
 from medserl.game.vcf import apply_vcf
+from medserl.lessons import Lesson, verdict_lesson
 from medserl.rollout import VCFRolloutGenerator, derive_seed
 from medserl.round_metrics import Figures, share
 
@@ -39,16 +35,6 @@ class GoldText:
     text: str
     mode: Mode
     words: str
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What a role should answer to a prompt."""
-
-    role: Role
-    note_id: str
-    prompt: Messages
-    answer: str
 
 
 @dataclass(frozen=True)
@@ -74,22 +60,12 @@ class GoldPairs:
     """
 
     def __init__(self, notes: Sequence[Note], settings: Settings) -> None:
-        """Raises ConfigError where gold turns or lessons are asked for and no note has a twin that the VCF accepts,
-        lessons for a role that is not trained, or so few gold turns that they make no pair."""
+        """Raises ConfigError where gold turns or lessons are asked for and no note has a twin that the VCF accepts, or
+        so few gold turns that they make no pair."""
         self.settings = settings
         wanted = settings.gold_fraction or settings.gold_lessons or settings.edit_lessons
         self.pairs = [twins for note in notes if (twins := _twins(note, settings))] if wanted else []
         self._notes = {note.note_id: note for note in notes} if wanted else {}
-        taught: tuple[tuple[str, Role, int], ...] = (
-            ("gold_lessons", "assessor", settings.gold_lessons),
-            ("edit_lessons", "injector", settings.edit_lessons),
-        )
-        for name, role, count in taught:
-            if count and settings.roles_trained not in ("both", role):
-                raise ConfigError(
-                    f"{name} teaches the {role}, but roles_trained is {settings.roles_trained!r}: "
-                    "nothing else is to change"
-                )
         if settings.gold_fraction and not self._practised(settings.rollout_batch_size):
             raise ConfigError(
                 f"gold_fraction {settings.gold_fraction:g} of {settings.rollout_batch_size} games is less than one "
@@ -111,8 +87,8 @@ class GoldPairs:
         verdicts = [parse_verdict(turn.completion.text) for turn in said]
         return [GoldTurn(*each) for each in zip(texts, said, verdicts, strict=True)]
 
-    def lessons(self, engine: Engine, rollout: VCFRolloutGenerator, round_number: int) -> list[WeightedTurn]:
-        """The right answers to both twins of `gold_lessons` pairs and `edit_lessons` pairs, weighted for the update.
+    def lessons(self, prompts: PromptSet, round_number: int) -> list[Lesson]:
+        """The right answers to both twins of `gold_lessons` pairs and `edit_lessons` pairs.
 
         Both counts go through the pairs in the same order.
         """
@@ -120,19 +96,8 @@ class GoldPairs:
             self._draw("lessons", (round_number - 1) * count, count)
             for count in (self.settings.gold_lessons, self.settings.edit_lessons)
         )
-        lessons = [self._verdict(gold, rollout.prompts) for gold in judged]
-        lessons += [edit for gold in edited if (edit := self._edit(gold, rollout.prompts))]
-        weighted = []
-        for role in dict.fromkeys(lesson.role for lesson in lessons):
-            mine = [lesson for lesson in lessons if lesson.role == role]
-            turns = engine.recite(role, [lesson.prompt for lesson in mine], [lesson.answer for lesson in mine])
-            weighted += [self._weighted(*each) for each in zip(mine, turns, strict=True)]
-        return weighted
-
-    def _verdict(self, gold: GoldText, prompts: PromptSet) -> Lesson:
-        """What the Assessor should say of a twin."""
-        answer = prompts.gold_answer(truth(gold.mode), gold.words)
-        return Lesson("assessor", gold.note_id, prompts.assessor(gold.text), answer)
+        lessons = [verdict_lesson(prompts, gold.note_id, gold.text, gold.mode, gold.words) for gold in judged]
+        return lessons + [edit for gold in edited if (edit := self._edit(gold, prompts))]
 
     def _edit(self, gold: GoldText, prompts: PromptSet) -> Lesson | None:
         """What the Injector should do in the mode of a twin: the physician's edit, or one out of the neutral table
@@ -146,11 +111,6 @@ class GoldPairs:
             return None
         error_type = note.error_type if gold.mode == "error" else None
         return Lesson("injector", gold.note_id, prompts.injector(original, gold.mode, error_type), answer)
-
-    def _weighted(self, lesson: Lesson, turn: Turn) -> WeightedTurn:
-        """Without a reference: a KL in the loss has no say."""
-        weights = (self.settings.gold_lesson_weight,) * len(turn.completion.token_ids)
-        return WeightedTurn(turn, None, weights, lesson.note_id)
 
     def _practised(self, games: int) -> int:
         """Pairs that go with so many games."""

@@ -1,4 +1,4 @@
-"""The figures of one round, out of its episodes (DESIGN, section 7). Shares of nothing are None, never 0."""
+"""The figures of a round, out of its games and its update (DESIGN, section 7). Shares of nothing are None, never 0."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
+from medserl.engines.base import UpdateStats, WeightedTurn
 from medserl.game.audit import EditClass
 from medserl.game.episode import Episode
-from medserl.game.roles import MODES, truth
+from medserl.game.roles import MODES, ROLES, truth
 from medserl.game.vcf import Reason
 
 Figures = dict[str, float | int | None]
@@ -68,6 +69,35 @@ def label_metrics(played: Sequence[Episode]) -> Figures:
     if classes:
         figures |= {f"audit_{name}": share(edit_class is name for edit_class in classes) for name in EditClass}
     return figures
+
+
+def update_metrics(turns: Sequence[WeightedTurn], stats: UpdateStats, learning_rate: float) -> Figures:
+    """The figures of the policy update, by role where a role has a say."""
+    metrics: Figures = {}
+    for role in ROLES:
+        mine = [turn for turn in turns if turn.turn.role == role]
+        metrics[f"advantage_{role}"] = mean([fmean(turn.advantages) for turn in mine])
+        metrics[f"kl_{role}"] = mean(
+            [
+                old - ref
+                for turn in mine
+                if turn.ref_logprobs
+                for old, ref in zip(turn.old_logprobs or (), turn.ref_logprobs, strict=True)
+            ]
+        )
+    if stats.lesson_nll is not None:
+        metrics["lesson_nll"] = stats.lesson_nll
+    if stats.vllm_kl is not None:
+        metrics["vllm_kl"] = stats.vllm_kl
+    return metrics | {
+        "loss": stats.loss,
+        "entropy": stats.entropy,
+        "clip_fraction": stats.clip_fraction,
+        "grad_norm": stats.grad_norm,
+        "logprob_gap": stats.logprob_gap,
+        "optimizer_steps": stats.optimizer_steps,
+        "lr": learning_rate,
+    }
 
 
 def share(outcomes: Iterable[bool]) -> float | None:

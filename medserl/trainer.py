@@ -3,7 +3,8 @@
     sample fresh notes -> Injector edits, VCF filters -> Assessor judges -> zero-sum rewards -> REINFORCE++ -> again
 
 Everything a round needs is played in that round with the current weights and thrown away after it. Around this stand,
-each off unless a setting asks for it: gold pairs (`gold`), past opponents (`past`), a charge for repeats (`repeats`).
+each off unless a setting asks for it: gold pairs (`gold`), right answers to learn as they stand (`lessons`), past
+opponents (`past`), a charge for repeats (`repeats`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
@@ -30,15 +30,15 @@ from medserl.engines.base import Engine, Snapshots, UpdateStats, WeightedTurn
 from medserl.errors import RunError
 from medserl.game.episode import Episode, Sample, Turn
 from medserl.game.prompts import load_prompts
-from medserl.game.roles import ROLES
 from medserl.game.setup import GameSetup
 from medserl.gold import GoldPairs, GoldTurn, gold_metrics
+from medserl.lessons import game_lessons, weighted
 from medserl.past import PastPolicies, past_metrics
 from medserl.phases import PhaseClock
 from medserl.reinforce_pp import ReinforcePlusPlus
 from medserl.repeats import RepeatPenalty
 from medserl.rollout import VCFRolloutGenerator, derive_seed
-from medserl.round_metrics import game_metrics, mean
+from medserl.round_metrics import game_metrics, update_metrics
 from medserl.runlog import RunFolder
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class MedSeRLTrainer:
         with clock.phase("reference") as phase:
             turns = self.weigh(samples)
             phase.tokens = _tokens(turns) if self.settings.kl_coef else 0
-        learnt = [*turns, *self.gold.lessons(self.engine, self.rollout, self.round)]
+        learnt = [*turns, *self.lessons(episodes)]
 
         if learnt:
             with clock.phase("update") as phase:
@@ -150,6 +150,16 @@ class MedSeRLTrainer:
 
     def sync(self) -> None:
         self.engine.sync()
+
+    def lessons(self, episodes: Sequence[Episode]) -> list[WeightedTurn]:
+        """Right answers to learn as they stand, beside what was sampled: of gold pairs and of the round's games."""
+        prompts = self.rollout.prompts
+        gold = self.gold.lessons(prompts, self.round)
+        return weighted(
+            self.engine,
+            [*gold, *game_lessons(episodes, self.settings.game_lessons, prompts)],
+            self.settings.lesson_weight,
+        )
 
     def samples(self, episodes: Sequence[Episode]) -> list[Sample]:
         """The role-turns to learn from: each with its own reward, of the roles that are trained."""
@@ -345,35 +355,6 @@ class MedSeRLTrainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def update_metrics(turns: Sequence[WeightedTurn], stats: UpdateStats, learning_rate: float) -> dict[str, Any]:
-    """The figures of the policy update, by role where a role has a say."""
-    metrics: dict[str, Any] = {}
-    for role in ROLES:
-        mine = [turn for turn in turns if turn.turn.role == role]
-        metrics[f"advantage_{role}"] = mean([fmean(turn.advantages) for turn in mine])
-        metrics[f"kl_{role}"] = mean(
-            [
-                old - ref
-                for turn in mine
-                if turn.ref_logprobs
-                for old, ref in zip(turn.old_logprobs or (), turn.ref_logprobs, strict=True)
-            ]
-        )
-    if stats.lesson_nll is not None:
-        metrics["gold_nll"] = stats.lesson_nll
-    if stats.vllm_kl is not None:
-        metrics["vllm_kl"] = stats.vllm_kl
-    return metrics | {
-        "loss": stats.loss,
-        "entropy": stats.entropy,
-        "clip_fraction": stats.clip_fraction,
-        "grad_norm": stats.grad_norm,
-        "logprob_gap": stats.logprob_gap,
-        "optimizer_steps": stats.optimizer_steps,
-        "lr": learning_rate,
-    }
 
 
 def _tokens(turns: Sequence[WeightedTurn]) -> int:

@@ -132,9 +132,9 @@ GOLD = (
     ),
     Plan(
         "Lessons",
-        "Negative log-likelihood of the right answers to gold texts, before they are learnt, in nats a token.",
+        "Negative log-likelihood of right answers to gold texts and games, before they are learnt, in nats a token.",
         "number",
-        (("gold_nll", "nats a token"),),
+        (("lesson_nll", "nats a token"),),
     ),
     Plan(
         "Edits made before",

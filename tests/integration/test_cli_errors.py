@@ -68,9 +68,7 @@ def test_unknown_model(capsys: pytest.CaptureFixture[str], tmp_path: Path, model
     assert not (tmp_path / "run").exists()
 
 
-def test_a_note_longer_than_the_context(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_llama: Path
-) -> None:
+def test_a_note_longer_than_the_context(capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_llama: Path) -> None:
     notes = tmp_path / "long.jsonl"
     notes.write_text(GOOD.replace("He has fever.", "He has fever. " * 3000), encoding="utf-8")
     line = error_line(

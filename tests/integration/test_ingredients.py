@@ -37,6 +37,7 @@ ALL: dict[str, Any] = {
     "gold_fraction": 0.25,
     "gold_lessons": 3,
     "edit_lessons": 2,
+    "game_lessons": 4,
     "assessor_samples": 2,
     "injector_reward": "peaked",
     "repeat_penalty": 0.5,
@@ -173,7 +174,7 @@ def test_gold_turns_are_a_figure_alone_where_the_assessor_is_not_trained() -> No
 
 def test_lessons_join_the_update_and_nothing_else() -> None:
     engine, plain = Recording(), one_round()
-    metrics = one_round(engine, gold_lessons=3, gold_lesson_weight=0.5)
+    metrics = one_round(engine, gold_lessons=3, lesson_weight=0.5)
     lessons = engine.trained[metrics["samples"] :]
     assert metrics["samples"] == plain["samples"] and len(lessons) == 6
     assert [turn.turn.completion.text for turn in lessons] == [
@@ -189,12 +190,25 @@ def test_lessons_join_the_update_and_nothing_else() -> None:
     ]
 
 
+def test_the_rounds_own_games_are_lessons_too() -> None:
+    engine, plain = Recording(), one_round()
+    trainer = build(engine=engine, game_lessons=9, roles_trained="assessor")
+    played = trainer.play(trainer.sampler.next_batch(), 1, PhaseClock())
+    metrics = trainer.learn(played, PhaseClock())
+    taught = [episode for episode in played.episodes if episode.accepted][:9]
+    lessons = engine.trained[metrics["samples"] :]
+    right = {"error": ["final_answer: INCORRECT", "final_answer: CORRECT"], "benign": ["final_answer: CORRECT"]}
+    assert {episode.mode for episode in taught} == {"error", "benign"}
+    assert [turn.turn.completion.text for turn in lessons] == [said for e in taught for said in right[e.mode]]
+    assert metrics["lesson_nll"] > 0 and "lesson_nll" not in plain
+
+
 def test_lessons_go_on_where_no_game_is_accepted(caplog: pytest.LogCaptureFixture) -> None:
     engine = Recording()
     engine.player = lambda messages, rng: "no."
     history = build(engine=engine, gold_lessons=3, rounds=4).train()
     assert [row["optimizer_steps"] for row in history] == [1] * 4 and engine.updates == 4
-    assert [row["samples"] for row in history] == [0] * 4 and all(row["gold_nll"] is not None for row in history)
+    assert [row["samples"] for row in history] == [0] * 4 and all(row["lesson_nll"] is not None for row in history)
     assert caplog.text.count("accepted no note") == 4
 
 
@@ -309,9 +323,7 @@ def folder(path: Path, **changes: Any) -> RunFolder:
 
 def outcome(run: Path) -> tuple[list[dict[str, Any]], str, list[str]]:
     """Metrics without timings, the episodes, and everything in the last checkpoint."""
-    rows = [
-        {k: v for k, v in row.items() if not k.startswith(TIMINGS)} for row in read_rows(run / "metrics.jsonl")
-    ]
+    rows = [{k: v for k, v in row.items() if not k.startswith(TIMINGS)} for row in read_rows(run / "metrics.jsonl")]
     saved = sorted((run / "checkpoints" / "round_6").iterdir())
     return rows, (run / "episodes.jsonl").read_text(encoding="utf-8"), [path.read_text("utf-8") for path in saved]
 
@@ -328,6 +340,6 @@ def test_a_run_with_everything_on_resumes_bit_identically(tmp_path: Path) -> Non
     second.train()
     assert outcome(tmp_path / "stopped") == outcome(tmp_path / "straight")
     rows, _, _ = outcome(tmp_path / "straight")
-    shown = {"gold_accuracy", "gold_nll", "past_games", "repeat_rate", "kl_coef", "running_mean_injector"}
+    shown = {"gold_accuracy", "lesson_nll", "past_games", "repeat_rate", "kl_coef", "running_mean_injector"}
     assert all(shown <= row.keys() for row in rows[1:])
     assert rows[-1]["kl_coef"] == pytest.approx(0.01 * 0.98**6)  # the scripted policy never leaves its reference

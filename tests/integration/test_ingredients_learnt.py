@@ -17,8 +17,8 @@ from medserl.engines.local import LocalEngine
 from medserl.game.episode import Completion
 from medserl.game.prompts import Messages, load_prompts
 from medserl.gold import GoldPairs
+from medserl.lessons import weighted
 from medserl.models import load_model
-from medserl.rollout import VCFRolloutGenerator
 from medserl.runlog import RunFolder, read_rows
 from medserl.trainer import MedSeRLTrainer
 
@@ -37,7 +37,7 @@ RUN: dict[str, Any] = {
     "rollout_batch_size": 4, "max_epochs": 2, "save_every": 2, "tensorboard": False, "learning_rate": 1e-2,
     "max_new_tokens_injector": 8, "max_new_tokens_assessor": 8, "adapters": "per_role",
     "past_fraction": 0.5, "past_every": 1, "past_pool": 2, "gold_fraction": 0.5, "gold_lessons": 2, "edit_lessons": 1,
-    "repeat_penalty": 0.25, "assessor_samples": 2, "injector_reward": "peaked",
+    "game_lessons": 2, "repeat_penalty": 0.25, "assessor_samples": 2, "injector_reward": "peaked",
     "advantage_normalization": "running", "kl_target": 0.02,
 }  # fmt: skip
 
@@ -52,8 +52,8 @@ def engine_of(settings: Settings) -> LocalEngine:
 
 
 def lessons_of(engine: LocalEngine, prompts: str = "term") -> list[WeightedTurn]:
-    rollout = VCFRolloutGenerator(engine, load_prompts(prompts, "edit"), engine.settings)
-    return GoldPairs(NOTES, engine.settings).lessons(engine, rollout, 1)
+    lessons = GoldPairs(NOTES, engine.settings).lessons(load_prompts(prompts, "edit"), 1)
+    return weighted(engine, lessons, engine.settings.lesson_weight)
 
 
 def supervised_nll(model: Any, lessons: Sequence[WeightedTurn]) -> torch.Tensor:
@@ -73,9 +73,7 @@ def supervised_nll(model: Any, lessons: Sequence[WeightedTurn]) -> torch.Tensor:
 @pytest.mark.parametrize("kl", [{"kl_coef": 0.0}, {}, {"kl_coef": 1.0, "kl_estimator": "k3"}])
 @pytest.mark.parametrize("lora_rank", [0, 4])
 def test_a_lesson_is_a_weighted_supervised_step(tiny_llama: Path, lora_rank: int, kl: dict[str, Any]) -> None:
-    weighed = settings_of(
-        tiny_llama, lora_rank=lora_rank, gold_lessons=3, gold_lesson_weight=0.7, max_grad_norm=1e9, **kl
-    )
+    weighed = settings_of(tiny_llama, lora_rank=lora_rank, gold_lessons=3, lesson_weight=0.7, max_grad_norm=1e9, **kl)
     engine, plain = engine_of(weighed), engine_of(weighed)
     lessons = lessons_of(engine)
     expected = supervised_nll(plain.model, lessons)
@@ -83,9 +81,7 @@ def test_a_lesson_is_a_weighted_supervised_step(tiny_llama: Path, lora_rank: int
     stats = engine.update(lessons, learning_rate=1e-3)
     assert stats.loss == pytest.approx(-0.7, abs=1e-4)  # every ratio is 1
     assert stats.lesson_nll == pytest.approx(expected.item(), rel=1e-4)
-    gradients, supervised = (
-        [p.grad for p in each.model.parameters() if p.requires_grad] for each in (engine, plain)
-    )
+    gradients, supervised = ([p.grad for p in each.model.parameters() if p.requires_grad] for each in (engine, plain))
     for mine, theirs in zip(gradients, supervised, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)
     assert max(theirs.abs().max().item() for theirs in supervised) > 1e-3
@@ -169,9 +165,7 @@ def outcome(run: Path) -> tuple[Any, ...]:
 
 
 def test_a_run_against_its_past_resumes_bit_identically(tiny_llama: Path, tmp_path: Path) -> None:
-    runs = [
-        RunFolder.create(settings_of(tiny_llama, **RUN, output_dir=str(tmp_path / name))) for name in ("a", "b")
-    ]
+    runs = [RunFolder.create(settings_of(tiny_llama, **RUN, output_dir=str(tmp_path / name))) for name in ("a", "b")]
     trainer_of(tiny_llama, runs[0]).train()
     trainer_of(tiny_llama, runs[1], max_rounds=2).train()
     runs[1].close()
@@ -186,7 +180,7 @@ def test_a_run_against_its_past_resumes_bit_identically(tiny_llama: Path, tmp_pa
     assert [any(name.startswith(each) for name in files) for each in kept] == [True] * 6 and len(files) == 6
     assert len(set(files.values())) == 4  # the policy of round 4 is the newest of its past
     assert all(row["past_games"] and row["gold_accuracy"] is not None and row["grad_norm"] > 0 for row in rows)
-    assert rows[-1]["gold_nll"] < rows[0]["gold_nll"]
+    assert rows[-1]["lesson_nll"] < rows[0]["lesson_nll"]
     optimizers = [
         torch.load(tmp_path / name / "checkpoints" / "round_4" / "optimizer.pt", weights_only=True)["state"]
         for name in ("a", "b")

@@ -64,7 +64,7 @@ def test_raw_figures_of_every_run_are_kept(done: Path) -> None:
     names = ["best_seed0", "best_seed1", "plan_seed0", "warmup"]
     assert sorted(path.name for path in kept.iterdir() if path.is_dir()) == names
     rows = lzma.decompress((kept / "best_seed1" / "metrics.jsonl.xz").read_bytes()).decode().splitlines()
-    assert len(rows) == 1 + 3 and '"gold_nll"' in rows[-1]
+    assert len(rows) == 1 + 3 and '"lesson_nll"' in rows[-1]
     names = ("config.toml.xz", "games.jsonl.xz")
     config, games = (lzma.decompress((kept / "best_seed1" / name).read_bytes()).decode() for name in names)
     assert "gold_lessons = " in config and str(done) not in config

@@ -100,9 +100,7 @@ def flat(rows: Sequence[Sequence[float]]) -> torch.Tensor:
     [("float32", 1e-4), ("bfloat16", 0.15)],  # bfloat16 has 8 bits: a logit of 8 is rounded by up to 1/32
 )
 @pytest.mark.parametrize("lora_rank", [0, 4])
-def test_sampled_logprobs_are_recomputed(
-    tiny_llama: Path, dtype: str, tolerance: float, lora_rank: int
-) -> None:
+def test_sampled_logprobs_are_recomputed(tiny_llama: Path, dtype: str, tolerance: float, lora_rank: int) -> None:
     engine = engine_of(tiny_llama, dtype=dtype, lora_rank=lora_rank, training_token_budget=256)
     turns = played(engine)
     old, recomputed = flat([turn.completion.logprobs for turn in turns]), flat(engine.logprobs(turns))

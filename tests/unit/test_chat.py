@@ -20,9 +20,7 @@ REFUSES_SYSTEM = (
     "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
     "{% if add_generation_prompt %}[model]{% endif %}"
 )
-IGNORES_SYSTEM = (
-    "{% for m in messages if m.role != 'system' %}[{{ m.role }}]{{ m.content }}{% endfor %}[model]"
-)
+IGNORES_SYSTEM = "{% for m in messages if m.role != 'system' %}[{{ m.role }}]{{ m.content }}{% endfor %}[model]"
 THINKS = (
     "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[model]"
     "{% if enable_thinking is defined and enable_thinking is false %}<think></think>{% endif %}"

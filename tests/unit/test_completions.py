@@ -122,9 +122,7 @@ def test_a_killed_process_leaves_every_finished_batch(tmp_path: Path) -> None:
     assert sum(engine.calls) == 200 - BATCH
 
 
-def test_a_torn_last_line_is_dropped_with_one_line_in_the_log(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_torn_last_line_is_dropped_with_one_line_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     found = judged(tmp_path, Counting())
     file = tmp_path / COMPLETIONS
     whole = file.read_bytes()

@@ -98,9 +98,7 @@ def test_greedy_is_the_most_likely_token(model: Any) -> None:
 
 @pytest.mark.parametrize("stop_ids", [NO_STOP, MANY_STOPS])
 @pytest.mark.parametrize("token_budget", [1, 60, 130, 10_000])
-def test_the_budget_does_not_change_what_is_sampled(
-    model: Any, token_budget: int, stop_ids: frozenset[int]
-) -> None:
+def test_the_budget_does_not_change_what_is_sampled(model: Any, token_budget: int, stop_ids: frozenset[int]) -> None:
     sampling = Sampling(max_new_tokens=16, seed=5)
     alone = run(model, PROMPTS, sampling, stop_ids=stop_ids, token_budget=1)
     assert_same(run(model, PROMPTS, sampling, stop_ids=stop_ids, token_budget=token_budget), alone)

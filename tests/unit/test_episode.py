@@ -31,9 +31,7 @@ def accepted() -> Attempt:
     return Attempt(written, MODIFIED, apply_vcf(ORIGINAL, MODIFIED), EditClass.LATERALITY)
 
 
-def episode(
-    n_rejected: int, *, played: bool, mode: str = "error", verdict: str | None = "CORRECT"
-) -> Episode:
+def episode(n_rejected: int, *, played: bool, mode: str = "error", verdict: str | None = "CORRECT") -> Episode:
     attempts = tuple(rejected(i) for i in range(n_rejected)) + ((accepted(),) if played else ())
     return Episode(
         note_id="n1",

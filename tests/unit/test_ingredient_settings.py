@@ -23,7 +23,10 @@ from medserl.errors import ConfigError
         ({"past_fraction": 0.1, "engine": "openrlhf"}, "--engine local"),
         ({"adapters": "per_role", "engine": "openrlhf"}, "--engine local"),
         ({"gold_fraction": 1.0}, "gold_fraction"),
-        ({"gold_lesson_weight": 0.0}, "gold_lesson_weight"),
+        ({"lesson_weight": 0.0}, "lesson_weight"),
+        ({"gold_lessons": 1, "roles_trained": "injector"}, "gold_lessons teaches the assessor"),
+        ({"game_lessons": 1, "roles_trained": "injector"}, "game_lessons teaches the assessor"),
+        ({"edit_lessons": 1, "roles_trained": "assessor"}, "edit_lessons teaches the injector"),
         ({"repeat_penalty": -0.5}, "repeat_penalty"),
         ({"past_fraction": 1.1}, "past_fraction"),
         ({"past_pool": 0}, "past_pool"),
@@ -47,7 +50,9 @@ def test_what_cannot_work_is_refused(values: dict[str, Any], named: str) -> None
         {"kl_estimator": "k3"},
         {"past_fraction": 0.5, "adapters": "per_role"},
         {"lora_rank": 0, "gold_fraction": 0.5, "gold_lessons": 2, "advantage_normalization": "running"},
-        {"engine": "openrlhf", "gold_fraction": 0.5, "gold_lessons": 2, "repeat_penalty": 0.5},
+        {"engine": "openrlhf", "gold_fraction": 0.5, "gold_lessons": 2, "game_lessons": 2, "repeat_penalty": 0.5},
+        {"roles_trained": "injector", "gold_fraction": 0.5, "edit_lessons": 1},
+        {"roles_trained": "assessor", "gold_lessons": 1, "game_lessons": 1},
     ],
 )
 def test_what_works_is_not(values: dict[str, Any]) -> None:

@@ -20,9 +20,7 @@ def completion(prompt: tuple[int, ...], said: tuple[int, ...]) -> Completion:
 
 
 @given(TURNS, BUDGETS)
-def test_every_turn_can_be_read_back_from_its_row(
-    turns: list[tuple[Ids, Ids]], budget: int
-) -> None:
+def test_every_turn_can_be_read_back_from_its_row(turns: list[tuple[Ids, Ids]], budget: int) -> None:
     completions = [completion(*turn) for turn in turns]
     rows = pack(completions, budget)
     assert sorted(turns_of(rows)) == list(range(len(turns)))
@@ -38,9 +36,7 @@ def test_every_turn_can_be_read_back_from_its_row(
 
 
 @given(TURNS, BUDGETS)
-def test_a_token_sees_its_own_turn_up_to_itself_and_nothing_else(
-    turns: list[tuple[Ids, Ids]], budget: int
-) -> None:
+def test_a_token_sees_its_own_turn_up_to_itself_and_nothing_else(turns: list[tuple[Ids, Ids]], budget: int) -> None:
     rows = pack([completion(*turn) for turn in turns], budget)
     _, _, mask = tensors(rows, pad_id=0, dtype=torch.float32)
     for row, visible in zip(rows, mask[:, 0] == 0, strict=True):
@@ -54,9 +50,7 @@ def test_a_token_sees_its_own_turn_up_to_itself_and_nothing_else(
 
 
 @given(TURNS, BUDGETS)
-def test_batches_hold_every_row_once_within_the_budget(
-    turns: list[tuple[Ids, Ids]], budget: int
-) -> None:
+def test_batches_hold_every_row_once_within_the_budget(turns: list[tuple[Ids, Ids]], budget: int) -> None:
     rows = pack([completion(*turn) for turn in turns], budget)
     passes = list(batches(rows, budget))
     assert sorted(turns_of([row for some in passes for row in some])) == list(range(len(turns)))
@@ -77,6 +71,7 @@ def test_little_in_common_is_not_worth_a_row() -> None:
 
 def test_no_turns_give_no_rows() -> None:
     assert pack([], 100) == [] and list(batches([], 100)) == []
+
 
 # -- mini-batches ------------------------------------------------------------------------------------------------
 

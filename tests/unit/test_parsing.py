@@ -27,9 +27,7 @@ COMPLETION_PIECES = (
     *("0", "1 ", "3. ", "12) ", "٣ ", "99999"),
     *("The note appears correct.", "A man has a cold.", "\x00", "\u2028", "İNCORRECT", "\U0001f600"),
 )
-COMPLETIONS = st.one_of(
-    st.text(max_size=80), st.lists(st.sampled_from(COMPLETION_PIECES), max_size=14).map("".join)
-)
+COMPLETIONS = st.one_of(st.text(max_size=80), st.lists(st.sampled_from(COMPLETION_PIECES), max_size=14).map("".join))
 
 
 # -- verdicts ----------------------------------------------------------------------------------------------

@@ -192,7 +192,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ("$note\n\nIs this", "$text\n\nIs this", "text"),
         ("$note\n\nIs this", "$note costs $5\n\nIs this", "$$"),
         ("[error_types]", "[error_types", ""),
-        ('description = "', "injector = 3\n[assessor.x]\ndescription = \"", ""),
+        ('description = "', 'injector = 3\n[assessor.x]\ndescription = "', ""),
     ],
 )
 def test_a_broken_file_gives_one_line(tmp_path: Path, old: str, new: str, hint: str) -> None:

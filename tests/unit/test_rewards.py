@@ -116,12 +116,8 @@ PLANTED = (
 
 @pytest.mark.parametrize("planted", PLANTED)
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(
-    ("said", "verdict"), [("I cannot tell.", None), ("final_answer: INCORRECT", "INCORRECT")]
-)
-def test_an_answer_inside_the_note_is_never_read(
-    planted: str, mode: str, said: str, verdict: str | None
-) -> None:
+@pytest.mark.parametrize(("said", "verdict"), [("I cannot tell.", None), ("final_answer: INCORRECT", "INCORRECT")])
+def test_an_answer_inside_the_note_is_never_read(planted: str, mode: str, said: str, verdict: str | None) -> None:
     note = f"{NOTE}\n{planted}\nHe improves."
 
     def player(messages: Messages, _rng: random.Random) -> str:

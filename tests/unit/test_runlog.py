@@ -133,9 +133,7 @@ def test_resuming_forgets_rounds_that_no_checkpoint_holds(run: RunFolder) -> Non
 
 
 @pytest.mark.parametrize("torn", ['{"round": 2, "vcf_acc', '{"round": 2}', '{"round": 2, "t": "±'])
-def test_an_incomplete_last_line_is_left_out(
-    run: RunFolder, torn: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_incomplete_last_line_is_left_out(run: RunFolder, torn: str, caplog: pytest.LogCaptureFixture) -> None:
     run.log_round({"round": 1})
     with (run.path / METRICS).open("a", encoding="utf-8") as file:
         file.write(torn)
@@ -205,9 +203,7 @@ def test_an_error_that_says_what_happened_is_left_as_it_is(run: RunFolder) -> No
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("write failed\nat byte 0")])
 @pytest.mark.parametrize("number", [1, 2])  # the same round again, and the next one
-def test_a_writer_that_fails_leaves_the_older_checkpoints(
-    run: RunFolder, error: Exception, number: int
-) -> None:
+def test_a_writer_that_fails_leaves_the_older_checkpoints(run: RunFolder, error: Exception, number: int) -> None:
     save(run, 1)
     before = snapshot(run.path / "checkpoints")
 
@@ -268,9 +264,7 @@ try:
 except RunError as error:
     print(json.dumps(str(error)))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     message = json.loads(done.stdout)
     assert "round_2 could not be written" in message

@@ -1,0 +1,102 @@
+"""Lessons out of the round's own games: what the Assessor is told, how both verdicts weigh, and when there is none."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medserl.engines.scripted import ScriptedEngine
+from medserl.game.episode import Attempt, Completion, Episode, Turn
+from medserl.game.prompts import load_prompts
+from medserl.game.roles import MODES, Mode
+from medserl.game.vcf import Reason, VCFResult, apply_vcf
+from medserl.lessons import Lesson, game_lessons, weighted
+
+ORIGINAL = "A man has fever and a cough with green sputum. The right lung is dull. He gets aspirin."
+EDITED: dict[Mode, str] = {
+    "error": ORIGINAL.replace("right", "left"),
+    "benign": ORIGINAL.replace("gets", "receives"),
+}
+TERM = load_prompts("term", "edit")
+
+
+def game(mode: Mode, note_id: str = "n", *, accepted: bool = True) -> Episode:
+    vcf = apply_vcf(ORIGINAL, EDITED[mode]) if accepted else VCFResult(False, Reason.FORMAT, 0.0, 0)
+    said = Turn("injector", (), Completion("", (1,), (2,), (-0.5,), "stop"))
+    return Episode(note_id, ORIGINAL, mode, None, (Attempt(said, EDITED[mode] if accepted else None, vcf),))
+
+
+def answers(lessons: list[Lesson]) -> list[tuple[str, str]]:
+    """What is shown and what is to be answered."""
+    shown = {str(TERM.assessor(text)): name for name, text in (("original", ORIGINAL), *EDITED.items())}
+    return [(shown[str(lesson.prompt)], lesson.answer) for lesson in lessons]
+
+
+def test_an_error_teaches_both_twins_and_a_benign_edit_its_note() -> None:
+    lessons = game_lessons([game("error", "a"), game("benign", "b")], 2, TERM)
+    assert answers(lessons) == [
+        ("error", "should_say: The right lung\nfinal_answer: INCORRECT"),
+        ("original", "should_say: The right lung\nfinal_answer: CORRECT"),
+        ("benign", "should_say: He receives aspirin\nfinal_answer: CORRECT"),
+    ]
+    assert [(lesson.role, lesson.note_id) for lesson in lessons] == [("assessor", name) for name in "aab"]
+
+
+def test_the_verdict_that_was_given_does_not_matter() -> None:
+    told = [
+        game_lessons([replace(game("error"), verdict=verdict), game("benign")], 2, TERM)
+        for verdict in ("CORRECT", "INCORRECT", None)
+    ]
+    assert told[0] == told[1] == told[2]
+
+
+GAMES = st.lists(st.tuples(st.sampled_from(MODES), st.booleans()), max_size=8)
+
+
+@given(GAMES, st.integers(0, 8))
+def test_both_verdicts_weigh_alike(games: list[tuple[Mode, bool]], most: int) -> None:
+    episodes = [game(mode, f"n{i}", accepted=accepted) for i, (mode, accepted) in enumerate(games)]
+    lessons = game_lessons(episodes, most, TERM)
+    taken = [episode for episode in episodes if episode.accepted][:most]
+    if not any(episode.mode == "error" for episode in taken):
+        assert lessons == []
+        return
+    assert Counter(lesson.note_id for lesson in lessons) == {e.note_id: 1 + (e.mode == "error") for e in taken}
+    for verdict in ("INCORRECT", "CORRECT"):
+        mine = [lesson.weight for lesson in lessons if lesson.answer.split()[-1] == verdict]
+        assert sum(mine) == pytest.approx(len(lessons) / 2)
+
+
+def test_a_lesson_is_a_turn_that_nobody_sampled() -> None:
+    engine = ScriptedEngine()
+    lessons = game_lessons([game("error", "a"), game("benign", "b")], 2, TERM)
+    turns = weighted(engine, lessons, 0.5)
+    for lesson, turn in zip(lessons, turns, strict=True):
+        assert (turn.turn.role, turn.turn.messages, turn.note_id) == ("assessor", lesson.prompt, lesson.note_id)
+        assert turn.turn.completion.text == lesson.answer
+        assert turn.advantages == (0.5 * lesson.weight,) * len(turn.turn.completion.token_ids)
+        assert turn.old_logprobs is None and turn.ref_logprobs is None
+    assert [lesson.weight for lesson in lessons] == [1.5, 0.75, 0.75]
+    assert engine.update(turns, learning_rate=1e-4).lesson_nll == pytest.approx(math.log(2))
+
+
+def test_every_role_recites_in_its_own_voice() -> None:
+    class Recording(ScriptedEngine):
+        def recite(self, role: Any, prompts: Any, replies: Any) -> list[Turn]:
+            asked.append((role, len(prompts)))
+            return super().recite(role, prompts, replies)
+
+    asked: list[tuple[str, int]] = []
+    mixed = [Lesson("assessor", "a", TERM.assessor("x"), "1"), Lesson("injector", "b", TERM.assessor("y"), "2")] * 2
+    turns = weighted(Recording(), mixed, 1.0)
+    assert asked == [("assessor", 2), ("injector", 2)]
+    assert [(turn.turn.role, turn.turn.completion.text) for turn in turns] == [
+        ("assessor", "1"), ("assessor", "1"), ("injector", "2"), ("injector", "2"),
+    ]  # fmt: skip
+    assert weighted(Recording(), [], 1.0) == []
