@@ -10,6 +10,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test fetches from a hub
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # before torch is imported: workers that share all cores wait for them
+    _share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _share)))
 
 ROOT = Path(__file__).resolve().parent.parent
 MEDEC_PAIRS = "medec_ms_train_pairs.jsonl"
