@@ -51,7 +51,7 @@ class Settings(BaseModel):
     seed: int = Field(0, ge=0, description="Everything random follows from it.")
 
     # -- game
-    prompts: str = Field("brief", description="Prompt set: brief, term, full, or a TOML file.")
+    prompts: str = Field("term", description="Prompt set: term, brief, full, or a TOML file.")
     injector_format: Literal["edit", "note"] = Field("edit", description="What the Injector writes.")
     vcf_min_jaccard: float = Field(MIN_JACCARD, ge=0, le=1, description="Least word overlap of an accepted edit.")
     vcf_max_jaccard: float = Field(MAX_JACCARD, ge=0, le=1, description="Greatest word overlap.")

@@ -217,7 +217,7 @@ def test_an_entry_of_the_wrong_kind_gives_one_line(tmp_path: Path, entry: str) -
 def test_an_unknown_set_gives_one_line_that_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_prompts("breif", "edit")
-    assert str(caught.value) == "prompts: no file 'breif'; give one of brief, term, full or a TOML file"
+    assert str(caught.value) == "prompts: no file 'breif'; give one of term, brief, full or a TOML file"
     with pytest.raises(ConfigError) as caught:
         load_prompts(str(tmp_path), "edit")  # a folder
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""The prompts of both roles, read from one TOML file: `brief`, `term`, `full`, or a path of your own."""
+"""The prompts of both roles, read from one TOML file: `term`, `brief`, `full`, or a path of your own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medserl.errors import ConfigError
 from medserl.game.parsing import InjectorFormat, Subtasks, note_sentences, number_sentences, numbered_lines
 from medserl.game.roles import MODES, Mode, Role, Verdict
 
-SHIPPED = ("brief", "term", "full")
+SHIPPED = ("term", "brief", "full")
 
 PLAIN_ANSWER = "final_answer: $verdict"
 
