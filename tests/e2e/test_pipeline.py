@@ -18,7 +18,7 @@ pytestmark = pytest.mark.model
 def pipeline(run: Path, test_data: Path, *flags: str) -> str:
     command = ["bash", "scripts/run_medserl_pipeline.sh", "--run", str(run), "--test-data", str(test_data), *flags]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=900, env={**os.environ, "VENV": sys.prefix}
+        command, cwd=ROOT, capture_output=True, text=True, timeout=1800, env={**os.environ, "VENV": sys.prefix}
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

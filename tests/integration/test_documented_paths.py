@@ -39,7 +39,7 @@ SCRIPT_CHECK = (
 
 def run(command: list[str], folder: Path = ROOT, **environment: str) -> str:
     done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=900,
+        command, cwd=folder, capture_output=True, text=True, timeout=1800,
         env={**os.environ, "PYTHON": sys.executable, **environment},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -29,7 +29,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=600)
+    output, _ = process.communicate(timeout=1800)
     assert process.returncode == 0, output
     return output
 
@@ -57,13 +57,13 @@ def test_a_resumed_run_is_bit_identical(uninterrupted: Path, tmp_path: Path, num
     run = tmp_path / "stopped"
     process = start(*FLAGS, "--output-dir", str(run))
     assert process.stdout is not None
-    watchdog = threading.Timer(600, process.kill)
+    watchdog = threading.Timer(1800, process.kill)
     watchdog.start()
     for line in process.stdout:
         if line.startswith("round   2/"):
             process.send_signal(number)
             break
-    process.communicate(timeout=600)
+    process.communicate(timeout=1800)
     watchdog.cancel()
     done = len((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     assert 1 + 2 <= done < 1 + ROUNDS, "the signal came too late to test anything"
