@@ -1,12 +1,12 @@
 """One table and one figure out of the raw figures that `run.py` kept.
 
-    python benchmarks/learning/table.py [--experiment sample] [--data FILE]
+    python benchmarks/learning/table.py [--experiment sample] [--data FILE] [--against ARM]
 
 Writes `table.md` and `curves.png` beside the figures. Arms that ran with several seeds are pooled: the texts of all
-seeds count, and a pair is one cluster over all of them. Intervals are 95 % (Wilson on the effective number of texts);
-each arm is compared with the warm-up, and with `best` seed by seed, on the same pairs: by McNemar's exact test, or with
-several seeds a permutation test that swaps the two pair by pair. The figure needs matplotlib
-(`pip install 'medserl[dev]'`).
+seeds count, and a pair is one cluster over all of them. Intervals are 95 % (Wilson on the effective number of texts).
+Each arm is compared with the warm-up, and seed by seed with `best` or the arm that `--against` names, on the same
+pairs: by McNemar's exact test, or with several seeds a permutation test that swaps the two pair by pair. The figure
+needs matplotlib (`pip install 'medserl[dev]'`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from medserl.game.roles import MODES
 
 HERE = Path(__file__).resolve().parent
 WARMUP = "warmup"
-BEST = "best"
 LAST_ROUNDS = 10
 """The end of a run: what the table says of its games is their mean over so many rounds."""
 SPLITS = ("test-seen", "test-unseen")
@@ -82,10 +81,11 @@ def main() -> None:
     parser.add_argument("--experiment", default="sample")
     parser.add_argument("--data", type=Path, default=sample_path("test"), help="the notes that the arms were judged on")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="where run.py kept the figures")
+    parser.add_argument("--against", default="best", metavar="ARM", help="compare with this arm, besides the warm-up")
     options = parser.parse_args()
     folder = options.results / options.experiment
     runs = read_runs(folder)
-    table = markdown(runs, labelled_texts(load_notes(options.data).notes))
+    table = markdown(runs, labelled_texts(load_notes(options.data).notes), options.against)
     (folder / "table.md").write_text(table, encoding="utf-8")
     draw(runs, folder / "curves.png")
     print(table)
@@ -108,17 +108,17 @@ def rows(path: Path) -> list[Row]:
         return [json.loads(line) for line in file]
 
 
-def markdown(runs: Sequence[Run], texts: Sequence[LabelledText]) -> str:
+def markdown(runs: Sequence[Run], texts: Sequence[LabelledText], other: str) -> str:
     arms = {run.arm: [other for other in runs if other.arm == run.arm] for run in runs}
     lines = [
-        "| arm | seeds | pairs right, seen facts | unseen facts | all | against the warm-up | against best | recall "
-        "| specificity |",
+        "| arm | seeds | pairs right, seen facts | unseen facts | all | against the warm-up "
+        f"| against {other} | recall | specificity |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for arm, mine in arms.items():
         seen, unseen = (pairwise(mine, [text for text in texts if text.split == split]) for split in SPLITS)
         recall, specificity = texts_right(mine, texts, errors=True), texts_right(mine, texts, errors=False)
-        differences = [against(mine, arms.get(other, []), texts) for other in (WARMUP, BEST)]
+        differences = [against(mine, arms.get(name, []), texts) for name in (WARMUP, other)]
         cells = [arm, str(len(mine)), *map(percent, (seen, unseen, pairwise(mine, texts))), *differences]
         lines.append(f"| {' | '.join([*cells, percent(recall), percent(specificity)])} |")
     lines += [

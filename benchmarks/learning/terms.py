@@ -4,7 +4,8 @@
 
 For runs with the prompt set `term` on the sample's test notes, out of the predictions that `run.py` kept. A term is
 right where the answer of the note's fact, or a synonym of it, stands in what the Assessor wrote; a verdict follows
-where it is CORRECT just when the note itself has the words that the Assessor wrote.
+where it is CORRECT just when the note itself has the words that the Assessor wrote. Who copies a right twin's own words
+names its right term; only on the wrong twin does it show that the term is known.
 """
 
 from __future__ import annotations
@@ -29,10 +30,9 @@ def main() -> None:
     options = parser.parse_args()
     lines = sample_path("test").read_text(encoding="utf-8").splitlines()
     notes = {note["note_id"]: note for note in map(json.loads, lines)}
-    print(
-        "| run | notes | right term | verdict right, of those | verdict right, wrong term | verdict follows the term |"
-    )
-    print("|---|---|---|---|---|---|")
+    columns = "right term, right twins | right term, wrong twins | verdict right, of those with the right term"
+    print(f"| run | notes | {columns} | verdict right, wrong term | verdict follows the term |")
+    print("|---|---|---|---|---|---|---|")
     for path in sorted((RESULTS / options.experiment).glob("*/predictions.jsonl.xz")):
         with lzma.open(path, "rt", encoding="utf-8") as file:
             judged = [looked_at(json.loads(line), notes) for line in file]
@@ -40,7 +40,7 @@ def main() -> None:
             mine = [each for each in judged if each["split"] == split]
             by_term = {right: [each["right"] for each in mine if each["term"] == right] for right in (True, False)}
             shares = [
-                [each["term"] for each in mine],
+                *([each["term"] for each in mine if each["sound"] == sound] for sound in (True, False)),
                 by_term[True],
                 by_term[False],
                 [each["follows"] for each in mine],
@@ -57,6 +57,7 @@ def looked_at(prediction: dict[str, Any], notes: dict[str, Any]) -> dict[str, An
     forms = load_facts().fact(note["fact_id"]).answer.forms
     return {
         "split": note["split"],
+        "sound": sound,
         "term": any(form.casefold() in said for form in forms),
         "right": says_correct == sound,
         "follows": says_correct == (said in note["correct_note" if sound else "incorrect_note"].casefold()),
