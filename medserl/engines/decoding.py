@@ -1,8 +1,8 @@
 """Batched sampling with a key-value cache that returns each sampled token's log-probability.
 
-Prompts are sorted by length and cut into batches, so little is spent on padding; rows that have finished leave the
-batch, so it does not pay for its longest row. Each prompt has its own stream of random numbers: what it samples does
-not depend on which prompts share its batch.
+Prompts are sorted by length and cut into batches, so little is spent on padding; equal prompts of a batch are read
+once; rows that have finished leave the batch, so it does not pay for its longest row. Each row has its own stream of
+random numbers: what it samples does not depend on which rows share its batch.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _draws(count: int, sampling: Sampling) -> Tensor:
 
 def _batches(rows: list[Row], max_new_tokens: int, token_budget: int) -> Iterator[list[Row]]:
     batch: list[Row] = []
-    for row in sorted(rows, key=lambda row: (len(row.prompt), row.index)):
+    for row in sorted(rows, key=lambda row: (len(row.prompt), row.prompt, row.index)):
         if batch and (len(batch) + 1) * (len(row.prompt) + max_new_tokens) > token_budget:
             yield batch
             batch = []
@@ -80,12 +80,17 @@ def _sample_batch(
     model: Any, rows: list[Row], sampling: Sampling, draws: Tensor, stop_ids: frozenset[int], pad_id: int
 ) -> None:
     device = next(model.parameters()).device
-    input_ids, mask = left_pad([row.prompt for row in rows], pad_id)
+    prompts = {prompt: i for i, prompt in enumerate(dict.fromkeys(row.prompt for row in rows))}
+    input_ids, mask = left_pad(list(prompts), pad_id)
     input_ids, mask = input_ids.to(device), mask.to(device)
     cache = DynamicCache(config=model.config)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     for step in range(sampling.max_new_tokens):
         logits = _forward(model, input_ids, mask, positions, cache)[:, -1]
+        if len(logits) < len(rows):  # several rows go on from the same prompt
+            owner = torch.tensor([prompts[row.prompt] for row in rows], device=device)
+            cache.batch_select_indices(owner)
+            logits, mask, positions = logits[owner], mask[owner], positions[owner]
         uniforms = draws[[row.index for row in rows], step].to(device)
         tokens, logprobs = choose(logits, sampling, uniforms)
         for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):

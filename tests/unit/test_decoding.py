@@ -137,6 +137,24 @@ def test_finished_rows_leave_the_batch(model: Any, monkeypatch: pytest.MonkeyPat
     assert len(sizes) == max(len(row.token_ids) for row in rows)  # and the batch ends with its last row
 
 
+def test_equal_prompts_are_read_once_and_go_their_own_ways(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As several Assessor samples a note ask for; finished rows then leave as ever."""
+    read: list[tuple[int, ...]] = []
+
+    def spy(model: Any, input_ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        read.append(tuple(input_ids.shape))
+        return forward(model, input_ids, *rest)
+
+    thrice = [PROMPTS[i] for i in (0, 1, 0, 2, 3, 0, 1)]  # prompts 2 and 3 are equal too
+    sampling = Sampling(max_new_tokens=24, seed=7)
+    alone = run(model, thrice, sampling, stop_ids=MANY_STOPS, token_budget=1)
+    forward = decoding._forward
+    monkeypatch.setattr(decoding, "_forward", spy)
+    assert_same(run(model, thrice, sampling, stop_ids=MANY_STOPS), alone)
+    assert read[:2] == [(3, 17), (7, 1)]
+    assert len({tuple(alone[i].token_ids) for i in (0, 2, 5)}) == 3
+
+
 def test_seeds(model: Any) -> None:
     one, same, other = (run(model, PROMPTS, Sampling(8, seed=seed)) for seed in (1, 1, 2))
     assert_same(one, same)
