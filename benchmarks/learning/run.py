@@ -133,7 +133,17 @@ def settings_of(run: Path) -> bytes:
 def games_of(run: Path) -> bytes:
     """A line for each game: how it was meant, what is true of it, and what the Assessor said and earned."""
     games = map(json.loads, (run / "episodes.jsonl").read_text(encoding="utf-8").splitlines())
-    return "".join(json.dumps({name: game[name] for name in OF_A_GAME}) + "\n" for game in games).encode()
+    lines = [{name: game[name] for name in OF_A_GAME} | {"right_words": right_words(game)} for game in games]
+    return "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+
+def right_words(game: Mapping[str, Any]) -> bool | None:
+    """Whether the Assessor wrote the very words that an accepted error took out; None for any other game."""
+    taken_out = [edit["original"].casefold() for edit in game["edits"] if edit["original"]]
+    if game["mode"] != "error" or game["assessor_completion"] is None or not taken_out:
+        return None
+    said = game["assessor_completion"].casefold()
+    return all(words in said for words in taken_out)
 
 
 def keep(folder: Path, files: Mapping[str, bytes]) -> None:

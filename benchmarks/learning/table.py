@@ -135,7 +135,7 @@ def markdown(runs: Sequence[Run], texts: Sequence[LabelledText], other: str) -> 
         "",
         "Accepted games by thirds of the run. What a verdict earned the Assessor: mean reward, number of verdicts; one "
         "that cannot tell notes apart learns the verdict that earns more. Label noise: labels that are wrong, of those "
-        "that the truth oracle decides.",
+        "that the truth oracle decides. Right words: error games in which the Assessor wrote what the edit took out.",
         "",
         "| arm | figure | first third | second | last |",
         "|---|---|---|---|---|",
@@ -171,12 +171,18 @@ def noise(games: Sequence[Row], mode: str, wrong: str) -> str:
     return f"{sum(each == wrong for each in decided)} of {len(decided)}"
 
 
+def right_words(games: Sequence[Row]) -> str:
+    looked_at = [game["right_words"] for game in games if game.get("right_words") is not None]
+    return f"{sum(looked_at)} of {len(looked_at)}" if looked_at else "-"  # runs of an older run.py did not keep it
+
+
 BY_THIRDS = {
     f"accepted, {' to '.join(MODES)}": mix,
     "INCORRECT earned": partial(earned, verdict="INCORRECT"),
     "CORRECT earned": partial(earned, verdict="CORRECT"),
     "label noise, error mode": partial(noise, mode="error", wrong="true"),
     "label noise, benign mode": partial(noise, mode="benign", wrong="false"),
+    "right words written": right_words,
 }
 
 

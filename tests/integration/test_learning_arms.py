@@ -90,10 +90,25 @@ def test_one_table_and_one_figure(done: Path, capsys: pytest.CaptureFixture[str]
     assert "+0.0 (+0.0 to +0.0), p = 1.00" in table  # the same player
     assert re.search(r"\| plan \| accepted, error to benign \| \d+ to \d+ \|", table)
     assert re.search(r"\| plan \| INCORRECT earned \| [+-]\d\.\d\d \(\d+\) \|", table)
-    assert re.search(r"\| plan \| label noise, error mode \| \d+ of \d+ \|", table)
+    for figure in ("label noise, error mode", "right words written"):
+        assert re.search(rf"\| plan \| {figure} \| \d+ of \d+ \|", table)
     folder = done / "results" / "sample"
     assert (folder / "table.md").read_text(encoding="utf-8").strip() == table.strip()
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_kept_of_a_game_says_whether_the_assessor_wrote_the_words_that_were_taken_out() -> None:
+    game = {
+        "mode": "error",
+        "edits": [{"original": "type 2", "modified": "type 1"}],
+        "assessor_completion": "should_say: Type 2 diabetes\nfinal_answer: INCORRECT",
+    }
+    right_words = script("run").right_words
+    assert right_words(game) is True
+    assert right_words({**game, "assessor_completion": "should_say: type 1\nfinal_answer: CORRECT"}) is False
+    assert right_words({**game, "mode": "benign"}) is None
+    assert right_words({**game, "assessor_completion": None}) is None
+    assert right_words({**game, "edits": [{"original": "", "modified": "not"}]}) is None
 
 
 def test_an_arm_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
