@@ -32,9 +32,13 @@ class Settings(BaseModel):
     # -- model
     model: str = Field("smollm2-135m", description="Hub name, folder, or the embedded default.")
     adapter: str = Field("auto", description="LoRA adapter to start from: a folder, none, or auto (shipped warm-up).")
-    lora_rank: int = Field(16, ge=0, description="Rank of the adapter; 0 trains all weights.")
+    lora_rank: int = Field(16, ge=0, description="Rank of a fresh adapter; 0 trains all weights.")
     lora_alpha: int = Field(32, ge=1, description="LoRA scale: the adapter's output times alpha / rank.")
-    lora_targets: str = Field("attention", description="attention, all-linear, or module names with commas.")
+    lora_targets: str = Field(
+        "auto",
+        description="attention, all-linear, or module names with commas: a given adapter is widened to them. auto: its "
+        "own, or attention.",
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="Type of the weights.")
     trust_remote_code: bool = Field(False, description="Run code that comes with a hub model.")

