@@ -113,23 +113,24 @@ def with_adapter(model: Any, adapter: Path | None, settings: Settings, trainable
     """The model as PEFT model with the adapter `default`: a copy of the given one, kept as `reference`, or a fresh one.
 
     Raises:
-        ModelError: the adapter does not fit the model.
+        ModelError: the adapter, or `lora_targets`, does not fit the model.
     """
     from safetensors import SafetensorError
 
     try:
-        peft_model = _learning(model, adapter, settings) if trainable else _judging(model, adapter)
+        peft_model = _learning(model, adapter, settings) if trainable or not adapter else _judging(model, adapter)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ModelError(f"adapter {adapter} does not fit {settings.model!r}: {_first_line(error)}") from error
+        what = f"adapter {adapter}" if adapter else f"a LoRA on {settings.lora_targets}"
+        raise ModelError(f"{what} does not fit {settings.model!r}: {_first_line(error)}") from error
     peft_model.set_adapter(POLICY, inference_mode=not trainable)
     return _named(peft_model, settings)
 
 
-def _judging(model: Any, adapter: Path | None) -> Any:
+def _judging(model: Any, adapter: Path) -> Any:
     from peft import PeftModel
 
     peft_model = PeftModel.from_pretrained(model, adapter, adapter_name=POLICY)
-    if adapter and (adapter / INJECTOR).is_dir():  # a checkpoint with an adapter for each role
+    if (adapter / INJECTOR).is_dir():  # a checkpoint with an adapter for each role
         peft_model.load_adapter(adapter / INJECTOR, INJECTOR)
     return peft_model
 
@@ -169,7 +170,7 @@ def _lora_config(adapter: Path | None, settings: Settings) -> Any:
             target_modules=targets or ATTENTION,
             task_type="CAUSAL_LM",
         )
-    config: Any = PeftConfig.from_pretrained(adapter)
+    config: Any = PeftConfig.from_pretrained(str(adapter))
     config.base_model_name_or_path, config.inference_mode = None, False
     if targets and isinstance(config.target_modules, str):
         raise ValueError("it names its layers by a pattern, which lora_targets cannot widen")
@@ -183,7 +184,9 @@ def _fill(peft_model: Any, name: str, adapter: Path) -> None:
     from peft import load_peft_weights, set_peft_model_state_dict
 
     device = str(next(peft_model.parameters()).device)
-    found = set_peft_model_state_dict(peft_model, load_peft_weights(str(adapter), device=device), adapter_name=name)
+    found: Any = set_peft_model_state_dict(
+        peft_model, load_peft_weights(str(adapter), device=device), adapter_name=name
+    )
     if found.unexpected_keys:
         raise ValueError(f"no place for its weight {found.unexpected_keys[0]}")
 

@@ -321,3 +321,8 @@ def test_a_weight_without_a_place_is_named(tiny_llama: Path, tmp_path: Path) -> 
     path.write_text(json.dumps(config | {"target_modules": ["q_proj", "v_proj"]}), encoding="utf-8")
     with pytest.raises(ModelError, match=r"no place for its weight .*[ko]_proj"):
         engine_of(tiny_llama, adapter=str(tmp_path))
+
+
+def test_layers_that_the_model_has_not_are_named(tiny_llama: Path) -> None:
+    with pytest.raises(ModelError, match=r"a LoRA on no_such_proj does not fit .*no_such_proj"):
+        engine_of(tiny_llama, lora_targets="no_such_proj")
