@@ -1,8 +1,9 @@
 """Batched sampling with a key-value cache that returns each sampled token's log-probability.
 
-Prompts are sorted by length and cut into batches, so little is spent on padding; equal prompts of a batch are read
-once; rows that have finished leave the batch, so it does not pay for its longest row. Each row has its own stream of
-random numbers: what it samples does not depend on which rows share its batch.
+Prompts are sorted by length and cut into batches, so little is spent on padding; equal prompts of a batch, and those
+of a call before where a `PrefixCache` is at hand, are read once; rows that have finished leave the batch, so it does
+not pay for its longest row. Each row has its own stream of random numbers: what it samples does not depend on which
+rows share its batch.
 """
 
 from __future__ import annotations
@@ -12,16 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import transformers
-from packaging import version
 from torch import Tensor
-from transformers import DynamicCache
 
 from medserl.engines.base import Sampling
+from medserl.engines.prefill import Ids, Prefill, PrefixCache, forward, prefill, right_pad
 from medserl.engines.weighing import Alternatives
-
-# Newer transformers call the argument `cache`, older ones know `past_key_values` only.
-_CACHE = "cache" if version.parse(transformers.__version__) >= version.parse("5.24") else "past_key_values"
 
 COMPACT_BELOW = 0.75
 """Rows are dropped from the batch once fewer than this share of them is still writing."""
@@ -32,7 +28,7 @@ class Row:
     """One prompt's completion while it is being written."""
 
     index: int
-    prompt: tuple[int, ...]
+    prompt: Ids
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     stopped: bool = False
@@ -41,19 +37,39 @@ class Row:
 @torch.inference_mode()
 def sample(
     model: Any,
-    prompts: Sequence[tuple[int, ...]],
+    prompts: Sequence[Ids],
     sampling: Sampling,
     *,
     stop_ids: frozenset[int],
     pad_id: int,
     token_budget: int,
+    prefixes: PrefixCache | None = None,
+    reader: str = "",
 ) -> list[Row]:
-    """Sample a completion for every prompt; `token_budget` bounds rows x (prompt + completion) of one batch."""
+    """Sample a completion for every prompt; `token_budget` bounds rows x (prompt + completion) of one batch.
+
+    With `prefixes`, prompts that `reader` has read in an earlier call are not read again while they are kept there.
+    """
     draws = _draws(len(prompts), sampling)
     rows = [Row(i, prompt) for i, prompt in enumerate(prompts)]
-    for batch in _batches(rows, sampling.max_new_tokens, token_budget):
-        _sample_batch(model, batch, sampling, draws, stop_ids, pad_id)
+    known: dict[Prefill | None, list[Row]] = {}
+    for row in rows:
+        known.setdefault(prefixes.find(reader, row.prompt) if prefixes else None, []).append(row)
+    for found, mine in known.items():
+        for batch in _batches(mine, sampling.max_new_tokens, token_budget):
+            wanted = tuple(row.prompt for row in batch)
+            start = found.of(wanted) if found else _read(model, wanted, pad_id, prefixes, reader)
+            _sample_batch(model, batch, start, sampling, draws, stop_ids)
     return rows
+
+
+def _read(model: Any, wanted: Sequence[Ids], pad_id: int, prefixes: PrefixCache | None, reader: str) -> Prefill:
+    new = prefill(model, wanted, pad_id)
+    if prefixes:
+        prefixes.keep(reader, new)
+    elif new.prompts == wanted:
+        return new  # nobody else goes on from it, so it need not be copied
+    return new.of(wanted)
 
 
 def _draws(count: int, sampling: Sampling) -> Tensor:
@@ -77,21 +93,11 @@ def _batches(rows: list[Row], max_new_tokens: int, token_budget: int) -> Iterato
 
 
 def _sample_batch(
-    model: Any, rows: list[Row], sampling: Sampling, draws: Tensor, stop_ids: frozenset[int], pad_id: int
+    model: Any, rows: list[Row], start: Prefill, sampling: Sampling, draws: Tensor, stop_ids: frozenset[int]
 ) -> None:
-    device = next(model.parameters()).device
-    prompts = {prompt: i for i, prompt in enumerate(dict.fromkeys(row.prompt for row in rows))}
-    input_ids, mask = left_pad(list(prompts), pad_id)
-    input_ids, mask = input_ids.to(device), mask.to(device)
-    cache = DynamicCache(config=model.config)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    logits, mask, positions, cache = start.logits, start.mask, start.positions, start.cache
     for step in range(sampling.max_new_tokens):
-        logits = _forward(model, input_ids, mask, positions, cache)[:, -1]
-        if len(logits) < len(rows):  # several rows go on from the same prompt
-            owner = torch.tensor([prompts[row.prompt] for row in rows], device=device)
-            cache.batch_select_indices(owner)
-            logits, mask, positions = logits[owner], mask[owner], positions[owner]
-        uniforms = draws[[row.index for row in rows], step].to(device)
+        uniforms = draws[[row.index for row in rows], step].to(mask.device)
         tokens, logprobs = choose(logits, sampling, uniforms)
         for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
             if not row.stopped:
@@ -99,37 +105,16 @@ def _sample_batch(
                 row.logprobs.append(logprob)
                 row.stopped = token in stop_ids
         alive = [i for i, row in enumerate(rows) if not row.stopped]
-        if not alive:
+        if not alive or step + 1 == sampling.max_new_tokens:
             return
         if len(alive) < COMPACT_BELOW * len(rows):
-            keep = torch.tensor(alive, device=device)
-            cache.batch_select_indices(keep)
-            tokens, mask, positions = tokens[keep], mask[keep], positions[keep]
+            kept = torch.tensor(alive, device=mask.device)
+            cache.batch_select_indices(kept)
+            tokens, mask, positions = tokens[kept], mask[kept], positions[kept]
             rows = [rows[i] for i in alive]
-        input_ids = tokens[:, None]
         positions = positions[:, -1:] + 1
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-
-
-def _forward(model: Any, input_ids: Tensor, mask: Tensor, positions: Tensor, cache: Any, keep: int = 1) -> Tensor:
-    """Float logits of the last `keep` positions, (B, keep, V); the cache grows by these inputs."""
-    length = input_ids.shape[1]
-    return model(
-        input_ids=input_ids,
-        attention_mask=mask,
-        position_ids=positions,
-        use_cache=True,
-        logits_to_keep=last_places(length, keep, input_ids.device),
-        **{_CACHE: cache},
-    ).logits.float()
-
-
-def last_places(length: int, count: int, device: Any) -> Tensor:
-    """The last `count` of `length` places, for `logits_to_keep`.
-
-    A number there would give a slice of the hidden states, for which torch copies the output matrix once a row.
-    """
-    return torch.arange(length - count, length, device=device)
+        logits = forward(model, tokens[:, None], mask, positions, cache)[:, -1]
 
 
 def choose(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> tuple[Tensor, Tensor]:
@@ -173,37 +158,14 @@ def tail_logprobs(
 
 def _score_tails(model: Any, choices: Sequence[Alternatives], pad_id: int) -> list[float]:
     """Of each tail of each choice, in order, the sum of its tokens' log-probabilities."""
-    device = next(model.parameters()).device
-    input_ids, mask = left_pad([choice.context for choice in choices], pad_id)
-    input_ids, mask = input_ids.to(device), mask.to(device)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    cache = DynamicCache(config=model.config)
-    logits = _forward(model, input_ids, mask, positions, cache)
-    owner = torch.tensor([i for i, choice in enumerate(choices) for _ in choice.tails], device=device)
+    each = [choice.context for choice in choices for _ in choice.tails]
+    start = prefill(model, each, pad_id).of(each)
     tails, said = right_pad([tail for choice in choices for tail in choice.tails], pad_id)
-    tails, said = tails.to(device), said.to(device)
-    logits, steps = logits[owner], tails.shape[1] - 1
+    tails, said = tails.to(start.mask.device), said.to(start.mask.device)
+    logits, steps = start.logits[:, None], tails.shape[1] - 1
     if steps > 0:
-        cache.batch_select_indices(owner)
-        mask = torch.cat([mask[owner], said[:, :-1]], dim=1)
-        after = positions[owner, -1:] + 1 + torch.arange(steps, device=device)
-        logits = torch.cat([logits, _forward(model, tails[:, :-1], mask, after, cache, keep=steps)], dim=1)
+        mask = torch.cat([start.mask, said[:, :-1]], dim=1)
+        after = start.positions[:, -1:] + 1 + torch.arange(steps, device=mask.device)
+        logits = torch.cat([logits, forward(model, tails[:, :-1], mask, after, start.cache, keep=steps)], dim=1)
     logprobs = logits.log_softmax(-1).gather(-1, tails[:, :, None]).squeeze(-1)
     return (logprobs * said).sum(-1).tolist()
-
-
-def left_pad(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask of right-aligned sequences, both (B, longest)."""
-    longest = max(map(len, sequences))
-    input_ids = torch.full((len(sequences), longest), pad_id)
-    mask = torch.zeros(len(sequences), longest, dtype=torch.long)
-    for i, sequence in enumerate(sequences):
-        input_ids[i, longest - len(sequence) :] = torch.tensor(sequence)
-        mask[i, longest - len(sequence) :] = 1
-    return input_ids, mask
-
-
-def right_pad(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask of left-aligned sequences, both (B, longest)."""
-    input_ids, mask = left_pad([sequence[::-1] for sequence in sequences], pad_id)
-    return input_ids.flip(1), mask.flip(1)

@@ -24,6 +24,7 @@ from medserl.engines.adapters import PolicyAdapters
 from medserl.engines.base import Sampling, UpdateStats, WeightedTurn, split_by_note
 from medserl.engines.chat import ChatRenderer, check_context, recited, stop_token_ids
 from medserl.engines.packing import Row, batches, pack, tensors, turns_of
+from medserl.engines.prefill import PrefixCache
 from medserl.engines.weighing import alternatives, shares
 from medserl.errors import RunError
 from medserl.game.episode import Completion, Turn
@@ -54,6 +55,7 @@ class LocalEngine:
             if self._parameters
             else None
         )
+        self._prefixes = PrefixCache(settings.generation_token_budget)
         self._stop_ids = stop_token_ids(self.model.generation_config, self.tokenizer)
         self._pad_id = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         for module in self.model.modules():
@@ -74,6 +76,8 @@ class LocalEngine:
                 stop_ids=self._stop_ids,
                 pad_id=self._pad_id,
                 token_budget=self.settings.generation_token_budget,
+                prefixes=self._prefixes if sampling.role == "injector" else None,  # it alone tries again
+                reader=sampling.snapshot or "",
             )
         return [self._completion(row) for row in rows]
 
@@ -171,6 +175,7 @@ class LocalEngine:
     # -- update -------------------------------------------------------------------------------------------------
 
     def update(self, turns: Sequence[WeightedTurn], *, learning_rate: float) -> UpdateStats:
+        self._prefixes.forget()
         for group in self._adam().param_groups:
             group["lr"] = learning_rate
         mini_batches = split_by_note(turns, self.settings.mini_batches)
@@ -250,6 +255,7 @@ class LocalEngine:
         torch.save(self._adam().state_dict(), folder / OPTIMIZER_FILE)
 
     def load(self, folder: Path) -> None:
+        self._prefixes.forget()
         if self._adapters:
             self._adapters.load(folder)
         else:

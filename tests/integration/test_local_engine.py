@@ -159,6 +159,31 @@ def test_greedy_equals_hugging_face_generate(tiny_llama: Path) -> None:
         assert done.token_ids == tuple(tokens[0, prompt.shape[1] :].tolist())
 
 
+def test_attempts_read_each_prompt_once_while_the_weights_stay(tiny_llama: Path, tmp_path: Path) -> None:
+    """Read with the weights of before, a prompt would give other log-probabilities than its recomputation."""
+    engine = engine_of(tiny_llama)
+    engine.save(tmp_path)
+    seen: list[int] = []
+    engine.model.register_forward_pre_hook(
+        lambda _, __, given: seen.append(given["input_ids"].shape[1]), with_kwargs=True
+    )
+    attempt = Sampling(4, seed=1, role="injector")
+
+    def prefills() -> int:
+        seen.clear()
+        turns = [Turn("injector", *each) for each in zip(chats(), engine.generate(chats(), attempt), strict=True)]
+        read = sum(length > 1 for length in seen)
+        gap = flat([turn.completion.logprobs for turn in turns]) - flat(engine.logprobs(turns))
+        assert gap.abs().max() < 1e-4
+        return read
+
+    assert [prefills(), prefills()] == [1, 0]
+    engine.update(weighted(played(engine)), learning_rate=0.01)
+    assert [prefills(), prefills()] == [1, 0]
+    engine.load(tmp_path)
+    assert [prefills(), prefills()] == [1, 0]
+
+
 def test_a_stop_token_ends_the_turn_and_is_not_said(tiny_llama: Path) -> None:
     engine = engine_of(tiny_llama)
     whole = sampled(engine, max_new_tokens=16)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from medserl.engines import decoding
 from medserl.engines.base import Sampling
-from medserl.engines.decoding import Row, choose, left_pad, nucleus, sample
+from medserl.engines.decoding import Row, choose, nucleus, sample
+from medserl.engines.prefill import PrefixCache, left_pad, prefill
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -139,20 +140,68 @@ def test_finished_rows_leave_the_batch(model: Any, monkeypatch: pytest.MonkeyPat
 
 def test_equal_prompts_are_read_once_and_go_their_own_ways(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As several Assessor samples a note ask for; finished rows then leave as ever."""
-    read: list[tuple[int, ...]] = []
-
-    def spy(model: Any, input_ids: torch.Tensor, *rest: Any) -> torch.Tensor:
-        read.append(tuple(input_ids.shape))
-        return forward(model, input_ids, *rest)
-
     thrice = [PROMPTS[i] for i in (0, 1, 0, 2, 3, 0, 1)]  # prompts 2 and 3 are equal too
     sampling = Sampling(max_new_tokens=24, seed=7)
     alone = run(model, thrice, sampling, stop_ids=MANY_STOPS, token_budget=1)
-    forward = decoding._forward
-    monkeypatch.setattr(decoding, "_forward", spy)
+    read = spy_on_prefill(monkeypatch)
     assert_same(run(model, thrice, sampling, stop_ids=MANY_STOPS), alone)
-    assert read[:2] == [(3, 17), (7, 1)]
+    assert read == [[PROMPTS[1], PROMPTS[2], PROMPTS[0]]]
     assert len({tuple(alone[i].token_ids) for i in (0, 2, 5)}) == 3
+
+
+# -- prompts of an earlier call ----------------------------------------------------------------------------
+
+
+def spy_on_prefill(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[int, ...]]]:
+    """The prompts of every prefill from now on."""
+    read: list[list[tuple[int, ...]]] = []
+
+    def spy(model: Any, prompts: Any, pad_id: int) -> Any:
+        result = prefill(model, prompts, pad_id)
+        read.append(list(result.prompts))
+        return result
+
+    monkeypatch.setattr(decoding, "prefill", spy)
+    return read
+
+
+def test_a_prompt_tried_again_is_not_read_again(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three attempts, each at what is left; the first leaves what it has read as it was."""
+    prefixes = PrefixCache(10_000)
+    attempts = [(PROMPTS, 1), (PROMPTS[:5], 2), (PROMPTS[3:4], 3)]
+    expected = [run(model, prompts, Sampling(16, seed=seed), stop_ids=MANY_STOPS) for prompts, seed in attempts]
+    read = spy_on_prefill(monkeypatch)
+    for (prompts, seed), rows in zip(attempts, expected, strict=True):
+        again = run(model, prompts, Sampling(16, seed=seed), stop_ids=MANY_STOPS, prefixes=prefixes)
+        assert_same(again, rows)
+    assert len(read) == 1
+
+
+def test_known_and_new_prompts_of_one_call_go_their_own_ways(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefixes = PrefixCache(10_000)
+    run(model, PROMPTS[:2], Sampling(4), prefixes=prefixes)
+    expected = run(model, PROMPTS, Sampling(16, seed=9), stop_ids=MANY_STOPS)
+    read = spy_on_prefill(monkeypatch)
+    assert_same(run(model, PROMPTS, Sampling(16, seed=9), stop_ids=MANY_STOPS, prefixes=prefixes), expected)
+    assert [set(prompts) for prompts in read] == [set(PROMPTS[2:])]
+
+
+def test_nobody_goes_on_from_what_another_has_read(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefixes = PrefixCache(10_000)
+    read = spy_on_prefill(monkeypatch)
+    for reader in ("", "round_3", "", "round_3"):
+        run(model, PROMPTS[:2], Sampling(4), prefixes=prefixes, reader=reader)
+    assert len(read) == 2
+
+
+@pytest.mark.parametrize(("budget", "times"), [(33, 4), (34, 2)])
+def test_prefixes_keep_to_their_budget(model: Any, budget: int, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two calls of 17 tokens each, twice: below 34 the second drops the first."""
+    prefixes = PrefixCache(budget)
+    read = spy_on_prefill(monkeypatch)
+    for prompt in (PROMPTS[0], PROMPTS[0][::-1]) * 2:
+        run(model, [prompt], Sampling(4), prefixes=prefixes)
+    assert len(read) == times
 
 
 def test_seeds(model: Any) -> None:
