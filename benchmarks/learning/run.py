@@ -29,11 +29,15 @@ from typing import Any
 
 import tomlkit
 
+from medserl.data.sample_paths import is_sample
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 WARMUP = "warmup"
 PLACES = ("output_dir", "resume")
 """Settings that say where on this machine a run lay."""
+SOURCES = ("prompt_data", "validation_data")
+"""Settings that name notes, of which the file's name is kept and not where it lies."""
 OF_A_GAME = ("round", "mode", "verdict", "still_true", "reward_assessor", "past_role")
 """What is kept of a game: no text, for notes may be someone's."""
 
@@ -88,7 +92,7 @@ def run_arm(settings: Settings, test_data: str, run: Path, kept: Path) -> None:
         kept,
         {
             "metrics.jsonl": (run / "metrics.jsonl").read_bytes(),
-            "predictions.jsonl": (run / "eval" / "trained.predictions.jsonl").read_bytes(),
+            "predictions.jsonl": predictions_of(run / "eval" / "trained.predictions.jsonl", test_data),
             "config.toml": settings_of(run),
             "games.jsonl": games_of(run),
         },
@@ -100,7 +104,7 @@ def judge_warmup(settings: Settings, test_data: str, folder: Path, kept: Path) -
     asked += ["--engine", settings.get("engine", "auto")]
     if not (folder / "warmup.predictions.jsonl").exists():
         medserl("evaluate", *asked, "--compare", "warmup", "--output", folder)
-    keep(kept, {"predictions.jsonl": (folder / "warmup.predictions.jsonl").read_bytes()})
+    keep(kept, {"predictions.jsonl": predictions_of(folder / "warmup.predictions.jsonl", test_data)})
 
 
 def rounds_done(run: Path) -> int:
@@ -127,7 +131,17 @@ def settings_of(run: Path) -> bytes:
     settings = tomlkit.parse((run / "config.toml").read_text(encoding="utf-8"))
     for name in PLACES:
         settings.pop(name, None)
+    for name in SOURCES:
+        settings[name] = Path(str(settings[name])).name
     return tomlkit.dumps(settings).encode()
+
+
+def predictions_of(path: Path, test_data: str) -> bytes:
+    """What was judged of each text; the words of the answer, which quote the note, for the sample alone."""
+    if is_sample(test_data):
+        return path.read_bytes()
+    predictions = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return "".join(json.dumps(each | {"completion": ""}) + "\n" for each in predictions).encode()
 
 
 def games_of(run: Path) -> bytes:

@@ -6,6 +6,7 @@ A scripted policy cannot be judged from its checkpoint, so `trained` stands for 
 from __future__ import annotations
 
 import importlib.util
+import json
 import lzma
 import re
 import shutil
@@ -70,6 +71,18 @@ def test_raw_figures_of_every_run_are_kept(done: Path) -> None:
     assert "gold_lessons = " in config and str(done) not in config
     assert len(games.splitlines()) == 3 * 8 and "note" not in games
     assert len(lzma.decompress((kept / "warmup" / "predictions.jsonl.xz").read_bytes()).splitlines()) == 728
+
+
+def test_of_notes_that_may_be_someones_no_word_is_kept_and_no_place(tmp_path: Path) -> None:
+    module, told = script("run"), {"text_id": "a", "verdict": "CORRECT", "correction": None, "completion": "he smokes"}
+    path = tmp_path / "trained.predictions.jsonl"
+    path.write_text(json.dumps(told) + "\n", encoding="utf-8")
+    assert json.loads(module.predictions_of(path, "/data/medec.csv")) == told | {"completion": ""}
+    assert json.loads(module.predictions_of(path, "data/medec_test_sample.jsonl")) == told
+    (tmp_path / "config.toml").write_text(
+        'prompt_data = "/data/medec.csv"\nvalidation_data = "sample"\n', encoding="utf-8"
+    )
+    assert module.settings_of(tmp_path).decode() == 'prompt_data = "medec.csv"\nvalidation_data = "sample"\n'
 
 
 def test_started_again_it_does_nothing_twice_and_goes_on_where_it_stopped(done: Path, tmp_path: Path) -> None:
