@@ -19,6 +19,10 @@ from medserl.game.episode import Completion
 WORTH_SHARING = 0.5
 """Turns join a row where they share at least this part of the longest of them."""
 
+PAD_TO = 32
+"""Rows are padded to a multiple of it, so that few sizes occur: for each new one oneDNN keeps a kernel (bfloat16 on a
+CPU), and the memory between them is lost to larger arrays."""
+
 Ids = tuple[int, ...]
 
 
@@ -82,12 +86,17 @@ def batches(rows: Sequence[Row], token_budget: int) -> Iterator[list[Row]]:
     """Rows of similar length together, within the budget once padded; a longer row is alone."""
     batch: list[Row] = []
     for row in sorted(rows, key=lambda row: (len(row), row.turns)):
-        if batch and (len(batch) + 1) * len(row) > token_budget:
+        if batch and (len(batch) + 1) * padded(row) > token_budget:
             yield batch
             batch = []
         batch.append(row)
     if batch:
         yield batch
+
+
+def padded(row: Row) -> int:
+    """The places that the row takes in a pass."""
+    return -(-len(row) // PAD_TO) * PAD_TO
 
 
 def turns_of(rows: Sequence[Row]) -> list[int]:
@@ -97,7 +106,7 @@ def turns_of(rows: Sequence[Row]) -> list[int]:
 
 def tensors(rows: Sequence[Row], pad_id: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """Token ids and positions, (B, L), padded on the right, and the additive mask of what sees what, (B, 1, L, L)."""
-    longest = max(map(len, rows))
+    longest = max(map(padded, rows))
     ids = torch.full((len(rows), longest), pad_id)
     positions = torch.zeros(len(rows), longest, dtype=torch.long)
     branches = torch.full((len(rows), longest), -1)
