@@ -20,8 +20,8 @@ WORTH_SHARING = 0.5
 """Turns join a row where they share at least this part of the longest of them."""
 
 PAD_TO = 32
-"""Rows are padded to a multiple of it, so that few sizes occur: for each new one oneDNN keeps a kernel (bfloat16 on a
-CPU), and the memory between them is lost to larger arrays."""
+"""Rows are padded to a multiple of it, so that few sizes occur: on a CPU in bfloat16 each new size leaves small blocks
+in memory for good (oneDNN's cache is part of them), which break up the room of larger arrays."""
 
 Ids = tuple[int, ...]
 
