@@ -166,6 +166,11 @@ def earned(games: Sequence[Row], verdict: str) -> str:
     return f"{fmean(rewards):+.2f} ({len(rewards)})" if rewards else "-"
 
 
+def flagged(games: Sequence[Row], mode: str) -> str:
+    verdicts = [game["verdict"] for game in games if game["mode"] == mode]
+    return f"{verdicts.count('INCORRECT')} of {len(verdicts)}"
+
+
 def noise(games: Sequence[Row], mode: str, wrong: str) -> str:
     decided = [game["still_true"] for game in games if game["mode"] == mode and game["still_true"] in ("true", "false")]
     return f"{sum(each == wrong for each in decided)} of {len(decided)}"
@@ -180,6 +185,7 @@ BY_THIRDS = {
     f"accepted, {' to '.join(MODES)}": mix,
     "INCORRECT earned": partial(earned, verdict="INCORRECT"),
     "CORRECT earned": partial(earned, verdict="CORRECT"),
+    **{f"called INCORRECT, {mode} mode": partial(flagged, mode=mode) for mode in MODES},
     "label noise, error mode": partial(noise, mode="error", wrong="true"),
     "label noise, benign mode": partial(noise, mode="benign", wrong="false"),
     "right words written": right_words,

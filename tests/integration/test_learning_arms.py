@@ -103,7 +103,7 @@ def test_one_table_and_one_figure(done: Path, capsys: pytest.CaptureFixture[str]
     assert "+0.0 (+0.0 to +0.0), p = 1.00" in table  # the same player
     assert re.search(r"\| plan \| accepted, error to benign \| \d+ to \d+ \|", table)
     assert re.search(r"\| plan \| INCORRECT earned \| [+-]\d\.\d\d \(\d+\) \|", table)
-    for figure in ("label noise, error mode", "right words written"):
+    for figure in ("called INCORRECT, benign mode", "label noise, error mode", "right words written"):
         assert re.search(rf"\| plan \| {figure} \| \d+ of \d+ \|", table)
     folder = done / "results" / "sample"
     assert (folder / "table.md").read_text(encoding="utf-8").strip() == table.strip()
