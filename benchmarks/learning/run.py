@@ -11,7 +11,8 @@ An arm (`arms.toml`) is a set of settings of `medserl train`. Each run is an ord
 `outputs/learning`, judged on the test notes when it has ended. Started again, this goes on where it stopped: with the
 round after the last checkpoint, or with the evaluation. What the table and the figure are made of is copied,
 compressed, to `benchmarks/learning/results/EXPERIMENT/ARM_seedN/`. The warm-up, which every arm starts from, is judged
-once, as the arm `warmup`.
+once, as the arm `warmup`. On the sample's notes it also plays once as Injector: `frozen_notes.jsonl` holds its accepted
+edits of the test notes, which every arm judges too.
 Invented patients, for developing software, not for clinical use.
 """
 
@@ -29,17 +30,26 @@ from typing import Any
 
 import tomlkit
 
+from medserl.commands import notes_path
+from medserl.config import validate
+from medserl.data.readers import load_notes
 from medserl.data.sample_paths import is_sample
+from medserl.engines import create_engine
+from medserl.evaluation.frozen import FrozenGame, play_frozen_games
+from medserl.game.prompts import load_prompts
+from medserl.game.roles import MODES
+from medserl.rollout import VCFRolloutGenerator
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-WARMUP = "warmup"
+WARMUP, TRAINED = "warmup", "trained"
 PLACES = ("output_dir", "resume")
 """Settings that say where on this machine a run lay."""
 SOURCES = ("prompt_data", "validation_data")
 """Settings that name notes, of which the file's name is kept and not where it lies."""
 OF_A_GAME = ("round", "mode", "verdict", "still_true", "reward_assessor", "past_role")
 """What is kept of a game: no text, for notes may be someone's."""
+FROZEN = "frozen_notes.jsonl"
 
 Settings = dict[str, Any]
 
@@ -60,11 +70,15 @@ def main() -> None:
     if unknown:
         parser.error(f"no arm {unknown[0]!r}; there are {', '.join(arms)}")
     outputs, results = options.outputs / options.experiment, options.results / options.experiment
-    judge_warmup(next(iter(arms.values())) | changes, options.test_data, outputs / WARMUP, results / WARMUP)
+    start = next(iter(arms.values())) | changes
+    data = {"predictions.jsonl": options.test_data}
+    if is_sample(options.test_data):  # of anyone else's notes no word is kept, so later runs could not judge the same
+        data["frozen.jsonl"] = str(frozen_notes(start, options.test_data, outputs / FROZEN, results / f"{FROZEN}.xz"))
+    judge_warmup(start, data, outputs / WARMUP, results / WARMUP)
     for seed in options.seeds:
         for arm in options.arms:
             name = f"{arm}_seed{seed}"
-            run_arm(arms[arm] | changes | {"seed": seed}, options.test_data, outputs / name, results / name)
+            run_arm(arms[arm] | changes | {"seed": seed}, data, outputs / name, results / name)
 
 
 def read_arms(path: Path) -> dict[str, Settings]:
@@ -77,7 +91,7 @@ def read_arms(path: Path) -> dict[str, Settings]:
     return arms
 
 
-def run_arm(settings: Settings, test_data: str, run: Path, kept: Path) -> None:
+def run_arm(settings: Settings, data: Mapping[str, str], run: Path, kept: Path) -> None:
     """Train, or go on with it; judge; keep the raw figures. Nothing is done twice."""
     if not (run / "config.toml").exists():
         run.mkdir(parents=True, exist_ok=True)
@@ -86,25 +100,54 @@ def run_arm(settings: Settings, test_data: str, run: Path, kept: Path) -> None:
         medserl("train", "--config", config, "--output-dir", run)
     elif rounds_done(run) < int(typed(settings)["max_rounds"]):
         medserl("train", "--resume", run)
-    if not (run / "eval" / "trained.predictions.jsonl").exists():
-        medserl("evaluate", "--run", run, "--data", test_data, "--compare", "trained")
-    keep(
-        kept,
-        {
-            "metrics.jsonl": (run / "metrics.jsonl").read_bytes(),
-            "predictions.jsonl": predictions_of(run / "eval" / "trained.predictions.jsonl", test_data),
-            "config.toml": settings_of(run),
-            "games.jsonl": games_of(run),
-        },
-    )
+    files = judged(TRAINED, ["--run", run], data, run / "eval")
+    files["metrics.jsonl"] = (run / "metrics.jsonl").read_bytes()
+    keep(kept, files | {"config.toml": settings_of(run), "games.jsonl": games_of(run)})
 
 
-def judge_warmup(settings: Settings, test_data: str, folder: Path, kept: Path) -> None:
-    asked = ["--model", settings["model"], "--prompts", settings["prompts"], "--data", test_data]
-    asked += ["--engine", settings.get("engine", "auto")]
-    if not (folder / "warmup.predictions.jsonl").exists():
-        medserl("evaluate", *asked, "--compare", "warmup", "--output", folder)
-    keep(kept, {"predictions.jsonl": predictions_of(folder / "warmup.predictions.jsonl", test_data)})
+def judge_warmup(settings: Settings, data: Mapping[str, str], folder: Path, kept: Path) -> None:
+    model = ["--model", settings["model"], "--prompts", settings["prompts"]]
+    keep(kept, judged(WARMUP, [*model, "--engine", settings.get("engine", "auto")], data, folder))
+
+
+def judged(system: str, model: Sequence[object], data: Mapping[str, str], folder: Path) -> dict[str, bytes]:
+    """What the system says of each set of notes, by the name of the file that keeps it."""
+    found = {}
+    for name, notes in data.items():
+        place = folder / "frozen" if Path(notes).name == FROZEN else folder
+        said = place / f"{system}.predictions.jsonl"
+        if not said.exists():
+            medserl("evaluate", *model, "--compare", system, "--data", notes, "--output", place)
+        found[name] = predictions_of(said, data["predictions.jsonl"])
+    return found
+
+
+def frozen_notes(settings: Settings, test_data: str, path: Path, kept: Path) -> Path:
+    """The file of the warm-up Injector's accepted edits of the test notes, played once for all arms and seeds.
+
+    Each note is played in both modes with the audit on, as that makes labels that can be trusted; a label is the mode.
+    """
+    if kept.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(lzma.decompress(kept.read_bytes()))
+    if not path.exists():
+        given = {name: settings[name] for name in ("model", "prompts", "injector_format", "engine") if name in settings}
+        warmup = validate(typed(given) | {"edit_audit": "reject"})
+        prompts = load_prompts(warmup.prompts, warmup.injector_format)
+        rollout = VCFRolloutGenerator(create_engine(warmup, trainable=False), prompts, warmup)
+        notes = load_notes(notes_path(test_data, "test")).notes
+        games = play_frozen_games(rollout, notes, len(MODES) * len(notes), seed=0)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(frozen_row(game)) + "\n" for game in games), encoding="utf-8")
+        keep(kept.parent, {path.name: path.read_bytes()})
+    return path
+
+
+def frozen_row(game: FrozenGame) -> dict[str, Any]:
+    """A game as a note that `medserl evaluate` reads: one text, correct or incorrect by its mode."""
+    of_game = {"note_id": f"{game.note_id}-{game.mode}", "of_note": game.note_id, "still_true": game.still_true}
+    error, benign = (game.modified if game.mode == mode else None for mode in MODES)
+    return of_game | {"correct_note": benign, "incorrect_note": error}
 
 
 def rounds_done(run: Path) -> int:

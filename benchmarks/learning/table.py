@@ -1,11 +1,12 @@
 """One table and one figure out of the raw figures that `run.py` kept.
 
-    python benchmarks/learning/table.py [--experiment sample] [--data FILE] [--against ARM]
+    python benchmarks/learning/table.py [--experiment sample] [--data FILE] [--against ARM] [--seeds 1]
 
-Writes `table.md` and `curves.png` beside the figures. Arms that ran with several seeds are pooled: the texts of all
-seeds count, and a pair is one cluster over all of them. Intervals are 95 % (Wilson on the effective number of texts).
-Each arm is compared with the warm-up, and seed by seed with `best` or the arm that `--against` names, on the same
-pairs: by McNemar's exact test, or with several seeds a permutation test that swaps the two pair by pair. The figure
+Writes `table.md` and `curves.png` beside the figures; with `--seeds` it only shows the table. Arms with several
+seeds are pooled: the texts of all seeds count, and a pair is one cluster over all of them. Intervals are 95 % (Wilson
+on the effective number of texts). Each arm is compared with the warm-up, and seed by seed with `best` or the arm that
+`--against` names, on the same pairs: by McNemar's exact test, or with several seeds a permutation test that swaps the
+two pair by pair. The same on the notes that the warm-up wrote as Injector, for the runs that judged these. The figure
 needs matplotlib (`pip install 'medserl[dev]'`).
 """
 
@@ -15,8 +16,8 @@ import argparse
 import json
 import lzma
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -31,8 +32,8 @@ from medserl.game.roles import MODES
 
 HERE = Path(__file__).resolve().parent
 WARMUP = "warmup"
-LAST_ROUNDS = 10
-"""The end of a run: what the table says of its games is their mean over so many rounds."""
+FEW_ROUNDS = 10
+"""The beginning and the end of a run: what the table says of its rounds are means over so many."""
 SPLITS = ("test-seen", "test-unseen")
 CURVES = {
     "gold_pairwise_accuracy": "gold pairs of the round, both twins right",
@@ -42,17 +43,18 @@ CURVES = {
     "assessor_flag_rate": "self-made notes called INCORRECT",
     "label_noise_error": "label noise, error mode",
 }
-AT_THE_END = {
+OF_ROUNDS = {
+    "eval_pairwise_accuracy": "validation pairs right",
+    "gold_pairwise_accuracy": "gold pairs right",
     "gold_accuracy": "gold right",
     "assessor_accuracy": "self-made right",
     "assessor_flag_rate": "called INCORRECT",
     "vcf_acceptance_rate": "VCF acceptance",
     "repeat_rate": "repeats",
     "kl_assessor": "KL, Assessor",
-    "frozen_pairwise_accuracy": "frozen warm-up, pairs right by mode",
-    "frozen_fact_accuracy": "right by fact",
+    "lesson_nll": "lesson nll",
 }
-
+NATS = ("kl_assessor", "lesson_nll")
 STAGES = 3
 """Parts of a run for which the table says what a verdict earned."""
 
@@ -68,12 +70,27 @@ class Run:
     metrics: list[Row]
     predictions: list[Prediction]
     games: list[Row]
+    frozen: list[Prediction]
+
+    @property
+    def rounds(self) -> int:
+        return int(self.metrics[-1]["round"]) if self.metrics else 0
+
+    def mean(self, name: str, after: int, to: int) -> float | None:
+        """Mean over the rounds `after` + 1 to `to`, of those that have the figure."""
+        values = [row[name] for row in self.metrics if after < row["round"] <= to and row.get(name) is not None]
+        return fmean(values) if values else None
 
     def last(self, name: str) -> float | None:
-        """Mean over the last rounds, of those that have the figure."""
-        end = self.metrics[-1]["round"] - LAST_ROUNDS if self.metrics else 0
-        values = [row[name] for row in self.metrics if row["round"] > end and row.get(name) is not None]
-        return fmean(values) if values else None
+        return self.mean(name, self.rounds - FEW_ROUNDS, self.rounds)
+
+    def first(self, name: str) -> float | None:
+        return self.mean(name, -1, FEW_ROUNDS)  # round 0 is the validation before the first
+
+    @property
+    def minutes(self) -> float:
+        """What the rounds took, without validations and checkpoints."""
+        return sum(value for row in self.metrics for key, value in row.items() if key.startswith("seconds_")) / 60
 
 
 def main() -> None:
@@ -82,13 +99,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=sample_path("test"), help="the notes that the arms were judged on")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="where run.py kept the figures")
     parser.add_argument("--against", default="best", metavar="ARM", help="compare with this arm, besides the warm-up")
+    parser.add_argument("--seeds", nargs="+", type=int, help="runs with these seeds alone; nothing is written")
     options = parser.parse_args()
     folder = options.results / options.experiment
-    runs = read_runs(folder)
-    table = markdown(runs, labelled_texts(load_notes(options.data).notes), options.against)
-    (folder / "table.md").write_text(table, encoding="utf-8")
-    draw(runs, folder / "curves.png")
+    runs = [run for run in read_runs(folder) if run.arm == WARMUP or options.seeds is None or run.seed in options.seeds]
+    texts, games = labelled_texts(load_notes(options.data).notes), rows(folder / "frozen_notes.jsonl.xz")
+    table = markdown(runs, texts, games, options.against)
     print(table)
+    if options.seeds is None:
+        (folder / "table.md").write_text(table, encoding="utf-8")
+        draw(runs, folder / "curves.png")
 
 
 def read_runs(folder: Path) -> list[Run]:
@@ -97,54 +117,102 @@ def read_runs(folder: Path) -> list[Run]:
     for place in sorted(path.parent for path in folder.glob("*/predictions.jsonl.xz")):
         named = re.fullmatch(r"(.+)_seed(\d+)", place.name)
         arm, seed = (named[1], int(named[2])) if named else (place.name, 0)
-        metrics, games = (rows(place / f"{name}.jsonl.xz") if named else [] for name in ("metrics", "games"))
-        predictions = [Prediction(**row) for row in rows(place / "predictions.jsonl.xz")]
-        runs.append(Run(arm, seed, metrics, predictions, games))
+        metrics, games = (rows(place / f"{name}.jsonl.xz") for name in ("metrics", "games"))
+        said, frozen = (
+            [Prediction(**row) for row in rows(place / f"{name}.jsonl.xz")] for name in ("predictions", "frozen")
+        )
+        runs.append(Run(arm, seed, metrics, said, games, frozen))
     return sorted(runs, key=lambda run: (run.arm != WARMUP, run.arm, run.seed))
 
 
 def rows(path: Path) -> list[Row]:
+    """The rows of a kept file; none where it was not kept."""
+    if not path.exists():
+        return []
     with lzma.open(path, "rt", encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
 
-def markdown(runs: Sequence[Run], texts: Sequence[LabelledText], other: str) -> str:
+def markdown(runs: Sequence[Run], texts: Sequence[LabelledText], frozen: Sequence[Row], other: str) -> str:
     arms = {run.arm: [other for other in runs if other.arm == run.arm] for run in runs}
-    lines = [
-        "| arm | seeds | pairs right, seen facts | unseen facts | all | against the warm-up "
-        f"| against {other} | recall | specificity |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for arm, mine in arms.items():
-        seen, unseen = (pairwise(mine, [text for text in texts if text.split == split]) for split in SPLITS)
-        recall, specificity = texts_right(mine, texts, errors=True), texts_right(mine, texts, errors=False)
-        differences = [against(mine, arms.get(name, []), texts) for name in (WARMUP, other)]
-        cells = [arm, str(len(mine)), *map(percent, (seen, unseen, pairwise(mine, texts))), *differences]
-        lines.append(f"| {' | '.join([*cells, percent(recall), percent(specificity)])} |")
-    lines += [
-        "",
-        f"Games and gold turns of the last {LAST_ROUNDS} rounds, and the last validation (frozen); means over seeds:",
-        "",
-        f"| arm | {' | '.join(AT_THE_END.values())} |",
-        "|---" * (1 + len(AT_THE_END)) + "|",
-    ]
     trained = {arm: mine for arm, mine in arms.items() if arm != WARMUP}
-    for arm, mine in trained.items():
-        lines.append(f"| {' | '.join([arm, *(_over_seeds(mine, name) for name in AT_THE_END)])} |")
-    lines += [
-        "",
-        "Accepted games by thirds of the run. What a verdict earned the Assessor: mean reward, number of verdicts; one "
-        "that cannot tell notes apart learns the verdict that earns more. Label noise: labels that are wrong, of those "
-        "that the truth oracle decides. Right words: error games in which the Assessor wrote what the edit took out.",
-        "",
-        "| arm | figure | first third | second | last |",
-        "|---|---|---|---|---|",
+    return "\n".join(
+        [
+            *on_test_notes(arms, texts, other),
+            *on_frozen_notes(arms, texts, frozen, other),
+            *of_rounds(trained),
+            *of_games(trained),
+        ]
+    )
+
+
+def on_test_notes(arms: Mapping[str, list[Run]], texts: Sequence[LabelledText], other: str) -> list[str]:
+    columns = ["arm", "seeds", "pairs right, seen facts", "unseen facts", "all"]
+    columns += ["against the warm-up", f"against {other}", "recall", "specificity"]
+    lines = []
+    for arm, mine in arms.items():
+        splits = [[text for text in texts if text.split == split] for split in SPLITS]
+        shares = [percent(pairwise(mine, some)) for some in (*splits, texts)]
+        right = [percent(texts_right(mine, texts, errors=errors)) for errors in (True, False)]
+        differences = [against(mine, arms.get(name, []), texts) for name in (WARMUP, other)]
+        lines.append([arm, len(mine), *shares, *differences, *right])
+    return table_of(columns, lines)
+
+
+def on_frozen_notes(
+    arms: Mapping[str, list[Run]], texts: Sequence[LabelledText], games: Sequence[Row], other: str
+) -> list[str]:
+    """A pair is a test note as it is and with an error that the warm-up's Injector put in."""
+    as_it_is = {text.pair_id or text.text_id: text for text in texts if not text.is_error}
+    edits = [
+        LabelledText(game["note_id"], "", game["incorrect_note"] is not None, pair_id=game["of_note"]) for game in games
     ]
-    for arm, mine in trained.items():
+    errors, benign = [text for text in edits if text.is_error], [text for text in edits if not text.is_error]
+    pairs = [*errors, *(replace(as_it_is[name], pair_id=name) for text in errors if (name := text.pair_id))]
+    judged = {
+        arm: [replace(run, predictions=[*run.predictions, *run.frozen]) for run in mine if run.frozen]
+        for arm, mine in arms.items()
+        if any(run.frozen for run in mine)
+    }
+    columns = ["arm", "seeds", "pairs right", "against the warm-up", f"against {other}"]
+    columns += [f"{len(errors)} error edits called INCORRECT", f"{len(benign)} benign edits called CORRECT"]
+    lines = []
+    for arm, mine in judged.items():
+        differences = [against(mine, judged.get(name, []), pairs) for name in (WARMUP, other)]
+        right = [percent(texts_right(mine, some, errors=some is errors)) for some in (errors, benign)]
+        lines.append([arm, len(mine), percent(pairwise(mine, pairs)), *differences, *right])
+    said = f"Test notes as they are, and edited by the frozen warm-up as Injector. {truth(games)}"
+    return table_of(columns, lines, said) if lines else []
+
+
+def of_rounds(arms: Mapping[str, list[Run]]) -> list[str]:
+    lines = []
+    for arm, mine in arms.items():
+        lengths = [", ".join(f"{getattr(run, name):.0f}" for run in mine) for name in ("rounds", "minutes")]
+        lines.append([arm, *lengths, *(from_first_to_last(mine, name) for name in OF_ROUNDS)])
+    said = f"The first {FEW_ROUNDS} rounds to the last {FEW_ROUNDS}, and validation before and after; means over seeds."
+    return table_of(["arm", "rounds", "minutes of rounds", *OF_ROUNDS.values()], lines, said)
+
+
+def of_games(arms: Mapping[str, list[Run]]) -> list[str]:
+    said = (
+        "Accepted games by thirds of the run. What a verdict earned the Assessor: mean reward, number of verdicts; one "
+        "that cannot tell notes apart learns the verdict that earns more. Modes told apart: whether the shares called "
+        "INCORRECT differ by mode (Fisher's exact test). Label noise: labels that are wrong, of those that the truth "
+        "oracle decides. Right words: error games in which the Assessor wrote what the edit took out."
+    )
+    lines = []
+    for arm, mine in arms.items():
         parts = list(zip(*map(thirds, mine), strict=True))
         games = [[game for run in part for game in run] for part in parts]
-        lines += [f"| {' | '.join([arm, name, *map(figure, games)])} |" for name, figure in BY_THIRDS.items()]
-    return "\n".join(lines) + "\n"
+        lines += [[arm, name, *map(figure, games)] for name, figure in BY_THIRDS.items()]
+    return table_of(["arm", "figure", "first third", "second", "last"], lines, said)
+
+
+def table_of(columns: Sequence[str], lines: Iterable[Sequence[object]], said: str = "") -> list[str]:
+    """A table of Markdown, with what is said of it before, and an empty line after."""
+    cells = [columns, ["---"] * len(columns), *lines]
+    return [*([said, ""] if said else []), *(f"| {' | '.join(map(str, line))} |" for line in cells), ""]
 
 
 def thirds(run: Run) -> list[list[Row]]:
@@ -171,6 +239,22 @@ def flagged(games: Sequence[Row], mode: str) -> str:
     return f"{verdicts.count('INCORRECT')} of {len(verdicts)}"
 
 
+def told_apart(games: Sequence[Row]) -> str:
+    from scipy.stats import fisher_exact
+
+    said = [[game["verdict"] == "INCORRECT" for game in games if game["mode"] == mode] for mode in MODES]
+    if not all(said):
+        return "-"
+    return format_p(float(fisher_exact([[sum(each), len(each) - sum(each)] for each in said]).pvalue))
+
+
+def truth(games: Sequence[Row]) -> str:
+    """What the truth oracle says of labels by mode."""
+    decided = [game for game in games if game["still_true"] in ("true", "false")]
+    wrong = [game for game in decided if (game["still_true"] == "true") == (game["incorrect_note"] is not None)]
+    return f"The truth oracle decides {len(decided)} of their {len(games)} labels, and {len(wrong)} of these are wrong."
+
+
 def noise(games: Sequence[Row], mode: str, wrong: str) -> str:
     decided = [game["still_true"] for game in games if game["mode"] == mode and game["still_true"] in ("true", "false")]
     return f"{sum(each == wrong for each in decided)} of {len(decided)}"
@@ -186,6 +270,7 @@ BY_THIRDS = {
     "INCORRECT earned": partial(earned, verdict="INCORRECT"),
     "CORRECT earned": partial(earned, verdict="CORRECT"),
     **{f"called INCORRECT, {mode} mode": partial(flagged, mode=mode) for mode in MODES},
+    "modes told apart": told_apart,
     "label noise, error mode": partial(noise, mode="error", wrong="true"),
     "label noise, benign mode": partial(noise, mode="benign", wrong="false"),
     "right words written": right_words,
@@ -236,11 +321,12 @@ def percent(estimate: Estimate) -> str:
     return f"{100 * estimate.value:.1f} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
 
 
-def _over_seeds(runs: Sequence[Run], name: str) -> str:
-    values = [value for run in runs if (value := run.last(name)) is not None]
-    if not values:
-        return "-"
-    return f"{fmean(values):+.3f}" if name.startswith("kl") else f"{100 * fmean(values):.0f}"
+def from_first_to_last(runs: Sequence[Run], name: str) -> str:
+    ends = [[value for run in runs if (value := end(run, name)) is not None] for end in (Run.first, Run.last)]
+    return (
+        " to ".join(f"{fmean(each):.2f}" if name in NATS else f"{100 * fmean(each):.0f}" for each in ends if each)
+        or "-"
+    )
 
 
 def draw(runs: Sequence[Run], path: Path) -> None:

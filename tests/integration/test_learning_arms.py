@@ -11,6 +11,7 @@ import lzma
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,8 +39,8 @@ def run(folder: Path, *arms: str, seeds: tuple[str, ...] = ("0",), extra: tuple[
     def medserl(command: str, *arguments: Any) -> None:
         commands.append(command)
         if command == "evaluate" and "--run" in arguments:
-            target = Path(arguments[1], "eval")
-            real("evaluate", "--engine", "scripted", "--compare", "warmup", "--output", target)
+            *_, data, _, target = arguments
+            real("evaluate", "--engine", "scripted", "--compare", "warmup", "--data", data, "--output", target)
             shutil.copy(target / "warmup.predictions.jsonl", target / "trained.predictions.jsonl")
         else:
             real(command, *arguments)
@@ -55,8 +56,9 @@ def run(folder: Path, *arms: str, seeds: tuple[str, ...] = ("0",), extra: tuple[
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("learning")
-    assert run(folder, "best", seeds=("0", "1")) == ["evaluate", *(2 * ["train", "evaluate"])]
-    assert run(folder, "plan") == ["train", "evaluate"]
+    judge = ["evaluate", "evaluate"]  # the test notes, and those that the warm-up's Injector has edited
+    assert run(folder, "best", seeds=("0", "1")) == [*judge, *(2 * ["train", *judge])]
+    assert run(folder, "plan") == ["train", *judge]
     return folder
 
 
@@ -71,6 +73,24 @@ def test_raw_figures_of_every_run_are_kept(done: Path) -> None:
     assert "gold_lessons = " in config and str(done) not in config
     assert len(games.splitlines()) == 3 * 8 and "note" not in games
     assert len(lzma.decompress((kept / "warmup" / "predictions.jsonl.xz").read_bytes()).splitlines()) == 728
+
+
+def test_every_run_judges_the_same_edits_of_the_warm_up(done: Path, tmp_path: Path) -> None:
+    kept = done / "results" / "sample"
+    notes = [json.loads(line) for line in lzma.decompress((kept / "frozen_notes.jsonl.xz").read_bytes()).splitlines()]
+    assert {note["note_id"] for note in notes} == set(judged(kept / "plan_seed0" / "frozen.jsonl.xz"))
+    for note in notes:
+        assert note["note_id"] == f"{note['of_note']}-{'benign' if note['incorrect_note'] is None else 'error'}"
+        assert (note["correct_note"] is None) != (note["incorrect_note"] is None)
+    shutil.copytree(done / "results", tmp_path / "results")  # another machine, or run folders that were cleared away
+    changed = tmp_path / "results" / "sample" / "frozen_notes.jsonl.xz"
+    changed.write_bytes(lzma.compress(json.dumps(notes[0]).encode() + b"\n"))
+    run(tmp_path, "honest_play")
+    assert judged(tmp_path / "results" / "sample" / "honest_play_seed0" / "frozen.jsonl.xz") == [notes[0]["note_id"]]
+
+
+def judged(path: Path) -> list[str]:
+    return [json.loads(line)["text_id"] for line in lzma.decompress(path.read_bytes()).splitlines()]
 
 
 def test_of_notes_that_may_be_someones_no_word_is_kept_and_no_place(tmp_path: Path) -> None:
@@ -90,7 +110,7 @@ def test_started_again_it_does_nothing_twice_and_goes_on_where_it_stopped(done: 
     shutil.copytree(done, folder)
     assert run(folder, "plan", "best") == []
     shutil.rmtree(folder / "outputs" / "sample" / "plan_seed0" / "eval")
-    assert run(folder, "plan") == ["evaluate"]
+    assert run(folder, "plan") == ["evaluate", "evaluate"]
 
 
 def test_one_table_and_one_figure(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,9 +125,47 @@ def test_one_table_and_one_figure(done: Path, capsys: pytest.CaptureFixture[str]
     assert re.search(r"\| plan \| INCORRECT earned \| [+-]\d\.\d\d \(\d+\) \|", table)
     for figure in ("called INCORRECT, benign mode", "label noise, error mode", "right words written"):
         assert re.search(rf"\| plan \| {figure} \| \d+ of \d+ \|", table)
+    assert re.search(r"\| plan \| modes told apart \| p [=<] [\d.]+ \|", table)
+    assert re.search(r"\| best \| 3, 3 \| 0, 0 \| \d+ to \d+ \|", table)  # rounds and minutes of each seed
     folder = done / "results" / "sample"
     assert (folder / "table.md").read_text(encoding="utf-8").strip() == table.strip()
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_frozen_opponents_notes_have_intervals_and_paired_tests(done: Path) -> None:
+    module = script("table")
+    folder = done / "results" / "sample"
+    runs = {run.arm: [run] for run in module.read_runs(folder)}
+    notes = [module.LabelledText(f"{n}{twin}", "", not twin, pair_id=n) for n in "abcd" for twin in ("", "-corrected")]
+    games = [
+        *({"note_id": f"{n}-error", "of_note": n, "incorrect_note": "x", "still_true": "unknown"} for n in "abc"),
+        {"note_id": "d-benign", "of_note": "d", "incorrect_note": None, "still_true": "false"},
+    ]
+    right = {"a-corrected": "CORRECT", "b-corrected": "CORRECT", "a-error": "INCORRECT", "c-error": "INCORRECT"}
+    said = [module.Prediction(name, verdict) for name, verdict in {**right, "d-benign": "CORRECT"}.items()]
+    players = {
+        "warmup": [replace(runs["warmup"][0], predictions=[], frozen=[module.Prediction("a-error", "CORRECT")])],
+        "plan": [replace(runs["plan"][0], predictions=said[:2], frozen=said[2:])],
+        "best": [replace(runs["best"][0], frozen=[])],
+    }
+    lines = module.on_frozen_notes(players, notes, games, "best")  # of 3 pairs a alone is right
+    assert "decides 1 of their 4 labels, and 1 of these are wrong" in lines[0]
+    assert not [line for line in lines if line.startswith("| best |")]  # it judged none of them
+    plan = next(line for line in lines if line.startswith("| plan |"))
+    assert plan.split(" | ")[1:3] == ["1", "33.3 (6.1 to 79.2)"]  # Wilson, 1 of 3
+    assert plan.split(" | ")[3].startswith("+33.3 ") and plan.split(" | ")[3].endswith("p = 1.00")  # McNemar, 1 to 0
+    assert [cell[:4] for cell in plan.split(" | ")[-2:]] == ["66.7", "100."]
+    assert module.on_frozen_notes({"best": players["best"]}, notes, games, "best") == []
+
+
+def test_a_table_of_some_seeds_is_shown_and_written_nowhere(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.read_bytes() for path in (done / "results" / "sample").iterdir() if path.is_file()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["table.py", "--results", str(done / "results"), "--seeds", "1"])
+        script("table").main()
+    table = capsys.readouterr().out
+    assert "\n| best | 1 | " in table and "\n| warmup | 1 | " in table and "\n| plan |" not in table
+    assert before == {path: path.read_bytes() for path in (done / "results" / "sample").iterdir() if path.is_file()}
 
 
 def test_what_is_kept_of_a_game_says_whether_the_assessor_wrote_the_words_that_were_taken_out() -> None:
