@@ -39,6 +39,7 @@ from medserl.evaluation.frozen import FrozenGame, play_frozen_games
 from medserl.game.prompts import load_prompts
 from medserl.game.roles import MODES
 from medserl.rollout import VCFRolloutGenerator
+from medserl.trainer import EMPTY_ROUNDS_ALLOWED
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -92,17 +93,28 @@ def read_arms(path: Path) -> dict[str, Settings]:
 
 
 def run_arm(settings: Settings, data: Mapping[str, str], run: Path, kept: Path) -> None:
-    """Train, or go on with it; judge; keep the raw figures. Nothing is done twice."""
-    if not (run / "config.toml").exists():
+    """Train, or go on with it; judge; keep the raw figures. Nothing is done twice.
+
+    A run that ends itself because its Injector gets nothing past the VCF any more is judged as its last checkpoint is.
+    """
+    started, done = (run / "config.toml").exists(), (run / "eval" / f"{TRAINED}.predictions.jsonl").exists()
+    if not started:
         run.mkdir(parents=True, exist_ok=True)
         config = run.with_suffix(".toml")
         config.write_text(tomlkit.dumps(typed(settings)), encoding="utf-8")
-        medserl("train", "--config", config, "--output-dir", run)
-    elif rounds_done(run) < int(typed(settings)["max_rounds"]):
-        medserl("train", "--resume", run)
+    if not started or (not done and rounds_done(run) < int(typed(settings)["max_rounds"])):
+        code = medserl("train", *(["--resume", run] if started else ["--config", config, "--output-dir", run]))
+        if code and not starved(run):
+            sys.exit(code)  # it has said why; a run that was interrupted goes on when this is started again
     files = judged(TRAINED, ["--run", run], data, run / "eval")
     files["metrics.jsonl"] = (run / "metrics.jsonl").read_bytes()
     keep(kept, files | {"config.toml": settings_of(run), "games.jsonl": games_of(run)})
+
+
+def starved(run: Path) -> bool:
+    """Whether the last rounds accepted no note, so many of them that a run without lessons ends there."""
+    last = metrics_of(run)[-(EMPTY_ROUNDS_ALLOWED + 1) :]
+    return len(last) > EMPTY_ROUNDS_ALLOWED and not any(row.get("accepted_games", 1) for row in last)
 
 
 def judge_warmup(settings: Settings, data: Mapping[str, str], folder: Path, kept: Path) -> None:
@@ -117,7 +129,9 @@ def judged(system: str, model: Sequence[object], data: Mapping[str, str], folder
         place = folder / "frozen" if Path(notes).name == FROZEN else folder
         said = place / f"{system}.predictions.jsonl"
         if not said.exists():
-            medserl("evaluate", *model, "--compare", system, "--data", notes, "--output", place)
+            code = medserl("evaluate", *model, "--compare", system, "--data", notes, "--output", place)
+            if code:
+                sys.exit(code)
         found[name] = predictions_of(said, data["predictions.jsonl"])
     return found
 
@@ -151,10 +165,14 @@ def frozen_row(game: FrozenGame) -> dict[str, Any]:
 
 
 def rounds_done(run: Path) -> int:
-    metrics = run / "metrics.jsonl"
-    rows = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
+    rows = metrics_of(run)
     checkpoints = [int(path.name.split("_")[1]) for path in run.glob("checkpoints/round_*")]
-    return min(json.loads(rows[-1])["round"], max(checkpoints, default=0)) if rows else 0
+    return min(rows[-1]["round"], max(checkpoints, default=0)) if rows else 0
+
+
+def metrics_of(run: Path) -> list[dict[str, Any]]:
+    metrics = run / "metrics.jsonl"
+    return [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()] if metrics.exists() else []
 
 
 def typed(settings: Mapping[str, Any]) -> Settings:
@@ -210,12 +228,11 @@ def keep(folder: Path, files: Mapping[str, bytes]) -> None:
     print(f"kept: {folder}", flush=True)
 
 
-def medserl(*arguments: object) -> None:
+def medserl(*arguments: object) -> int:
+    """Runs a command; returns its exit code."""
     command: Sequence[str] = [sys.executable, "-m", "medserl.cli", *map(str, arguments)]
     print("$ medserl", *command[3:], flush=True)
-    code = subprocess.run(command, cwd=ROOT, check=False).returncode
-    if code:
-        sys.exit(code)  # it has said why; a run that was interrupted goes on when this is started again
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -36,14 +36,14 @@ def run(folder: Path, *arms: str, seeds: tuple[str, ...] = ("0",), extra: tuple[
     module, commands = script("run"), []
     real = module.medserl
 
-    def medserl(command: str, *arguments: Any) -> None:
+    def medserl(command: str, *arguments: Any) -> Any:
         commands.append(command)
         if command == "evaluate" and "--run" in arguments:
             *_, data, _, target = arguments
-            real("evaluate", "--engine", "scripted", "--compare", "warmup", "--data", data, "--output", target)
+            code = real("evaluate", "--engine", "scripted", "--compare", "warmup", "--data", data, "--output", target)
             shutil.copy(target / "warmup.predictions.jsonl", target / "trained.predictions.jsonl")
-        else:
-            real(command, *arguments)
+            return code
+        return real(command, *arguments)
 
     module.medserl = medserl
     places = ["--outputs", str(folder / "outputs"), "--results", str(folder / "results")]
@@ -111,6 +111,22 @@ def test_started_again_it_does_nothing_twice_and_goes_on_where_it_stopped(done: 
     assert run(folder, "plan", "best") == []
     shutil.rmtree(folder / "outputs" / "sample" / "plan_seed0" / "eval")
     assert run(folder, "plan") == ["evaluate", "evaluate"]
+
+
+def test_a_run_whose_injector_gets_nothing_past_the_vcf_is_judged_at_its_last_checkpoint(
+    done: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(done / "outputs" / "sample" / "warmup", tmp_path / "outputs" / "sample" / "warmup")
+    shutil.copytree(done / "results", tmp_path / "results")
+    notes = tmp_path / "notes.jsonl"  # in format `note` the scripted Injector gives back the first line alone
+    lines = [json.dumps({"correct_note": f"Seen on day {day}.\nShe has pain in the left knee."}) for day in range(16)]
+    notes.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    starve = ("max_rounds=4", "save_every=1", f"prompt_data={notes}", "injector_format=note", "frozen_games=0")
+    assert run(tmp_path, "plan", extra=starve) == ["train", "evaluate", "evaluate"]
+    assert "no note was accepted in 3 rounds in a row (last: 3)" in capfd.readouterr().err
+    kept = tmp_path / "results" / "sample" / "plan_seed0" / "metrics.jsonl.xz"
+    assert len(lzma.decompress(kept.read_bytes()).splitlines()) == 1 + 3
+    assert run(tmp_path, "plan", extra=starve) == []
 
 
 def test_one_table_and_one_figure(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
