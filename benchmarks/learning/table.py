@@ -190,7 +190,7 @@ def of_rounds(arms: Mapping[str, list[Run]]) -> list[str]:
     for arm, mine in arms.items():
         lengths = [", ".join(f"{getattr(run, name):.0f}" for run in mine) for name in ("rounds", "minutes")]
         lines.append([arm, *lengths, *(from_first_to_last(mine, name) for name in OF_ROUNDS)])
-    said = f"The first {FEW_ROUNDS} rounds to the last {FEW_ROUNDS}, and validation before and after; means over seeds."
+    said = f"The first {FEW_ROUNDS} rounds to the last {FEW_ROUNDS}; validation before and after. Means over seeds with both."
     return table_of(["arm", "rounds", "minutes of rounds", *OF_ROUNDS.values()], lines, said)
 
 
@@ -239,6 +239,11 @@ def flagged(games: Sequence[Row], mode: str) -> str:
     return f"{verdicts.count('INCORRECT')} of {len(verdicts)}"
 
 
+def right_by_mode(games: Sequence[Row]) -> str:
+    right = [(game["verdict"] == "INCORRECT") == (game["mode"] == "error") for game in games if game["verdict"]]
+    return f"{sum(right)} of {len(games)}"
+
+
 def told_apart(games: Sequence[Row]) -> str:
     from scipy.stats import fisher_exact
 
@@ -270,6 +275,7 @@ BY_THIRDS = {
     "INCORRECT earned": partial(earned, verdict="INCORRECT"),
     "CORRECT earned": partial(earned, verdict="CORRECT"),
     **{f"called INCORRECT, {mode} mode": partial(flagged, mode=mode) for mode in MODES},
+    "right by mode": right_by_mode,
     "modes told apart": told_apart,
     "label noise, error mode": partial(noise, mode="error", wrong="true"),
     "label noise, benign mode": partial(noise, mode="benign", wrong="false"),
@@ -322,11 +328,9 @@ def percent(estimate: Estimate) -> str:
 
 
 def from_first_to_last(runs: Sequence[Run], name: str) -> str:
-    ends = [[value for run in runs if (value := end(run, name)) is not None] for end in (Run.first, Run.last)]
-    return (
-        " to ".join(f"{fmean(each):.2f}" if name in NATS else f"{100 * fmean(each):.0f}" for each in ends if each)
-        or "-"
-    )
+    ends = [(first, last) for run in runs if None not in ((first := run.first(name)), (last := run.last(name)))]
+    means = [fmean(end) for end in zip(*ends, strict=True)]
+    return " to ".join(f"{mean:.2f}" if name in NATS else f"{100 * mean:.0f}" for mean in means) or "-"
 
 
 def draw(runs: Sequence[Run], path: Path) -> None:
