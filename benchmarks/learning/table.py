@@ -190,7 +190,7 @@ def of_rounds(arms: Mapping[str, list[Run]]) -> list[str]:
     for arm, mine in arms.items():
         lengths = [", ".join(f"{getattr(run, name):.0f}" for run in mine) for name in ("rounds", "minutes")]
         lines.append([arm, *lengths, *(from_first_to_last(mine, name) for name in OF_ROUNDS)])
-    said = f"The first {FEW_ROUNDS} rounds to the last {FEW_ROUNDS}; validation before and after. Means over seeds with both."
+    said = f"First {FEW_ROUNDS} rounds to last {FEW_ROUNDS}, validation before to after; means over seeds with both."
     return table_of(["arm", "rounds", "minutes of rounds", *OF_ROUNDS.values()], lines, said)
 
 
