@@ -176,11 +176,14 @@ def on_frozen_notes(
     }
     columns = ["arm", "seeds", "pairs right", "against the warm-up", f"against {other}"]
     columns += [f"{len(errors)} error edits called INCORRECT", f"{len(benign)} benign edits called CORRECT"]
+    columns += ["modes told apart"]
+    modes = {text.text_id: MODES[0] if text.is_error else MODES[1] for text in edits}
     lines = []
     for arm, mine in judged.items():
         differences = [against(mine, judged.get(name, []), pairs) for name in (WARMUP, other)]
         right = [percent(texts_right(mine, some, errors=some is errors)) for some in (errors, benign)]
-        lines.append([arm, len(mine), percent(pairwise(mine, pairs)), *differences, *right])
+        verdicts = [{"mode": modes[one.text_id], "verdict": one.verdict} for run in mine for one in run.frozen]
+        lines.append([arm, len(mine), percent(pairwise(mine, pairs)), *differences, *right, told_apart(verdicts)])
     said = f"Test notes as they are, and edited by the frozen warm-up as Injector. {truth(games)}"
     return table_of(columns, lines, said) if lines else []
 
