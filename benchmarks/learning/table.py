@@ -16,7 +16,8 @@ import argparse
 import json
 import lzma
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -38,10 +39,10 @@ SPLITS = ("test-seen", "test-unseen")
 CURVES = {
     "gold_pairwise_accuracy": "gold pairs of the round, both twins right",
     "eval_pairwise_accuracy": "validation pairs, both twins right",
-    "frozen_pairwise_accuracy": "frozen warm-up Injector, both right",
-    "assessor_accuracy": "self-made notes, right by mode",
-    "assessor_flag_rate": "self-made notes called INCORRECT",
-    "label_noise_error": "label noise, error mode",
+    "vcf_acceptance_rate": "notes that the VCF and the audit accepted",
+    "right": "self-made notes, right by mode",
+    "flagged": "self-made notes called INCORRECT",
+    "noise": "label noise, error mode",
 }
 OF_ROUNDS = {
     "eval_pairwise_accuracy": "validation pairs right",
@@ -55,6 +56,8 @@ OF_ROUNDS = {
     "lesson_nll": "lesson nll",
 }
 NATS = ("kl_assessor", "lesson_nll")
+BLOCK, FEWEST = 5, 8
+"""Rounds of one point of a curve, and the games that a share must be of to be drawn."""
 STAGES = 3
 """Parts of a run for which the table says what a verdict earned."""
 
@@ -81,11 +84,15 @@ class Run:
         values = [row[name] for row in self.metrics if after < row["round"] <= to and row.get(name) is not None]
         return fmean(values) if values else None
 
-    def last(self, name: str) -> float | None:
-        return self.mean(name, self.rounds - FEW_ROUNDS, self.rounds)
-
     def first(self, name: str) -> float | None:
-        return self.mean(name, -1, FEW_ROUNDS)  # round 0 is the validation before the first
+        return self.mean(name, -1, self.few)  # round 0 is the validation before the first
+
+    def last(self, name: str) -> float | None:
+        return self.mean(name, self.rounds - self.few, self.rounds)
+
+    @property
+    def few(self) -> int:
+        return min(FEW_ROUNDS, self.rounds // 2)
 
     @property
     def minutes(self) -> float:
@@ -193,7 +200,10 @@ def of_rounds(arms: Mapping[str, list[Run]]) -> list[str]:
     for arm, mine in arms.items():
         lengths = [", ".join(f"{getattr(run, name):.0f}" for run in mine) for name in ("rounds", "minutes")]
         lines.append([arm, *lengths, *(from_first_to_last(mine, name) for name in OF_ROUNDS)])
-    said = f"First {FEW_ROUNDS} rounds to last {FEW_ROUNDS}, validation before to after; means over seeds with both."
+    said = (
+        f"First {FEW_ROUNDS} rounds to last {FEW_ROUNDS}, of short runs the halves; validation before to after. "
+        "Means over seeds with both."
+    )
     return table_of(["arm", "rounds", "minutes of rounds", *OF_ROUNDS.values()], lines, said)
 
 
@@ -337,7 +347,7 @@ def from_first_to_last(runs: Sequence[Run], name: str) -> str:
 
 
 def draw(runs: Sequence[Run], path: Path) -> None:
-    """The curves by round: one colour an arm, one line a seed, means over five rounds where every round has a value."""
+    """The curves by round: one colour an arm, one line a seed."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -346,23 +356,43 @@ def draw(runs: Sequence[Run], path: Path) -> None:
     trained = [run for run in runs if run.metrics]
     arms = list(dict.fromkeys(run.arm for run in trained))
     colours = dict(zip(arms, pyplot.colormaps["tab10"].colors, strict=False))
-    figure, axes = pyplot.subplots(2, 3, figsize=(13, 7), sharex=True, layout="constrained")
+    figure, axes = pyplot.subplots(2, 3, figsize=(13, 7.5), sharex=True, layout="constrained")
     for axis, (name, title) in zip(axes.flat, CURVES.items(), strict=True):
         for run in trained:
-            points = smoothed([(row["round"], row[name]) for row in run.metrics if row.get(name) is not None])
-            label = run.arm if run.seed == min(other.seed for other in trained if other.arm == run.arm) else None
-            axis.plot(*zip(*points, strict=True), color=colours[run.arm], label=label) if points else None
+            line = points(run, name)
+            axis.plot(*zip(*line, strict=True), color=colours[run.arm]) if line else None
         axis.set(title=title, ylim=(0, 1), xlabel="round")
         axis.grid(alpha=0.3)
-    axes.flat[list(CURVES).index("assessor_accuracy")].legend(fontsize="small")  # every arm has that one
+    figure.legend(
+        [pyplot.Line2D([], [], color=colours[arm]) for arm in arms], arms, loc="outside lower center", ncols=5
+    )
     figure.savefig(path, dpi=100)
 
 
-def smoothed(points: Sequence[tuple[int, float]], width: int = 5) -> list[tuple[float, float]]:
-    if len(points) < 4 * width:
-        return [(float(x), y) for x, y in points]
-    blocks = [points[i : i + width] for i in range(0, len(points), width)]
-    return [(fmean(x for x, _ in block), fmean(y for _, y in block)) for block in blocks]
+def points(run: Run, name: str) -> list[tuple[float, float]]:
+    """Round and mean of each block of rounds; of games, where there are enough."""
+    if name in OF_GAMES:
+        each = [(game["round"], OF_GAMES[name](game)) for part in thirds(run) for game in part]
+    else:
+        each = [(row["round"], row.get(name)) for row in run.metrics]
+    blocks: dict[int, list[tuple[int, float]]] = defaultdict(list)
+    for number, value in each:
+        if value is not None:
+            blocks[(number - 1) // BLOCK].append((number, value))
+    fewest = FEWEST if name in OF_GAMES else 1
+    return [(fmean(x for x, _ in some), fmean(y for _, y in some)) for some in blocks.values() if len(some) >= fewest]
+
+
+def is_noise(game: Row) -> bool | None:
+    """Whether the label of an error game is wrong; None where the truth oracle does not decide."""
+    return game["still_true"] == "true" if game["mode"] == "error" and game["still_true"] in ("true", "false") else None
+
+
+OF_GAMES: dict[str, Callable[[Row], bool | None]] = {
+    "right": lambda game: (game["verdict"] == "INCORRECT") == (game["mode"] == "error"),
+    "flagged": lambda game: game["verdict"] == "INCORRECT",
+    "noise": is_noise,
+}
 
 
 if __name__ == "__main__":
