@@ -129,6 +129,20 @@ def test_a_run_whose_injector_gets_nothing_past_the_vcf_is_judged_at_its_last_ch
     assert run(tmp_path, "plan", extra=starve) == []
 
 
+@pytest.mark.parametrize(
+    ("rounds", "expected"),
+    [
+        ([{"accepted_games": 0}] * 3, True),
+        ([{"accepted_games": 0}] * 2, False),
+        ([{"accepted_games": 1}, *[{"accepted_games": 0}] * 2], False),
+        ([{"accepted_games": 0, "lesson_nll": 0.5}] * 3, False),  # goes on, so it has stopped for another reason
+    ],
+)
+def test_a_run_with_lessons_does_not_starve(rounds: list[dict[str, Any]], expected: bool, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rounds), encoding="utf-8")
+    assert script("run").starved(tmp_path) is expected
+
+
 def test_one_table_and_one_figure(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["table.py", "--results", str(done / "results")])
