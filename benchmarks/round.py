@@ -69,7 +69,7 @@ def main() -> None:
 
         print(f"round {number + 1}: {metrics['accepted_games']} of {arguments.notes} games, {metrics['samples']} turns")
         for phase in PHASES:
-            speed = metrics[f"tokens_per_second_{phase}"]
+            speed = metrics.get(f"tokens_per_second_{phase}")
             print(f"  {phase:<10} {metrics[f'seconds_{phase}']:7.2f} s  {speed or 0:8.0f} tokens/s")
         print(f"  round {whole:.2f} s, bare {bare:.2f} s, ratio {whole / bare:.2f}")
 

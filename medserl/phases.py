@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from medserl.console import busy
 
-PHASES = ("inject", "assess", "reference", "update", "sync")
+WITH_TOKENS = ("inject", "assess", "reference", "update")
+PHASES = (*WITH_TOKENS, "sync")
 
 
 @dataclass
@@ -37,5 +38,7 @@ class PhaseClock:
         figures: dict[str, float | None] = {}
         for name, phase in self._phases.items():
             figures[f"seconds_{name}"] = phase.seconds
+        for name in WITH_TOKENS:
+            phase = self._phases[name]
             figures[f"tokens_per_second_{name}"] = phase.tokens / phase.seconds if phase.seconds else None
         return figures

@@ -17,7 +17,7 @@ from medserl.game.episode import Attempt, Completion, Episode, Turn
 from medserl.game.rewards import NO_GAME, game_rewards
 from medserl.game.roles import MODES, Mode, Role, truth
 from medserl.game.vcf import Reason, VCFResult, apply_vcf
-from medserl.phases import PHASES
+from medserl.phases import PHASES, WITH_TOKENS
 from medserl.round_metrics import game_metrics
 from medserl.runlog import CONFIG, EPISODES, FROZEN_GAMES, METRICS
 
@@ -292,5 +292,6 @@ def _update(progress: float, rng: random.Random) -> dict[str, float | None]:
     }
     for phase, seconds in zip(PHASES, (21.0, 6.0, 9.0, 24.0, 0.2), strict=True):
         figures[f"seconds_{phase}"] = seconds * rng.uniform(0.9, 1.1)
-        figures[f"tokens_per_second_{phase}"] = None if phase == "sync" else 2000 / seconds
+        if phase in WITH_TOKENS:
+            figures[f"tokens_per_second_{phase}"] = 2000 / seconds
     return figures

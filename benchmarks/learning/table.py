@@ -58,6 +58,7 @@ OF_ROUNDS = {
 NATS = ("kl_assessor", "lesson_nll")
 BLOCK, FEWEST = 5, 8
 """Rounds of one point of a curve, and the games that a share must be of to be drawn."""
+DECIDED = ("true", "false")
 STAGES = 3
 """Parts of a run for which the table says what a verdict earned."""
 
@@ -247,52 +248,56 @@ def earned(games: Sequence[Row], verdict: str) -> str:
     return f"{fmean(rewards):+.2f} ({len(rewards)})" if rewards else "-"
 
 
-def flagged(games: Sequence[Row], mode: str) -> str:
-    verdicts = [game["verdict"] for game in games if game["mode"] == mode]
-    return f"{verdicts.count('INCORRECT')} of {len(verdicts)}"
-
-
-def right_by_mode(games: Sequence[Row]) -> str:
-    right = [(game["verdict"] == "INCORRECT") == (game["mode"] == "error") for game in games if game["verdict"]]
-    return f"{sum(right)} of {len(games)}"
-
-
 def told_apart(games: Sequence[Row]) -> str:
     from scipy.stats import fisher_exact
 
-    said = [[game["verdict"] == "INCORRECT" for game in games if game["mode"] == mode] for mode in MODES]
+    said = [[is_flagged(game) for game in games if game["mode"] == mode] for mode in MODES]
     if not all(said):
         return "-"
     return format_p(float(fisher_exact([[sum(each), len(each) - sum(each)] for each in said]).pvalue))
 
 
 def truth(games: Sequence[Row]) -> str:
-    """What the truth oracle says of labels by mode."""
-    decided = [game for game in games if game["still_true"] in ("true", "false")]
-    wrong = [game for game in decided if (game["still_true"] == "true") == (game["incorrect_note"] is not None)]
-    return f"The truth oracle decides {len(decided)} of their {len(games)} labels, and {len(wrong)} of these are wrong."
+    """What the truth oracle says of the labels of frozen games."""
+    judged = (label_is_wrong({"mode": MODES[game["incorrect_note"] is None], **game}) for game in games)
+    known = [wrong for wrong in judged if wrong is not None]
+    return f"The truth oracle decides {len(known)} of their {len(games)} labels, and {sum(known)} of these are wrong."
 
 
-def noise(games: Sequence[Row], mode: str, wrong: str) -> str:
-    decided = [game["still_true"] for game in games if game["mode"] == mode and game["still_true"] in ("true", "false")]
-    return f"{sum(each == wrong for each in decided)} of {len(decided)}"
+def share(games: Sequence[Row], of: Callable[[Row], bool | None], mode: str | None = None) -> str:
+    """Of how many games it is so; None is of neither."""
+    values = [of(game) for game in games if mode in (None, game["mode"])]
+    looked_at = [value for value in values if value is not None]
+    return f"{sum(looked_at)} of {len(looked_at)}" if looked_at else "-"
 
 
-def right_words(games: Sequence[Row]) -> str:
-    looked_at = [game["right_words"] for game in games if game.get("right_words") is not None]
-    return f"{sum(looked_at)} of {len(looked_at)}" if looked_at else "-"  # runs of an older run.py did not keep it
+def is_flagged(game: Row) -> bool:
+    return bool(game["verdict"] == "INCORRECT")
+
+
+def is_right(game: Row) -> bool:
+    return game["verdict"] is not None and is_flagged(game) == (game["mode"] == "error")
+
+
+def label_is_wrong(game: Row) -> bool | None:
+    """Whether an error game's note is still true, or a benign one's is not; None where the oracle does not decide."""
+    return (game["still_true"] == "true") == (game["mode"] == "error") if game["still_true"] in DECIDED else None
+
+
+def flagged_in_right_words(game: Row) -> bool | None:
+    return is_flagged(game) if game.get("right_words") else None  # runs of an older run.py did not keep them
 
 
 BY_THIRDS = {
     f"accepted, {' to '.join(MODES)}": mix,
     "INCORRECT earned": partial(earned, verdict="INCORRECT"),
     "CORRECT earned": partial(earned, verdict="CORRECT"),
-    **{f"called INCORRECT, {mode} mode": partial(flagged, mode=mode) for mode in MODES},
-    "right by mode": right_by_mode,
+    **{f"called INCORRECT, {mode} mode": partial(share, of=is_flagged, mode=mode) for mode in MODES},
+    "right by mode": partial(share, of=is_right),
     "modes told apart": told_apart,
-    "label noise, error mode": partial(noise, mode="error", wrong="true"),
-    "label noise, benign mode": partial(noise, mode="benign", wrong="false"),
-    "right words written": right_words,
+    **{f"label noise, {mode} mode": partial(share, of=label_is_wrong, mode=mode) for mode in MODES},
+    "right words written": partial(share, of=lambda game: game.get("right_words")),
+    "called INCORRECT where they were": partial(share, of=flagged_in_right_words),
 }
 
 
@@ -383,15 +388,10 @@ def points(run: Run, name: str) -> list[tuple[float, float]]:
     return [(fmean(x for x, _ in some), fmean(y for _, y in some)) for some in blocks.values() if len(some) >= fewest]
 
 
-def is_noise(game: Row) -> bool | None:
-    """Whether the label of an error game is wrong; None where the truth oracle does not decide."""
-    return game["still_true"] == "true" if game["mode"] == "error" and game["still_true"] in ("true", "false") else None
-
-
 OF_GAMES: dict[str, Callable[[Row], bool | None]] = {
-    "right": lambda game: (game["verdict"] == "INCORRECT") == (game["mode"] == "error"),
-    "flagged": lambda game: game["verdict"] == "INCORRECT",
-    "noise": is_noise,
+    "right": is_right,
+    "flagged": is_flagged,
+    "noise": lambda game: label_is_wrong(game) if game["mode"] == "error" else None,
 }
 
 

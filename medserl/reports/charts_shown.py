@@ -11,7 +11,7 @@ from medserl.evaluation.diversity import EditDiversity
 from medserl.game.audit import EditClass
 from medserl.game.roles import MODES
 from medserl.game.vcf import Reason
-from medserl.phases import PHASES
+from medserl.phases import PHASES, WITH_TOKENS
 from medserl.reports.curves import Chart, Plan, draw
 from medserl.reports.run_files import Row
 
@@ -205,6 +205,12 @@ LEARNING = (
         (("kl_assessor", "Assessor"), ("kl_injector", "Injector")),
     ),
     Plan(
+        "Weight of the KL",
+        "kl_coef after the round; it stays as set unless kl_target steers it.",
+        "number",
+        (("kl_coef", "weight"),),
+    ),
+    Plan(
         "Entropy",
         "Nats a token. Near 0 the policy always writes the same.",
         "number",
@@ -224,6 +230,12 @@ LEARNING = (
         "What REINFORCE++ multiplies the gradient with, averaged over a round's turns.",
         "number",
         (("advantage_assessor", "Assessor"), ("advantage_injector", "Injector")),
+    ),
+    Plan(
+        "Running baseline by role",
+        "A role's mean return so far, which advantage_normalization = running takes off its returns.",
+        "number",
+        (("running_mean_assessor", "Assessor"), ("running_mean_injector", "Injector")),
     ),
     Plan(
         "Loss",
@@ -259,7 +271,7 @@ MACHINE = (
         "Speed",
         "Tokens a second: completion tokens when sampling, all tokens in the reference pass and the update.",
         "number",
-        tuple((f"tokens_per_second_{phase}", phase) for phase in PHASES if phase != "sync"),
+        tuple((f"tokens_per_second_{phase}", phase) for phase in WITH_TOKENS),
     ),
     Plan("Peak memory", "Gigabytes.", "number", (("peak_memory_gb", "peak memory"),)),
 )

@@ -153,7 +153,8 @@ def test_one_table_and_one_figure(done: Path, capsys: pytest.CaptureFixture[str]
     assert "+0.0 (+0.0 to +0.0), p = 1.00" in table  # the same player
     assert re.search(r"\| plan \| accepted, error to benign \| \d+ to \d+ \|", table)
     assert re.search(r"\| plan \| INCORRECT earned \| [+-]\d\.\d\d \(\d+\) \|", table)
-    for figure in ("called INCORRECT, benign mode", "label noise, error mode", "right words written"):
+    assert "| plan | label noise, error mode | - |" in table  # the oracle decides none of them
+    for figure in ("called INCORRECT, benign mode", "right words written"):
         assert re.search(rf"\| plan \| {figure} \| \d+ of \d+ \|", table)
     assert re.search(r"\| plan \| modes told apart \| p [=<] [\d.]+ \|", table)
     assert re.search(r"\| best \| 3, 3 \| 0, 0 \| \d+ to \d+ \|", table)  # rounds and minutes of each seed
@@ -211,6 +212,20 @@ def test_what_is_kept_of_a_game_says_whether_the_assessor_wrote_the_words_that_w
     assert right_words({**game, "mode": "benign"}) is None
     assert right_words({**game, "assessor_completion": None}) is None
     assert right_words({**game, "edits": [{"original": "", "modified": "not"}]}) is None
+
+
+def test_shares_are_of_the_games_that_they_can_be_told_of() -> None:
+    table = script("table")
+    game = {"mode": "error", "verdict": "INCORRECT", "still_true": "true", "right_words": True}
+    missed = {**game, "verdict": "CORRECT", "still_true": "false", "right_words": False}
+    benign = {"mode": "benign", "verdict": None, "still_true": "unknown", "right_words": None}  # cannot be read
+    games = [game, missed, benign]
+    assert table.share(games, table.is_right) == "1 of 3"
+    assert table.share(games, table.is_flagged, "benign") == "0 of 1"
+    assert table.share(games, table.label_is_wrong) == "1 of 2"
+    assert table.share([{**benign, "still_true": "false"}], table.label_is_wrong, "benign") == "1 of 1"
+    assert table.share(games, table.label_is_wrong, "benign") == "-"
+    assert table.share(games, table.flagged_in_right_words) == "1 of 1"
 
 
 def test_an_arm_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
