@@ -11,6 +11,10 @@ from sentencex import get_sentence_boundaries
 
 # Numbers stay whole (38.3, 120/70), letters keep an inner apostrophe, and signs that carry clinical meaning are words.
 _WORD = re.compile(r"\d+(?:[.,/]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*|[<>=≤≥±+%]")
+
+MAX_CHARACTERS = 100_000
+"""A note longer than this is refused by name wherever notes are read: the longest discharge summaries have a third."""
+
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -29,6 +33,13 @@ class Words:
     text: str
     keys: tuple[str, ...]
     spans: tuple[tuple[int, int], ...]
+
+
+def too_long(note: str) -> str | None:
+    """What is wrong with the length of a note, to be said after its name; None for a note that may be read."""
+    if len(note) <= MAX_CHARACTERS:
+        return None
+    return f"has {len(note):,} characters; a note may have {MAX_CHARACTERS:,} at most: split it"
 
 
 def normalize(text: str) -> str:

@@ -12,7 +12,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from medserl.game import Reason, apply_vcf
-from medserl.game.text import normalize, split_sentences, split_words
+from medserl.game.text import MAX_CHARACTERS, normalize, split_sentences, split_words, too_long
 from medserl.game.vcf import MAX_JACCARD, MAX_WORD_EDITS, MIN_JACCARD, bag_jaccard, bounds
 
 VOCABULARY = [f"w{'abcdefghij'[i % 10]}{'klmnopqrst'[i // 10]}" for i in range(100)]
@@ -280,6 +280,11 @@ def test_a_number_or_a_sign_is_one_word(old: str, new: str) -> None:
     result = apply_vcf(note, note.replace(old, new, 1))
     assert result.passed
     assert result.word_edits == 1
+
+
+def test_a_note_has_a_length_at_which_it_is_refused() -> None:
+    assert too_long("a" * MAX_CHARACTERS) is None
+    assert too_long("a" * (MAX_CHARACTERS + 1)) == "has 100,001 characters; a note may have 100,000 at most: split it"
 
 
 # -- one sentence ------------------------------------------------------------------------------------------
