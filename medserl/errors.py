@@ -23,3 +23,7 @@ class ModelError(MedSeRLError):
 
 class RunError(MedSeRLError):
     """A run that cannot start, go on, be written or be resumed."""
+
+
+class OutputError(RunError):
+    """A file or folder that cannot be written."""

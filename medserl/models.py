@@ -7,7 +7,6 @@ folder in the user's cache. No network is used afterwards.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
@@ -25,6 +24,7 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 
 from medserl.errors import ModelError
+from medserl.files import sha256_of
 from medserl.game.roles import Role
 
 if TYPE_CHECKING:
@@ -366,11 +366,6 @@ def _convert(gguf: Path, folder: Path) -> None:
     )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _first_line(error: BaseException) -> str:

@@ -12,7 +12,6 @@ import hashlib
 import http.client
 import json
 import logging
-import os
 import re
 import tempfile
 import urllib.error
@@ -27,6 +26,7 @@ from medserl.data.notes import Note
 from medserl.data.readers import ColumnNames, LoadedNotes, SkippedRow, load_notes, unique_ids
 from medserl.data.tabular import read_table
 from medserl.errors import DataError
+from medserl.files import private_folder, write_private
 from medserl.game.text import split_words
 
 log = logging.getLogger("medserl")
@@ -219,24 +219,9 @@ def note_record(note: Note) -> dict[str, Any]:
 
 
 def write_notes(path: Path, notes: Iterable[Note]) -> None:
-    """Write one JSON object a line, the whole file or none of it. Raises DataError where it cannot."""
-    lines = (json.dumps(note_record(note), ensure_ascii=False) + "\n" for note in notes)
-    _write_whole(path, "".join(lines).encode())
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    part: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            part = Path(file.name)
-            file.write(content)
-        part.chmod(0o644)  # temporary files are private
-        os.replace(part, path)
-    except OSError as error:
-        if part is not None:
-            part.unlink(missing_ok=True)
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
+    """Write one JSON object a line, the whole file or none of it. Raises OutputError where it cannot."""
+    private_folder(path.parent)
+    write_private(path, (json.dumps(note_record(note), ensure_ascii=False) + "\n" for note in notes))
 
 
 # -- fetching ----------------------------------------------------------------------------------------------
@@ -260,7 +245,8 @@ def download_medec(folder: str | Path, base_url: str = BASE_URL) -> tuple[Path, 
     are checked instead, and the checksum of what came is kept in `SHA256SUMS`, which later runs must match.
 
     Raises:
-        DataError: no network, a file that is not what was published, or a folder that cannot be written.
+        DataError: no network, or a file that is not what was published.
+        OutputError: the folder cannot be written.
     """
     folder = Path(folder)
     recorded = _read_checksums(folder / CHECKSUMS)
@@ -280,11 +266,11 @@ def download_medec(folder: str | Path, base_url: str = BASE_URL) -> tuple[Path, 
             _check_contents(content, published)
             log.info("%s: no checksum is known, but columns and %d texts fit", path.name, published.texts)
         if not path.is_file():
-            _write_whole(path, content)
+            write_private(private_folder(folder) / published.name, content)
         recorded[published.name] = checksum
         paths.append(path)
     lines = (f"{checksum}  {name}\n" for name, checksum in recorded.items())
-    _write_whole(folder / CHECKSUMS, "".join(lines).encode())
+    write_private(folder / CHECKSUMS, lines)
     return tuple(paths)
 
 

@@ -23,6 +23,7 @@ from medserl.config import Settings
 from medserl.engines import inference_engine_name
 from medserl.engines.base import InferenceEngine, Sampling
 from medserl.errors import ModelError, RunError
+from medserl.files import append_private, private_folder
 from medserl.game.episode import Completion
 from medserl.game.prompts import Messages
 from medserl.models import adapter_source, model_source, pick_device, pick_dtype, sha256_of
@@ -51,7 +52,7 @@ class CompletionCache:
         self._entries: dict[str, Any] = {}
         self._lock = FileLock(folder / f".{COMPLETIONS}.lock")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            private_folder(folder)
             self._lock.acquire(timeout=0)
             self._read()
         except Timeout:
@@ -88,13 +89,7 @@ class CompletionCache:
 
     def _add(self, entries: Mapping[str, Any]) -> None:
         rows = [{"model": self.model, "key": key, "value": value} for key, value in entries.items()]
-        try:
-            with self.path.open("ab") as file:
-                file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise RunError(f"{self.path}: cannot be written: {error.strerror}") from error
+        append_private(self.path, (json.dumps(row) + "\n" for row in rows))
         self._entries.update(entries)
 
     def _read(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from medserl import __version__
 from medserl.config import Settings
-from medserl.errors import ConfigError, RunError
+from medserl.errors import ConfigError
 from medserl.evaluation.blocks import (
     choose_thresholds,
     detection_block,
@@ -36,6 +36,7 @@ from medserl.evaluation.systems import (
     read_judgement,
 )
 from medserl.evaluation.table import Row, comparison_table, write_tables
+from medserl.files import private_folder, write_private
 from medserl.runlog import git_revision
 
 RECORD = "evaluation.json"
@@ -85,17 +86,10 @@ def _check_names(names: Iterable[str]) -> None:
 
 def _write_judgements(folder: Path, judgements: Sequence[Judgement]) -> None:
     """Predictions and submission of each system."""
-    _make(folder)
+    private_folder(folder)
     for one in judgements:
         write_predictions(folder / f"{one.name}.predictions.jsonl", one.predictions)
         write_submission(folder / f"{one.name}.submission.txt", one.rows)
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be written: {error.strerror}") from error
 
 
 # -- tables ------------------------------------------------------------------------------------------------
@@ -226,7 +220,4 @@ def _official_counts(scores: OfficialScores) -> dict[str, Any]:
 
 
 def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    try:
-        (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"{folder / RECORD}: cannot be written: {error.strerror}") from error
+    write_private(folder / RECORD, json.dumps(record, indent=1))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from medserl.data.notes import Note
-from medserl.errors import DataError, RunError
+from medserl.errors import DataError
+from medserl.files import write_private
 from medserl.game.parsing import note_sentences
 from medserl.game.roles import Verdict
 
@@ -124,15 +124,8 @@ def _incorrect(note: Note) -> LabelledText:
 
 
 def write_predictions(path: str | Path, predictions: Iterable[Prediction]) -> None:
-    """One JSON object a line, whole or not at all. Raises RunError where the file cannot be written."""
-    path = Path(path)
-    scratch = path.with_name(f".{path.name}.partial")
-    lines = "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in predictions)
-    try:
-        scratch.write_text(lines, encoding="utf-8", errors="surrogatepass")
-        os.replace(scratch, path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror}") from error
+    """One JSON object a line, whole or not at all. Raises OutputError where the file cannot be written."""
+    write_private(Path(path), (json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in predictions))
 
 
 def read_predictions(path: str | Path) -> list[Prediction]:

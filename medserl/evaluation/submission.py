@@ -18,8 +18,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from medserl.errors import DataError, RunError
+from medserl.errors import DataError
 from medserl.evaluation.predictions import Prediction
+from medserl.files import write_private
 from medserl.game.roles import Verdict
 
 log = logging.getLogger("medserl")
@@ -78,7 +79,7 @@ def write_submission(path: str | Path, rows: Iterable[SubmissionRow]) -> None:
 
     Raises:
         DataError: a text's id that a line cannot hold.
-        RunError: the file cannot be written.
+        OutputError: the file cannot be written.
     """
     lines = []
     for row in rows:
@@ -86,10 +87,7 @@ def write_submission(path: str | Path, rows: Iterable[SubmissionRow]) -> None:
             raise DataError(f"{path}: the text id {row.text_id!r} holds white space, which a submission cannot")
         correction = row.correction if row.correction == NOT_APPLICABLE else f'"{row.correction}"'
         lines.append(f"{row.text_id} {row.flag} {row.sentence_id} {correction}\n")
-    try:
-        Path(path).write_text("".join(lines), encoding="utf-8", errors="surrogatepass")
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror}") from error
+    write_private(Path(path), lines)
 
 
 def read_submission(path: str | Path, skip_malformed: bool = False) -> list[SubmissionRow]:

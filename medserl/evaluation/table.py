@@ -10,9 +10,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from medserl.errors import DataError, RunError
+from medserl.errors import DataError
 from medserl.evaluation.metrics import DetectionMetrics, pairs_right
 from medserl.evaluation.statistics import NOTHING, Estimate, compare, comparison_sentence
+from medserl.files import private_folder, write_private
 
 HEADERS = {
     "accuracy": "accuracy",
@@ -158,14 +159,11 @@ def write_tables(folder: Path, text: str, table: Sequence[Row], comparisons: Seq
     """`table.md`, `table.csv` and `table.json` in `folder`, and `comparisons.csv` and `.json` where there are any.
 
     Raises:
-        RunError: they cannot be written.
+        OutputError: they cannot be written.
     """
     files = {"table.md": text + "\n", "table.csv": to_csv(table), "table.json": json.dumps(list(table), indent=1)}
     if comparisons:
         files |= {"comparisons.csv": to_csv(comparisons), "comparisons.json": json.dumps(list(comparisons), indent=1)}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            (folder / name).write_text(content, encoding="utf-8", newline="")
-    except OSError as error:
-        raise RunError(f"{error.filename or folder}: cannot be written: {error.strerror}") from error
+    private_folder(folder)
+    for name, content in files.items():
+        write_private(folder / name, content)

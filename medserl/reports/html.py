@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from datetime import date
 from functools import cache
@@ -20,9 +19,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from medserl import __version__
-from medserl.errors import RunError
+from medserl.errors import OutputError
 from medserl.evaluation.convergence import convergence
 from medserl.evaluation.statistics import format_p
+from medserl.files import write_private
 from medserl.game.vcf import Reason
 from medserl.reports.charts_shown import draw_groups, with_convergence
 from medserl.reports.curves import HEIGHT, LEFT, RIGHT, TOP, WIDTH, marker, rounds_per_point
@@ -60,13 +60,10 @@ def write_report(run: Path, output: Path | None = None) -> Path:
     """
     page = render(read_run(run))
     target = output or run / OUTPUT
-    scratch = target.with_name(f".{target.name}.partial")
     try:
-        scratch.write_bytes(page.encode("utf-8", "replace"))  # half a surrogate pair in a note becomes "?"
-        os.replace(scratch, target)
-    except OSError as error:
-        scratch.unlink(missing_ok=True)
-        raise RunError(f"{target}: the report cannot be written there: {error.strerror or error}") from None
+        write_private(target, page.encode("utf-8", "replace"))  # half a surrogate pair in a note becomes "?"
+    except OutputError as error:
+        raise OutputError(f"the report cannot be written there ({error}); choose a place with --output FILE") from None
     return target
 
 

@@ -155,7 +155,7 @@ def test_a_damaged_line_is_named_and_frees_the_folder(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x", encoding="utf-8")
-    with pytest.raises(RunError, match=r"completions\.jsonl: "):
+    with pytest.raises(RunError, match=r"folder: cannot be written: "):
         CompletionCache(tmp_path / "file" / "folder", "m")
 
 

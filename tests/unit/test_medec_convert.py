@@ -18,7 +18,7 @@ from medserl.data import medec
 from medserl.data.medec import CHECKSUMS, PublishedFile, convert_medec, download_medec, fetch_medec, note_record
 from medserl.data.notes import Note
 from medserl.data.readers import load_notes
-from medserl.errors import DataError
+from medserl.errors import DataError, OutputError
 
 HEADER = (
     *("Text ID", "Text", "Sentences", "Error Flag", "Error Type", "Error Sentence ID"),
@@ -142,7 +142,7 @@ def test_converting_again_replaces_and_a_broken_source_changes_nothing(tmp_path)
     write_csv(tmp_path / "train.csv", pair("t1", "Ann"))
     convert_medec(tmp_path, tmp_path)
     before = (tmp_path / "medec_train.jsonl").read_bytes()
-    assert (tmp_path / "medec_train.jsonl").stat().st_mode & 0o777 == 0o644  # not private, as temporary files are
+    assert (tmp_path / "medec_train.jsonl").stat().st_mode & 0o777 == 0o600  # notes are their owner's alone
     convert_medec(tmp_path, tmp_path)
     assert (tmp_path / "medec_train.jsonl").read_bytes() == before
     write_csv(tmp_path / "train.csv", pair("t2", "Ben"))
@@ -165,7 +165,7 @@ def test_sources_that_cannot_be_used(tmp_path):
 def test_an_output_that_cannot_be_written(tmp_path):
     write_csv(tmp_path / "train.csv", pair("t1", "Ann"))
     (tmp_path / "out/medec_train.jsonl").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"medec_train\.jsonl: cannot be written: "):
+    with pytest.raises(OutputError, match=r"cannot be written: "):
         convert_medec(tmp_path, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["medec_train.jsonl"]  # no temporary file stays
 
