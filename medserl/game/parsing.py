@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from medserl.game.markup import brings_markup
 from medserl.game.roles import Verdict
 from medserl.game.text import split_sentences
+from medserl.game.thinking import answer_span, visible
 
 InjectorFormat = Literal["edit", "note"]
 
@@ -30,16 +32,7 @@ _CORRECTION_KEY = re.compile(r"corrected[_ ]sentence", re.IGNORECASE | re.ASCII)
 _CORRECTION_LINE = re.compile(
     r"^[ \t>*_#`-]*corrected[_ ]sentence[ \t*_`]*[:=][ \t*_`]*(\S.*)$", re.IGNORECASE | re.MULTILINE | re.ASCII
 )
-_NOTE = re.compile(r"<note>(.*?)</note>", re.DOTALL)
 _NUMBERED_SENTENCE = re.compile(r"(\d{1,4})[.):]?[ \t]+(\S[^\r\n]*)")
-
-
-def visible(completion: str) -> str:
-    """The completion without hidden thinking. Thinking that never ended leaves nothing to see."""
-    _, opened, after = completion.rpartition("</think>")
-    if opened:
-        return after
-    return completion.split("<think>", 1)[0]
 
 
 def parse_verdict(completion: str) -> Verdict | None:
@@ -62,10 +55,10 @@ def with_each_verdict(completion: str) -> tuple[str, str] | None:
     Where it states none, the place is a line of its own at the end. None where there is no one place: several final
     answers, or hidden thinking that never ended.
     """
-    if "<think>" in completion and "</think>" not in completion:
+    start, end = answer_span(completion)
+    if end < len(completion):
         return None
-    hidden = len(completion) - len(visible(completion))
-    stated = list(_ANSWER_KEY.finditer(completion, hidden))
+    stated = list(_ANSWER_KEY.finditer(completion, start))
     if len(stated) > 1:
         return None
     before = completion[: stated[0].start()] if stated else completion.rstrip()
@@ -122,17 +115,28 @@ def parse_injection(completion: str, original: str, form: InjectorFormat) -> str
     """The modified note that an Injector's completion stands for, or None where it holds none.
 
     `note`: the text of the one `<note>...</note>`. `edit`: one line, the number of a sentence of `original` and its
-    new text, which is put in that sentence's place.
+    new text, which is put in that sentence's place. An edit that brings markup of control tokens into the note, to
+    close a turn inside it, say, is none; nor is one that breaks off into a thought.
     """
-    text = visible(completion).strip()
-    if form == "note":
-        notes = _NOTE.findall(text)
-        return notes[0].strip() or None if len(notes) == 1 else None
-    match = _NUMBERED_SENTENCE.fullmatch(text)
-    if match is None:
+    start, end = answer_span(completion)
+    if end < len(completion):
         return None
-    number, sentence = int(match.group(1)), match.group(2).rstrip()
-    return replace_sentence(original, number, sentence)
+    text = completion[start:].strip()
+    modified = _only_note(text) if form == "note" else _with_new_sentence(text, original)
+    return None if modified is None or brings_markup(original, modified) else modified
+
+
+def _only_note(text: str) -> str | None:
+    """What stands between `<note>` and the next `</note>`, if there is something, and one such pair alone."""
+    _, opened, rest = text.partition("<note>")
+    note, closed, after = rest.partition("</note>")
+    another = "</note>" in after.partition("<note>")[2]
+    return note.strip() or None if opened and closed and not another else None
+
+
+def _with_new_sentence(text: str, original: str) -> str | None:
+    match = _NUMBERED_SENTENCE.fullmatch(text)
+    return replace_sentence(original, int(match.group(1)), match.group(2).rstrip()) if match else None
 
 
 def replace_sentence(note: str, number: int, sentence: str) -> str | None:
