@@ -6,6 +6,7 @@ import json
 import logging
 import random
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from medserl.config import Settings
@@ -17,14 +18,17 @@ from medserl.engines import create_engine, training_engine_name
 from medserl.errors import ConfigError, DataError
 from medserl.evaluation.options import EvaluationOptions
 from medserl.evaluation.validation import Validation
-from medserl.game.prompts import load_prompts
+from medserl.game.prompts import SHIPPED, load_prompts
 from medserl.game.roles import MODES
 from medserl.game.setup import GameSetup
+from medserl.models import adapter_source
 from medserl.overlap import OverlappedTrainer
+from medserl.resume import check_extent, resumed_settings
 from medserl.rollout import VCFRolloutGenerator, derive_seed
 from medserl.runlog import RunFolder
 from medserl.sft import WarmUp, format_skill
 from medserl.sft import warm_up as run_warm_up
+from medserl.tracking import require_wandb
 from medserl.trainer import MedSeRLTrainer
 
 log = logging.getLogger("medserl")
@@ -63,34 +67,63 @@ def train(settings: Settings) -> Path:
     Raises:
         KeyboardInterrupt: a signal ended the run before its last round, with a checkpoint: what was to follow waits.
     """
-    if settings.resume:
-        run, settings = RunFolder.reopen(Path(settings.resume))
-        trainer = build_trainer(settings)
-        trainer.run = run
-        trainer.load_checkpoint()
-    else:
-        engine = training_engine_name(settings)
-        if engine == "openrlhf":
-            settings = settings.with_overrides(engine=engine)  # only it reads its checkpoints
-        trainer = build_trainer(settings, engine)
-        trainer.run = run = RunFolder.create(settings)
-        run.log_provenance(_data_files(settings))
-    say(f"run folder: {run.path}")
-    try:
+    if settings.wandb:
+        require_wandb()
+    with ExitStack() as held:
+        trainer = _resumed(settings, held) if settings.resume else _started(settings, held)
+        run = trainer.run
+        assert run is not None
+        if trainer.finished:
+            say(f"{run.path}: the run has all its {trainer.round} rounds; give --max-rounds or --max-epochs to go on")
+            return run.path
+        say(f"run folder: {run.path}")
         trainer.train()
-    finally:
-        trainer.engine.close()
-        run.close()
     if trainer.interrupted:
         raise KeyboardInterrupt
     say(f"done: medserl report {run.path}")
     return run.path
 
 
+def _started(settings: Settings, held: ExitStack) -> MedSeRLTrainer:
+    engine = training_engine_name(settings)
+    if engine == "openrlhf":
+        settings = settings.with_overrides(engine=engine)  # only it reads its checkpoints
+    trainer = build_trainer(settings, engine)
+    held.callback(trainer.engine.close)
+    trainer.run = RunFolder.create(settings, _data_files(settings))
+    held.callback(trainer.run.close)
+    return trainer
+
+
+def _resumed(given: Settings, held: ExitStack) -> MedSeRLTrainer:
+    """The run at its newest checkpoint, with what may change changed and written down."""
+    path = Path(str(given.resume))
+    run, started = RunFolder.reopen(path)
+    held.callback(run.close)
+    settings, changes = resumed_settings(started, given, path)
+    run.require_same_data(_data_files(settings))
+    trainer = build_trainer(settings)
+    held.callback(trainer.engine.close)
+    trainer.run = run
+    trainer.load_checkpoint()
+    check_extent(trainer, changes)
+    if changes:
+        run.record_changes(changes, trainer.round)
+    if not trainer.finished:
+        run.start_tracking(settings, trainer.round + 1 if trainer.round else 0)
+    return trainer
+
+
 def _data_files(settings: Settings) -> dict[str, Path]:
+    """What the games of a run follow from, by its use: a resumed run must find it as it was."""
     files = {"prompt_data": notes_path(settings.prompt_data, "train")}
     if settings.validation_data != "none":
         files["validation_data"] = notes_path(settings.validation_data, "validation")
+    if settings.prompts not in SHIPPED:
+        files["prompts"] = Path(settings.prompts)
+    adapter = adapter_source(settings) if settings.engine != "scripted" else None
+    if adapter:
+        files["adapter"] = adapter / "adapter_model.safetensors"
     return files
 
 

@@ -6,12 +6,12 @@ import json
 import logging
 import os
 import platform
-import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,20 @@ import tomlkit
 from filelock import FileLock, Timeout
 
 from medserl import __version__
+from medserl.checkpoints import Checkpoints
 from medserl.config import Settings, read_config, validate
-from medserl.errors import MedSeRLError, RunError
-from medserl.models import sha256_of
+from medserl.errors import DataError, OutputError, RunError
+from medserl.files import append_private, private_folder, sha256_of, write_private
+from medserl.records import json_lines, lines_up_to, read_rows, rounds_in
+from medserl.tracking import Tracking
+
+__all__ = ["CONFIG", "EPISODES", "FROZEN_GAMES", "METRICS", "PROVENANCE", "TRAIN_LOG", "RunFolder", "read_rows"]
 
 log = logging.getLogger("medserl")
 
 CONFIG, METRICS, EPISODES, TRAIN_LOG = "config.toml", "metrics.jsonl", "episodes.jsonl", "logs/train.log"
 PROVENANCE, FROZEN_GAMES = "provenance.json", "frozen_opponent.jsonl"
-STATE_FILE = "trainer_state.json"
+UNWRITTEN = "unwritten_records"
 
 
 class RunFolder:
@@ -36,189 +41,206 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = FileLock(path / ".lock")
-        self._tensorboard: Any = None
-        self._wandb: Any = None
+        self._checkpoints = Checkpoints(path / "checkpoints")
+        self._tracking = Tracking()
+        self._unwritten: dict[str, str] = {}
+        self._log_failed = False
 
     @classmethod
-    def create(cls, settings: Settings) -> RunFolder:
-        """Make the folder of a new run and write its settings.
+    def create(cls, settings: Settings, data: Mapping[str, Path] | None = None) -> RunFolder:
+        """Make the folder of a new run and write its settings, and what it is made of: `data` are files by their use.
 
         Raises:
             RunError: the folder holds a run already, is in use, or cannot be written.
         """
         path = Path(settings.output_dir) if settings.output_dir else default_path(settings.model)
         run = cls._claim(path)
-        if (path / METRICS).exists():
+        try:
+            if (path / METRICS).exists() or run.checkpoints():
+                raise RunError(f"{path}: there is a run in this folder; go on with --resume {path}, or choose another")
+            for name in (FROZEN_GAMES, EPISODES):  # of a run that was killed before its first row
+                (path / name).unlink(missing_ok=True)
+            private_folder(path / "logs")
+            private_folder(path / "checkpoints")
+            write_private(path / PROVENANCE, json.dumps(provenance(data or {}), indent=1))
+            document = tomlkit.document()
+            document.add(tomlkit.comment(f"medserl {__version__}, git {git_revision() or 'unknown'}"))
+            for key, value in settings.model_dump(exclude_none=True).items():
+                document.add(key, value)
+            write_private(path / CONFIG, tomlkit.dumps(document))  # last: with it the folder is a run
+            run.start_tracking(settings, first_round=0)
+        except OSError as error:
             run.close()
-            raise RunError(f"{path}: there is a run in this folder; go on with --resume {path}, or choose another")
-        (path / FROZEN_GAMES).unlink(missing_ok=True)  # of a run that was killed before its first row
-        (path / "logs").mkdir(exist_ok=True)
-        (path / "checkpoints").mkdir(exist_ok=True)
-        document = tomlkit.document()
-        document.add(tomlkit.comment(f"medserl {__version__}, git {git_revision() or 'unknown'}"))
-        for key, value in settings.model_dump(exclude_none=True).items():
-            document.add(key, value)
-        (path / CONFIG).write_text(tomlkit.dumps(document), encoding="utf-8")
-        run._open_writers(settings)
+            raise OutputError(f"{path}: cannot write there: {_reason(error)}") from error
+        except BaseException:
+            run.close()
+            raise
         return run
 
     @classmethod
     def reopen(cls, path: Path) -> tuple[RunFolder, Settings]:
-        """A run folder to go on with, and the settings it was started with."""
+        """A run folder to go on with, and the settings it was started with. `start_tracking` waits for the round."""
         settings = read_settings(path)
-        run = cls._claim(path)
-        run._open_writers(settings)
-        return run, settings
+        return cls._claim(path), settings
 
     @classmethod
     def _claim(cls, path: Path) -> RunFolder:
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            private_folder(path)
             run = cls(path)
             run._lock.acquire(timeout=0)
         except Timeout:
             raise RunError(f"{path}: another run is using this folder; choose another --output-dir") from None
-        except OSError as error:
-            raise RunError(f"{path}: cannot write there: {error.strerror or error}") from None
+        except (OSError, OutputError, NotImplementedError) as error:
+            raise OutputError(f"{path}: cannot write there: {_reason(error)}") from None
         return run
 
-    def _open_writers(self, settings: Settings) -> None:
-        if settings.tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
+    def start_tracking(self, settings: Settings, first_round: int) -> None:
+        """Log to TensorBoard and W&B too, where the settings ask for it; `first_round` is the first to be logged."""
+        self._tracking.start(self.path, settings.model_dump(), first_round)
 
-            self._tensorboard = SummaryWriter(str(self.path / "tensorboard"))
-        if settings.wandb:
-            try:
-                import wandb
-            except ImportError:
-                raise RunError("wandb is not installed: pip install 'medserl[wandb]', or leave --wandb out") from None
-            self._wandb = wandb.init(project="medserl", name=self.path.name, config=settings.model_dump())
+    def record_changes(self, changes: Mapping[str, tuple[Any, Any]], round_number: int) -> None:
+        """Write settings that were changed on resuming into config.toml, what they were as a comment below.
 
-    def log_provenance(self, data: Mapping[str, Path]) -> None:
-        """What figures of this run rest on: versions of the code and the SHA-256 of each data file, by its use."""
-        packages = ("torch", "transformers", "peft", "rapidfuzz", "sentencex")
-        record = {
-            "versions": {"medserl": __version__, "python": platform.python_version()}
-            | {package: metadata.version(package) for package in packages},
-            "git": git_revision() or "unknown",
-            "sha256": {use: sha256_of(path) for use, path in data.items()},
-        }
-        (self.path / PROVENANCE).write_text(json.dumps(record, indent=1), encoding="utf-8")
+        Raises:
+            RunError: the file cannot be read or written.
+        """
+        path = self.path / CONFIG
+        try:
+            document = tomlkit.parse(path.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path}: cannot be read: {error}") from None
+        for name, (old, new) in changes.items():
+            document[name] = new
+            stamp = datetime.now().isoformat(timespec="seconds")
+            document.add(tomlkit.comment(f"{stamp}, after round {round_number}: {name} was {old}, now {new}"))
+        write_private(path, tomlkit.dumps(document))
+
+    def require_same_data(self, data: Mapping[str, Path]) -> None:
+        """The files that the run was started on are as they were: other notes are other games.
+
+        Raises:
+            RunError: a file has changed, or it cannot be told.
+        """
+        path = self.path / PROVENANCE
+        try:
+            recorded = json.loads(path.read_text(encoding="utf-8"))
+            before = {use: str(digest) for use, digest in recorded["sha256"].items()}
+            versions = dict(recorded["versions"])
+        except FileNotFoundError:
+            log.warning("%s is missing, so nothing tells whether the data are still those of this run", path)
+            return
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise RunError(
+                f"{path}: cannot be read ({_reason(error)}), so nothing tells whether the data are still those of this "
+                "run; delete it to go on without that check"
+            ) from None
+        for name, version in _versions().items():
+            if versions.get(name, version) != version:
+                log.warning("the run began with %s %s and goes on with %s", name, versions[name], version)
+        for use, digest in digests(data).items():
+            if before.get(use, digest) != digest:
+                raise RunError(
+                    f"{use} {data[use]} has changed since the run began (SHA-256 {before[use][:12]}..., now "
+                    f"{digest[:12]}...), so its games would be others; put the old file back, or start a new run"
+                )
 
     # -- a round's records --------------------------------------------------------------------------------------
 
-    def log_round(self, metrics: Mapping[str, Any]) -> None:
-        """One line in metrics.jsonl and train.log, and the numbers to TensorBoard and W&B where these are on."""
-        self._append(METRICS, [metrics])
-        line = " ".join(f"{key}={_plain(value)}" for key, value in metrics.items())
-        stamp = datetime.now().isoformat(timespec="seconds")
-        self._write(TRAIN_LOG, f"{stamp} {line}\n")
-        numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float)}
-        if self._tensorboard:
-            for key, value in numbers.items():
-                self._tensorboard.add_scalar(key, value, metrics["round"])
-        if self._wandb:
-            self._wandb.log(numbers, step=metrics["round"])
+    def log_round(self, metrics: Mapping[str, Any], episodes: Iterable[Mapping[str, Any]] = ()) -> None:
+        """The games of a round and its metrics; these also to train.log, TensorBoard and W&B.
+
+        Raises:
+            OutputError: metrics or games cannot be written; the next checkpoint will hold them.
+        """
+        failed: OutputError | None = None
+        for name, records in ((EPISODES, episodes), (METRICS, [metrics])):
+            lines = json_lines(records)
+            try:
+                self._append(name, lines)
+            except OutputError as error:
+                self._unwritten[name] = lines
+                failed = failed or error
+        if failed:
+            raise failed
+        self._log_line(metrics)
+        self._tracking.log({k: v for k, v in metrics.items() if isinstance(v, int | float)}, metrics["round"])
 
     def log_episodes(self, records: Iterable[Mapping[str, Any]]) -> None:
-        self._append(EPISODES, records)
+        self._append(EPISODES, json_lines(records))
 
-    def _append(self, name: str, records: Iterable[Mapping[str, Any]]) -> None:
-        self._write(name, _json_lines(records))
+    def _append(self, name: str, lines: str) -> None:
+        if lines:
+            append_private(self.path / name, lines)
 
-    def _write(self, name: str, text: str) -> None:
+    def _log_line(self, metrics: Mapping[str, Any]) -> None:
+        """One line in train.log, for people: trouble with it is said once and ends nothing."""
+        stamp = datetime.now().isoformat(timespec="seconds")
+        line = " ".join(f"{key}={_plain(value)}" for key, value in metrics.items())
         try:
-            with (self.path / name).open("a", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise RunError(f"{self.path / name}: cannot be written: {error.strerror}") from error
+            append_private(self.path / TRAIN_LOG, f"{stamp} {line}\n")
+        except OutputError as error:
+            if not self._log_failed:
+                log.warning("the run goes on without its log: %s", error)
+            self._log_failed = True
 
     # -- the frozen opponent ------------------------------------------------------------------------------------
 
     def write_frozen_games(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Write `frozen_opponent.jsonl` whole or not at all. Raises RunError where it cannot be written."""
-        path = self.path / FROZEN_GAMES
-        try:
-            _replace_text(path, _json_lines(records))
-        except OSError as error:
-            raise RunError(f"{path}: cannot be written: {error.strerror}") from error
+        """Write `frozen_opponent.jsonl` whole or not at all. Raises OutputError where it cannot be written."""
+        write_private(self.path / FROZEN_GAMES, json_lines(records))
 
     def read_frozen_games(self) -> list[dict[str, Any]] | None:
         """The rows of `frozen_opponent.jsonl`; None where the run has none. Raises RunError where they are broken."""
         path = self.path / FROZEN_GAMES
         if not path.exists():
             return None
+        rows = []
         try:
-            return read_rows(path)
-        except (OSError, ValueError) as error:
+            with path.open("rb") as file:
+                rows = [json.loads(line) for line in file]
+        except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"{path}: cannot be read: {error}") from None
+        if not all(isinstance(row, dict) for row in rows):
+            raise RunError(f"{path}: cannot be read: a line is no JSON object")
+        return rows
 
     # -- checkpoints --------------------------------------------------------------------------------------------
 
     def save_checkpoint(self, state: Mapping[str, Any], write_model: Callable[[Path], None], keep: int) -> Path:
-        """Write `checkpoints/round_N` whole or not at all, then drop all but the `keep` newest and the best.
-
-        The best is the one whose round `state["best"]` names, where it names one.
-
-        Raises:
-            RunError: it could not be written (a full disk, say); older checkpoints are untouched.
-        """
-        folder = self.path / "checkpoints"
-        target = folder / f"round_{state['round']}"
-        scratch = folder / f".round_{state['round']}.partial"
-        shutil.rmtree(scratch, ignore_errors=True)
-        try:
-            scratch.mkdir(parents=True)
-            write_model(scratch)
-            (scratch / STATE_FILE).write_text(json.dumps(state, indent=1), encoding="utf-8")
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(scratch, target)
-        except Exception as error:
-            shutil.rmtree(scratch, ignore_errors=True)
-            if isinstance(error, MedSeRLError):  # it says itself what happened: a training rank has died, say
-                raise
-            raise RunError(
-                f"checkpoint {target} could not be written ({_first_line(error)}); free some space, "
-                f"then go on with --resume {self.path}"
-            ) from error
-        best = _best_of(state)
-        for old in self.checkpoints()[:-keep]:
-            if old.name != best:
-                shutil.rmtree(old)
-        return target
+        """As `Checkpoints.save`; records that could not be written are kept in it."""
+        unwritten = {UNWRITTEN: self._unwritten} if self._unwritten else {}
+        return self._checkpoints.save({**state, **unwritten}, write_model, keep)
 
     def checkpoints(self) -> list[Path]:
         """Complete checkpoints, oldest first."""
-        found = (self.path / "checkpoints").glob(f"round_*/{STATE_FILE}")
-        return sorted((file.parent for file in found), key=lambda path: int(path.name.split("_")[1]))
+        return self._checkpoints.complete()
 
     def latest_checkpoint(self) -> tuple[Path, dict[str, Any]] | None:
-        saved = self.checkpoints()
-        if not saved:
-            return None
-        return saved[-1], json.loads((saved[-1] / STATE_FILE).read_text(encoding="utf-8"))
+        """As `Checkpoints.newest`: the newest one that is whole, with its state."""
+        return self._checkpoints.newest()
 
     def best_checkpoint(self) -> Path | None:
-        """The checkpoint that did best on the validation notes; None where no round was saved and validated."""
-        latest = self.latest_checkpoint()
-        name = _best_of(latest[1]) if latest else None
-        return self.path / "checkpoints" / name if name else None
+        """As `Checkpoints.best`: the one that did best on the validation notes."""
+        return self._checkpoints.best()
 
-    def forget_after(self, round_number: int) -> None:
-        """Drop the records of rounds that no checkpoint holds: a resumed run plays them again."""
+    def forget_after(self, round_number: int, unwritten: Mapping[str, str] | None = None) -> None:
+        """Drop what no checkpoint holds, records and checkpoints of later rounds: a resumed run plays them again.
+
+        `unwritten` are the records of this round that the checkpoint keeps, as lines by the name of their file.
+        """
+        self._checkpoints.set_aside_after(round_number)
         for name in (METRICS, EPISODES):
-            path = self.path / name
-            if path.exists():
-                kept = [row for row in _complete_rows(path) if row["round"] <= round_number]
-                _replace_text(path, _json_lines(kept))
+            path, kept = self.path / name, (unwritten or {}).get(name, "")
+            if path.exists() or kept:
+                lines = lines_up_to(path, round_number - 1 if kept else round_number)
+                write_private(path, chain(lines, [kept.encode("utf-8", "surrogatepass")]))
+            lost = sorted(set(range(1, round_number + 1)) - rounds_in(path))
+            if lost:
+                log.warning("%s has no record of %d rounds that were played (first: %d)", path, len(lost), lost[0])
 
     def close(self) -> None:
-        for writer in (self._tensorboard, self._wandb):
-            if writer:
-                getattr(writer, "close", None) and writer.close()
-                getattr(writer, "finish", None) and writer.finish()
+        self._tracking.close()
         self._lock.release()
 
 
@@ -228,37 +250,35 @@ def read_settings(run: Path) -> Settings:
     Raises:
         RunError: the folder holds no run.
     """
-    if not (run / CONFIG).is_file():
+    if not os.path.isfile(run / CONFIG):  # unlike Path.is_file it never raises
         raise RunError(f"{run}: no {CONFIG} there, so this is no run folder")
     return validate(read_config(run / CONFIG), str(run / CONFIG))
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl or episodes.jsonl; a last line cut short by a kill is left out."""
-    return list(_complete_rows(path)) if path.exists() else []
+def provenance(data: Mapping[str, Path]) -> dict[str, Any]:
+    """What figures of a run rest on: versions of the code and the SHA-256 of each data file, by its use."""
+    return {"versions": _versions(), "git": git_revision() or "unknown", "sha256": digests(data)}
 
 
-def _complete_rows(path: Path) -> Iterable[dict[str, Any]]:
-    # Bytes, cut at newlines alone: a kill may leave half a character, and U+2028 inside a string is no line's end.
-    *complete, rest = path.read_bytes().split(b"\n")
-    for line in complete:
-        yield json.loads(line)
-    if rest:
-        log.warning("%s: the last line is incomplete and was left out", path)
+def _versions() -> dict[str, str]:
+    packages = ("torch", "transformers", "peft", "rapidfuzz", "sentencex")
+    own = {"medserl": __version__, "python": platform.python_version()}
+    return own | {package: metadata.version(package) for package in packages}
 
 
-def _json_lines(records: Iterable[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+def digests(data: Mapping[str, Path]) -> dict[str, str]:
+    """SHA-256 of each file, or of all files of a folder, by its use.
 
-
-def _replace_text(path: Path, text: str) -> None:
-    """Write the file whole or not at all: a kill leaves what was there before."""
-    scratch = path.with_suffix(".partial")
-    with scratch.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(scratch, path)
+    Raises:
+        DataError: one cannot be read.
+    """
+    found = {}
+    for use, path in data.items():
+        try:
+            found[use] = sha256_of(path)
+        except OSError as error:
+            raise DataError(f"{use} {path}: cannot be read: {error.strerror or error}") from None
+    return found
 
 
 def default_path(model: str) -> Path:
@@ -279,14 +299,10 @@ def git_revision() -> str | None:
     return None
 
 
+def _reason(error: BaseException) -> str:
+    cause = error.__cause__ or error
+    return str(getattr(cause, "strerror", None) or cause)
+
+
 def _plain(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value).replace(" ", "_")
-
-
-def _best_of(state: Mapping[str, Any]) -> str | None:
-    best = state.get("best")
-    return f"round_{best['round']}" if best else None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

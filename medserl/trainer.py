@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -27,7 +25,7 @@ from medserl.data.notes import Note
 from medserl.data.sampler import FreshBatchSampler
 from medserl.engines import create_engine
 from medserl.engines.base import Engine, Snapshots, UpdateStats, WeightedTurn
-from medserl.errors import RunError
+from medserl.errors import MedSeRLError, OutputError, RunError
 from medserl.game.episode import Episode, Sample, Turn
 from medserl.game.prompts import load_prompts
 from medserl.game.setup import GameSetup
@@ -39,7 +37,8 @@ from medserl.reinforce_pp import ReinforcePlusPlus
 from medserl.repeats import RepeatPenalty
 from medserl.rollout import VCFRolloutGenerator, derive_seed
 from medserl.round_metrics import game_metrics, update_metrics
-from medserl.runlog import RunFolder
+from medserl.runlog import UNWRITTEN, RunFolder
+from medserl.stopping import stopped_by_signals
 
 if TYPE_CHECKING:
     from medserl.evaluation.validation import Validation
@@ -94,6 +93,7 @@ class MedSeRLTrainer:
         self.round = 0
         self._empty_rounds = 0
         self._best: dict[str, float] | None = None
+        self._episodes: Sequence[Episode] = ()
         self._stop = threading.Event()
 
     # -- one round ----------------------------------------------------------------------------------------------
@@ -144,8 +144,7 @@ class MedSeRLTrainer:
 
         metrics |= clock.metrics()
         metrics["peak_memory_gb"] = self.engine.peak_memory_bytes() / 2**30
-        if self.run:
-            self.run.log_episodes(episode.record(self.round) for episode in episodes)
+        self._episodes = episodes
         return metrics
 
     def sync(self) -> None:
@@ -226,23 +225,27 @@ class MedSeRLTrainer:
 
         Raises:
             RunError: three rounds in a row accepted no note, or a number stopped being finite.
+            OutputError: a round's records cannot be written; it is in a checkpoint, if that can be written.
         """
         history = []
-        with self._stoppable(), RoundPrinter(self.total_rounds()) as printer:
+        with stopped_by_signals(self._stop), RoundPrinter(self.total_rounds()) as printer:
             sampler = self._require(self.sampler, "notes to train on")
             if self.validation:
                 self.validation.meet_opponent(self.rollout, self.run, self.round)
             self.past.after_round(self.round)
             if self.round == 0 and self.validation:
                 self._record({"round": 0, "epoch": 0, **self.validation.evaluate(self.rollout)}, printer)
-            while not self._finished():
+            while not self.finished:
                 epoch = sampler.epoch
                 metrics = self.training_step(sampler.next_batch())
                 metrics["epoch"] = epoch
-                last = self._finished()
+                last = self.finished
                 if self.validation and (last or self._due(self.settings.eval_every)):
                     metrics |= self.validation.evaluate(self.rollout)
-                self._record(metrics, printer)
+                try:
+                    self._record(metrics, printer)
+                except OutputError as error:
+                    raise self._after_saving(error) from error
                 history.append(metrics)
                 self._guard_against_silence(metrics)
                 if self._is_best(metrics) or last or self._stop.is_set() or self._due(self.settings.save_every):
@@ -260,9 +263,11 @@ class MedSeRLTrainer:
     @property
     def interrupted(self) -> bool:
         """Whether a signal has ended the run, or will after the round at hand, before its last round."""
-        return self._stop.is_set() and not self._finished()
+        return self._stop.is_set() and not self.finished
 
-    def _finished(self) -> bool:
+    @property
+    def finished(self) -> bool:
+        """Whether all rounds are played."""
         return self.round >= self.total_rounds()
 
     def _due(self, every: int) -> bool:
@@ -270,8 +275,17 @@ class MedSeRLTrainer:
 
     def _record(self, metrics: dict[str, Any], printer: RoundPrinter) -> None:
         if self.run:
-            self.run.log_round(metrics)
+            self.run.log_round(metrics, (episode.record(self.round) for episode in self._episodes))
         printer.show(metrics)
+
+    def _after_saving(self, error: OutputError) -> OutputError:
+        """The error, and what became of the round that it ends: a checkpoint holds its records too."""
+        path = self.run and self.run.path
+        try:
+            self.save_checkpoint()
+        except OutputError as another:
+            return OutputError(f"{error}; {another}")
+        return OutputError(f"{error}; round {self.round} is saved: free some space, then go on with --resume {path}")
 
     def _is_best(self, metrics: dict[str, Any]) -> bool:
         """Whether this round was validated and did better than every one before; if so it is remembered."""
@@ -314,47 +328,41 @@ class MedSeRLTrainer:
         return self.run.save_checkpoint(state, self.engine.save, self.settings.keep_checkpoints)
 
     def load_checkpoint(self) -> None:
-        """Go on from the newest checkpoint of the run folder; rounds that it does not hold are played again."""
+        """Go on from the newest whole checkpoint of the run folder; rounds that it does not hold are played again.
+
+        Raises:
+            RunError: no checkpoint is whole, or the newest that is does not fit the model and the notes.
+        """
         run = self._require(self.run, "a run folder")
         found = run.latest_checkpoint()
         if found:
-            folder, state = found
-            self.engine.load(folder)
-            self._require(self.sampler, "notes to train on").load_state_dict(state["sampler"])
-            self.round, self._empty_rounds = state["round"], state["empty_rounds"]
-            self._best = state.get("best")
-            self.algorithm.load_state_dict(state["algorithm"])
-            self.past.load_state_dict(state["past"])
-            self.repeats.load_state_dict(state["repeats"])
-        run.forget_after(self.round if found else -1)
+            try:
+                self._restore(*found)
+            except (KeyError, TypeError) as error:
+                raise RunError(f"{found[0]}: another version of medserl wrote it ({error!r})") from error
+        run.forget_after(self.round if found else -1, found[1].get(UNWRITTEN) if found else None)
         log.info("resuming %s after round %d", run.path, self.round)
+
+    def _restore(self, folder: Path, state: Mapping[str, Any]) -> None:
+        self._require(self.sampler, "notes to train on").load_state_dict(state["sampler"])
+        self.algorithm.load_state_dict(state["algorithm"])
+        self.past.load_state_dict(state["past"])
+        self.repeats.load_state_dict(state["repeats"])
+        self.round, self._empty_rounds = state["round"], state["empty_rounds"]
+        self._best = state.get("best")
+        try:
+            self.engine.load(folder)
+        except MedSeRLError:
+            raise
+        except Exception as error:  # torch, PEFT, transformers and safetensors raise whatever they like
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise RunError(f"checkpoint {folder} does not fit the model of this run: {reason}") from error
 
     @staticmethod
     def _require(given: T | None, what: str) -> T:
         if given is None:
             raise RunError(f"this trainer was made without {what}; give them to MedSeRLTrainer")
         return given
-
-    @contextmanager
-    def _stoppable(self) -> Iterator[None]:
-        """The first SIGINT or SIGTERM ends the run after its round, with a checkpoint; the second at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-        def stop(number: int, _frame: object) -> None:
-            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
-            log.warning("stopping after this round (once more to stop at once)")
-            self._stop.set()
-
-        for number in before:
-            signal.signal(number, stop)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _tokens(turns: Sequence[WeightedTurn]) -> int:

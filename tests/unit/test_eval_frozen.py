@@ -181,7 +181,7 @@ def test_a_new_run_forgets_the_games_of_one_that_was_killed_at_once(run: RunFold
 
 
 def test_games_are_written_whole_or_not_at_all(run: RunFolder) -> None:
-    (run.path / "frozen_opponent.partial").mkdir()
+    (run.path / ".frozen_opponent.jsonl.partial").mkdir()
     with pytest.raises(RunError, match="cannot be written"):
         meet_frozen_opponent(rollout(), NOTES, run, 0)
     assert not (run.path / FROZEN_GAMES).exists()

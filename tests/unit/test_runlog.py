@@ -189,7 +189,7 @@ def test_a_round_saved_again_replaces_its_checkpoint(run: RunFolder) -> None:
     save(run, 1)
     run.save_checkpoint({"round": 1}, lambda folder: (folder / "other.bin").write_bytes(b""), 3)
     (folder,) = run.checkpoints()
-    assert sorted(file.name for file in folder.iterdir()) == ["other.bin", "trainer_state.json"]
+    assert sorted(file.name for file in folder.iterdir()) == ["manifest.json", "other.bin", "trainer_state.json"]
 
 
 def test_an_error_that_says_what_happened_is_left_as_it_is(run: RunFolder) -> None:
@@ -270,7 +270,7 @@ except RunError as error:
     assert "round_2 could not be written" in message
     assert "free some space" in message
     assert "\n" not in message
-    assert list(snapshot(tmp_path / "checkpoints")) == ["round_1/trainer_state.json"]
+    assert sorted(snapshot(tmp_path / "checkpoints")) == ["round_1/manifest.json", "round_1/trainer_state.json"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")

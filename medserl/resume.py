@@ -1,0 +1,104 @@
+"""What may change when a run is resumed: how long it goes on and what is written of it, not what is played and learnt.
+
+Another setting would make one run out of two, with a curve that no single run would give.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medserl.config import Settings
+from medserl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from medserl.trainer import MedSeRLTrainer
+
+log = logging.getLogger("medserl")
+
+Changes = dict[str, tuple[Any, Any]]
+"""Old and new value by setting."""
+
+EXTENT = ("max_rounds", "max_epochs")
+WRITTEN = ("save_every", "eval_every", "keep_checkpoints", "tensorboard", "wandb")
+"""Neither these nor `EXTENT` touch a game: the rounds are those of a run that had them from the start."""
+ROUNDING = (
+    "device",
+    "gradient_checkpointing",
+    "generation_token_budget",
+    "training_token_budget",
+    "attention",
+    "vllm_gpu_memory",
+    "vllm_eager",
+    "vllm_sleep",
+)
+"""Where and in what portions the same is computed: figures may differ in the last digits, and sampled words then."""
+PLACES = ("prompt_data", "validation_data")
+"""Files may have moved: that they are the same is known by their SHA-256."""
+
+
+def resumed_settings(started: Settings, given: Settings, run: Path) -> tuple[Settings, Changes]:
+    """The settings to go on with, and which of them change: those given, by flag, file or environment, that may.
+
+    Raises:
+        ConfigError: a setting is given that may not change.
+    """
+    asked = given.model_dump(include=given.model_fields_set - {"resume"})
+    changes = {name: (getattr(started, name), new) for name, new in asked.items() if new != getattr(started, name)}
+    for name in [name for name in changes if _says_the_same(name, changes[name][1], run)]:
+        del changes[name]
+    refused = [name for name in changes if not _may_change(name, *changes[name])]
+    if refused:
+        named = ", ".join(f"{name} from {changes[name][0]!r} to {changes[name][1]!r}" for name in refused)
+        raise ConfigError(
+            f"--resume {run} cannot change {named}: start a new run for it (what may change: "
+            f"{', '.join((*EXTENT, *WRITTEN, *ROUNDING))})"
+        )
+    rounding = [name for name in changes if name in ROUNDING]
+    if rounding:
+        log.warning(
+            "%s changed: the rounds to come may differ in rounding from those of a run that never stopped",
+            ", ".join(rounding),
+        )
+    return started.with_overrides(**{name: new for name, (_, new) in changes.items()}), changes
+
+
+def _may_change(name: str, old: Any, new: Any) -> bool:
+    if name in PLACES:
+        return "none" not in (old, new)
+    return name in (*EXTENT, *WRITTEN, *ROUNDING)
+
+
+def _says_the_same(name: str, new: Any, run: Path) -> bool:
+    """`auto` was decided when the run began, and `output_dir` is where it lies now."""
+    if name == "output_dir":
+        return new is None or Path(new).resolve() == run.resolve()
+    return name == "engine" and new == "auto"
+
+
+def check_extent(trainer: MedSeRLTrainer, changes: Mapping[str, tuple[Any, Any]]) -> None:
+    """The resumed run can become as long as is asked for; the log says where its learning rate falls otherwise.
+
+    Raises:
+        ConfigError: the run is longer already, or another setting ends it.
+    """
+    asked = {name: changes[name][1] for name in EXTENT if name in changes}
+    if not asked:
+        return
+    settings, total = trainer.settings, trainer.total_rounds()
+    said = ", ".join(f"{name} {value}" for name, value in asked.items())
+    if total <= trainer.round:
+        ends = "max_rounds" if total == settings.max_rounds else "max_epochs"
+        hint = f"give --{ends.replace('_', '-')} above {getattr(settings, ends)} too" if ends not in asked else (
+            "give a greater one")  # fmt: skip
+        raise ConfigError(
+            f"{said}: the run has {trainer.round} rounds already, and {ends} {getattr(settings, ends)} ends it with "
+            f"round {total}; {hint}"
+        )
+    if settings.lr_schedule == "linear":
+        log.warning(
+            "lr_schedule linear: the learning rate now falls to 0 with round %d; from round %d on it is not what it "
+            "would have been, nor what it is in a run of %d rounds from the start", total, trainer.round + 1, total,
+        )  # fmt: skip
