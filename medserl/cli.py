@@ -40,26 +40,28 @@ def sft(
     settings: AllSettings = None,
     *,
     output: Path = Path("outputs/warmup"),
-    steps: int = 100,
-    batch_size: int = 8,
-    sft_learning_rate: float = 5e-4,
+    epochs: int = 4,
+    steps: int | None = None,
+    batch_size: int = 16,
+    sft_learning_rate: float = 1e-3,
     measure: int = 64,
     config: Path | None = None,
 ) -> None:
-    """Warm a model up on both roles' formats, from pairs of notes; saves a LoRA adapter.
+    """Teach a model both roles from pairs of notes, before it plays; saves a LoRA adapter.
 
     Args:
         output: Folder of the adapter.
-        steps: Optimizer steps.
-        batch_size: Examples a step.
+        epochs: Passes over the pairs; the best one on validation pairs is kept.
+        steps: Optimizer steps, if that is sooner.
+        batch_size: Pairs a step.
         sft_learning_rate: Peak learning rate.
-        measure: Games played before and after, to measure what was gained; 0 for none.
+        measure: Validation notes that the model is tried on after each epoch; 0 for none.
         config: TOML file of settings.
     """
     from medserl.commands import warm_up as run
     from medserl.sft import WarmUp
 
-    run(_merge(settings, config), WarmUp(steps, batch_size, sft_learning_rate), output, measure)
+    run(_merge(settings, config), WarmUp(epochs, batch_size, sft_learning_rate, steps), output, measure)
 
 
 @app.command

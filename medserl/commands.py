@@ -16,6 +16,7 @@ from medserl.data.readers import ColumnNames, LoadedNotes, load_notes
 from medserl.data.sample_paths import SampleSplit, is_sample, sample_path
 from medserl.engines import create_engine, training_engine_name
 from medserl.errors import ConfigError, DataError
+from medserl.evaluation.discrimination import pair_ordering
 from medserl.evaluation.options import EvaluationOptions
 from medserl.evaluation.validation import Validation
 from medserl.game.prompts import SHIPPED, load_prompts
@@ -142,22 +143,25 @@ def build_trainer(settings: Settings, engine: str | None = None) -> MedSeRLTrain
 
 
 def warm_up(settings: Settings, plan: WarmUp, output: Path, measure: int) -> None:
-    """Warm a model up and say what it gained: VCF acceptance and verdict parse rate, before and after."""
+    """Teach a model both roles and say what it can do then, on validation notes that it has not seen."""
     pairs = [note for note in read_notes(settings.prompt_data, "train", settings) if note.is_pair]
-    games = _games(read_notes(settings.validation_data, "validation", settings), measure, settings.seed)
-    fresh = settings.with_overrides(adapter="none" if settings.adapter == "auto" else settings.adapter)
-    figures = {"before": _skill(fresh, games)} if games else {}
-    run_warm_up(fresh, pairs, plan, output)
+    held_out: tuple[Note, ...] = ()
+    if settings.validation_data != "none" and measure:
+        held_out = read_notes(settings.validation_data, "validation", settings)
+    twins = [(note.correct_note, note.incorrect_note) for note in held_out if note.is_pair][:measure]
+    judge = (lambda rollout: pair_ordering(rollout, twins)) if twins else None
+    fresh = settings.with_overrides(adapter="none") if settings.adapter == "auto" else settings
+    run_warm_up(fresh, pairs, plan, output, judge)
+    games = _games(held_out, measure, settings.seed)
     if games:
-        figures["after"] = _skill(settings.with_overrides(adapter=str(output)), games)
+        rollout = _rollout(settings.with_overrides(adapter=str(output)))
+        figures = format_skill(rollout, games, settings.seed)
+        if judge:
+            figures["validation_pairs_ordered"] = judge(rollout)
         (output / "warmup_metrics.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
-        for name, before in figures["before"].items():
-            say(f"{name}: {before:.3f} before, {figures['after'][name]:.3f} after ({len(games)} notes)")
+        for name, figure in figures.items():
+            say(f"{name}: {figure:.3f} ({len(games)} notes)")
     say(f"adapter: {output}")
-
-
-def _skill(settings: Settings, games: Sequence[GameSetup]) -> dict[str, float | None]:
-    return format_skill(_rollout(settings), games, settings.seed)
 
 
 def _rollout(settings: Settings) -> VCFRolloutGenerator:

@@ -126,8 +126,8 @@ class VCFRolloutGenerator:
     ) -> list[Turn]:
         """The Assessor's turn on each note.
 
-        `subtasks` other than `A` show a note as its numbered sentences: those in `sentences`, one entry a note, or
-        else those that the note is split into. `seeds`, one a note, take the place of `seed`. `snapshots` names the
+        A note is shown as its numbered sentences: those in `sentences`, one entry a note, or else those that it is
+        split into. `seeds`, one a note, take the place of `seed`. `snapshots` names the
         past policies that read instead of the current one.
         """
         if not notes:

@@ -1,134 +1,163 @@
-"""Warm-up: supervised fine-tuning (TRL) that teaches a model both roles' formats before it plays.
+"""Warm-up: both roles are taught from pairs of notes, in the very prompts and tokens of the game, before they play.
 
-Out of gold pairs come four kinds of examples, in the very prompts of the game:
-
+    Assessor                incorrect note -> the prompt set's answer with INCORRECT
+    Assessor                correct note   -> the same with CORRECT
     Injector, error mode    correct note   -> the gold error
     Injector, benign mode   correct note   -> a clinically neutral rewording (data/neutral.toml)
-    Assessor                incorrect note -> the prompt set's answer with INCORRECT
-    Assessor                correct note, as it is or neutrally reworded -> the same with CORRECT
 
-A policy that had never seen the formats would be rejected by the VCF every time (DESIGN, section 8).
+The answers are learnt as the trainer learns its lessons (`lessons`): the negative log-likelihood of their tokens. Twins
+share a row of the update, so what they have in common is read once. A policy that tells no right note from a wrong one
+gives self-play nothing but a bias to move, so this goes on until the order of unseen pairs gets no better.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medserl.config import Settings
+from medserl.console import track
 from medserl.data.neutral import apply_neutral_edit
 from medserl.data.notes import ERROR_TYPES, Note
-from medserl.errors import DataError
+from medserl.errors import ConfigError, DataError
 from medserl.game.gold import injection_answer, right_words
 from medserl.game.parsing import parse_verdict
-from medserl.game.prompts import Messages, PromptSet, load_prompts
+from medserl.game.prompts import PromptSet, load_prompts
+from medserl.game.roles import MODES, Mode
 from medserl.game.setup import GameSetup
+from medserl.lessons import Lesson, verdict_lesson, weighted
 from medserl.models import POLICY
 from medserl.rollout import VCFRolloutGenerator, derive_seed
 from medserl.round_metrics import game_metrics
 
 log = logging.getLogger("medserl")
 
+RISING_STEPS = 20
+SORTED_TOGETHER = 8
+"""Steps whose pairs are sorted by length, so that little is padded."""
+
+Judge = Callable[[VCFRolloutGenerator], float]
+"""How well the policy tells unseen twins apart: the share of pairs that it orders rightly."""
+
 
 @dataclass(frozen=True)
 class WarmUp:
-    """How long and how fast to warm up."""
+    """How long and how fast: passes over the pairs, or so many steps if that is less, pairs a step, peak rate."""
 
-    steps: int = 100
-    batch_size: int = 8
-    learning_rate: float = 5e-4
+    epochs: int = 4
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    steps: int | None = None
 
 
 @dataclass(frozen=True)
-class Example:
-    """One prompt and the completion to learn."""
+class Twins:
+    """A pair of notes to learn from."""
 
-    prompt: Messages
-    completion: str
+    note_id: str
+    correct: str
+    incorrect: str
+    error_type: str | None
+
+    def verdicts(self, prompts: PromptSet) -> list[Lesson]:
+        """What the Assessor should say of either twin."""
+        words = right_words(self.correct, self.incorrect)
+        return [
+            verdict_lesson(prompts, self.note_id, self.incorrect, "error", words),
+            verdict_lesson(prompts, self.note_id, self.correct, "benign", words),
+        ]
+
+    def edit(self, prompts: PromptSet, mode: Mode, rng: random.Random) -> list[Lesson]:
+        """What the Injector should do in `mode`; empty where the game has no way to say it."""
+        error_type = self.error_type or rng.choice(ERROR_TYPES)
+        if mode == "error":
+            modified, prompt = self.incorrect, prompts.injector(self.correct, mode, error_type)
+        else:
+            modified = (apply_neutral_edit(self.correct, rng) or (self.correct,))[0]
+            prompt = prompts.injector(self.correct, mode, None)
+        answer = injection_answer(self.correct, modified, prompts.form)
+        return [Lesson("injector", self.note_id, prompt, answer)] if answer else []
 
 
-def build_examples(notes: Sequence[Note], prompts: PromptSet, seed: int) -> list[Example]:
-    """Examples of both roles, equally many of each, shuffled by `seed`.
+def twins_of(notes: Sequence[Note]) -> list[Twins]:
+    """The pairs among the notes.
 
     Raises:
-        DataError: no pair among the notes passes the VCF, so there is nothing to learn the formats from.
+        DataError: there is none, so there is nothing to learn from.
     """
-    rng = random.Random(seed)
-    examples: list[Example] = []
-    for note in notes:
-        if note.correct_note is not None and note.incorrect_note is not None:
-            examples += _examples_of(note.correct_note, note.incorrect_note, note.error_type, prompts, rng)
-    if not examples:
-        raise DataError("warm-up needs pairs (a correct and an incorrect note) whose edit passes the VCF: found none")
-    rng.shuffle(examples)
-    return examples
-
-
-def _examples_of(
-    correct: str, incorrect: str, error_type: str | None, prompts: PromptSet, rng: random.Random
-) -> list[Example]:
-    """Four examples of one pair; none where the gold edit is larger than the game allows."""
-    error_answer = injection_answer(correct, incorrect, prompts.form)
-    neutral = apply_neutral_edit(correct, rng)
-    if error_answer is None or neutral is None:
-        return []
-    benign_answer = injection_answer(correct, neutral[0], prompts.form)
-    if benign_answer is None:
-        return []
-    sound = rng.choice([correct, neutral[0]])
-    words = right_words(correct, incorrect)
-    return [
-        Example(prompts.injector(correct, "error", error_type or rng.choice(ERROR_TYPES)), error_answer),
-        Example(prompts.injector(correct, "benign", None), benign_answer),
-        Example(prompts.assessor(incorrect), prompts.gold_answer("INCORRECT", words)),
-        Example(prompts.assessor(sound), prompts.gold_answer("CORRECT", words)),
+    twins = [
+        Twins(note.note_id, note.correct_note, note.incorrect_note, note.error_type)
+        for note in notes
+        if note.correct_note is not None and note.incorrect_note is not None
     ]
+    if not twins:
+        raise DataError("warm-up needs pairs (a correct and an incorrect note): found none")
+    return twins
 
 
-def warm_up(settings: Settings, notes: Sequence[Note], plan: WarmUp, output: Path) -> Path:
-    """Train an adapter on the notes' examples and save it to `output`, an ordinary PEFT folder."""
-    from datasets import Dataset
-    from trl.trainer.sft_config import SFTConfig
-    from trl.trainer.sft_trainer import SFTTrainer
+def epoch_lessons(
+    twins: Sequence[Twins], prompts: PromptSet, batch_size: int, seed: int, epoch: int
+) -> Iterator[list[Lesson]]:
+    """The lessons of each step of an epoch: both verdicts on every pair, and the edit of every second one.
 
-    from medserl.models import attention_for_training, load_model
+    Two epochs show a pair's edit once, four in both modes. An edit takes fewer examples to learn than a verdict.
+    """
+    rng = random.Random(f"{seed}/{epoch}")
+    order = rng.sample(range(len(twins)), len(twins))
+    steps = []
+    size = batch_size * SORTED_TOGETHER
+    for start in range(0, len(order), size):
+        together = sorted(order[start : start + size], key=lambda i: len(twins[i].correct))
+        few = [together[i : i + batch_size] for i in range(0, len(together), batch_size)]
+        steps += rng.sample(few, len(few))
+    for step in steps:
+        lessons = [lesson for i in step for lesson in twins[i].verdicts(prompts)]
+        for i in step:
+            time, waits = divmod(i + epoch, 2)
+            if not waits:
+                lessons += twins[i].edit(prompts, MODES[time % len(MODES)], rng)
+        yield lessons
 
+
+def warm_up(settings: Settings, notes: Sequence[Note], plan: WarmUp, output: Path, judge: Judge | None = None) -> Path:
+    """Teach an adapter both roles and save it to `output`, an ordinary PEFT folder.
+
+    After each epoch `judge` looks at the policy; the best epoch's adapter is what remains. Without one it is the last.
+    """
+    from medserl.engines import create_engine
+
+    if not settings.lora_rank:
+        raise ConfigError("warm-up teaches a LoRA adapter: give --lora-rank above 0")
+    twins = twins_of(notes)
+    if settings.lora_targets == "auto" and settings.adapter == "none":
+        settings = settings.with_overrides(lora_targets="all-linear")  # attention alone learns half as much
     prompts = load_prompts(settings.prompts, settings.injector_format)
-    examples = build_examples(notes, prompts, settings.seed)
-    wanted = plan.steps * plan.batch_size
-    rows = [_row(examples[i % len(examples)]) for i in range(wanted)]
-    log.info("warm-up: %d steps of %d, %d different examples", plan.steps, plan.batch_size, len(examples))
-    loaded = load_model(settings)
-    trainer = SFTTrainer(
-        model=loaded.model,
-        processing_class=loaded.tokenizer,
-        train_dataset=Dataset.from_list(rows),
-        args=SFTConfig(
-            output_dir=str(output.parent / f".{output.name}.trl"),
-            max_steps=plan.steps,
-            per_device_train_batch_size=plan.batch_size,
-            learning_rate=plan.learning_rate,
-            lr_scheduler_type="cosine",
-            warmup_steps=max(1, plan.steps // 20),
-            logging_steps=max(1, plan.steps // 10),
-            completion_only_loss=True,
-            max_length=None,
-            gradient_checkpointing=False,
-            save_strategy="no",
-            report_to="none",
-            seed=settings.seed,
-            use_cpu=settings.device == "cpu",
-            bf16=False,
-            dataloader_pin_memory=False,
-        ),
-    )
-    with attention_for_training(loaded.model):
-        trainer.train()
-    save_adapter(loaded.model, output)
+    engine: Any = create_engine(settings.with_overrides(engine="local", kl_coef=0.0, mini_batches=1))
+    rollout = VCFRolloutGenerator(engine, prompts, settings)
+    total = min(plan.epochs * -(-len(twins) // plan.batch_size), plan.steps or 2**31)
+    log.info("warm-up: %d pairs, %d steps of %d pairs", len(twins), total, plan.batch_size)
+    step, best = 0, -1.0
+    for epoch in range(plan.epochs):
+        losses: list[float] = []
+        lessons = epoch_lessons(twins, prompts, plan.batch_size, settings.seed, epoch)
+        for few in track(lessons, f"warm-up, epoch {epoch + 1}", total=-(-len(twins) // plan.batch_size)):
+            if step == total:
+                break
+            rate = plan.learning_rate * min(1.0, (step + 1) / RISING_STEPS) * (1 - step / total)
+            losses.append(engine.update(weighted(engine, few, 1.0), learning_rate=rate).lesson_nll)
+            step += 1
+        if not losses:
+            break
+        figure = judge(rollout) if judge else None
+        told = "" if figure is None else f", {100 * figure:.1f} % of the validation pairs ordered rightly"
+        log.info("warm-up, epoch %d of %d: loss %.3f%s", epoch + 1, plan.epochs, sum(losses) / len(losses), told)
+        if figure is None or figure >= best:
+            best = figure if figure is not None else best
+            save_adapter(engine.model, output)
     return output
 
 
@@ -146,13 +175,6 @@ def save_adapter(model: Any, output: Path) -> None:
     config = model.peft_config[POLICY]
     config.inference_mode = True
     config.save_pretrained(output)
-
-
-def _row(example: Example) -> dict[str, Any]:
-    return {
-        "prompt": [dict(message) for message in example.prompt],
-        "completion": [{"role": "assistant", "content": example.completion}],
-    }
 
 
 def format_skill(rollout: VCFRolloutGenerator, games: Sequence[GameSetup], seed: int) -> dict[str, float | None]:

@@ -77,7 +77,7 @@ def _ask(
     rollout: VCFRolloutGenerator, texts: Sequence[LabelledText], subtasks: str, samples: int, probabilities: bool
 ) -> list[Said]:
     """A completion for each text; a text stands as often as it has samples, in a row."""
-    sentences = [() if subtasks == "A" else text.sentences or note_sentences(text.text) for text in texts]
+    sentences = [text.sentences or note_sentences(text.text) for text in texts]
     seed = rollout.settings.seed
     seeds = [derive_seed(seed, "sample", text.text, i % samples) for i, text in enumerate(texts)]
     turns = rollout.read(

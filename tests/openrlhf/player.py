@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalL
 from medserl.data.notes import Note
 from medserl.engines.chat import ChatRenderer
 from medserl.game.prompts import load_prompts
-from medserl.sft import build_examples
+from medserl.sft import epoch_lessons, twins_of
 
 STEPS, BATCH, LEARNING_RATE = 140, 16, 3e-3
 CONTEXT = 512
@@ -26,6 +26,8 @@ SHAPE = {"hidden_size": 128, "num_attention_heads": 4, "initializer_range": 0.02
 """Heads of 32: the smallest that vLLM's CPU attention has."""
 
 PROMPTS = """
+system = "Judge or edit."
+
 [error_types]
 diagnosis = "d"
 management = "m"
@@ -35,18 +37,15 @@ causalOrganism = "c"
 
 [assessor]
 max_new_tokens = 12
-system = "Judge."
 user = "$note final_answer"
 
 [injector.edit]
 max_new_tokens = 40
-system = "Edit."
 error = "$note error"
 benign = "$note neutral"
 
 [injector.note]
 max_new_tokens = 40
-system = "Edit."
 error = "$note error"
 benign = "$note neutral"
 """
@@ -77,8 +76,10 @@ def write_player(folder: Path, untrained: Path) -> None:
     chat = ChatRenderer(tokenizer)
     prompts = load_prompts(str(folder / "prompts.toml"), "edit")
     examples = [
-        (chat.ids(example.prompt), (*chat.reply_ids(example.completion), tokenizer.eos_token_id))
-        for example in build_examples(notes, prompts, seed=0)
+        (chat.ids(lesson.prompt), (*chat.reply_ids(lesson.answer), tokenizer.eos_token_id))
+        for epoch in range(4)
+        for step in epoch_lessons(twins_of(notes), prompts, BATCH, seed=0, epoch=epoch)
+        for lesson in step
     ]
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
     rng = random.Random(0)

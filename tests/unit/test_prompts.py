@@ -1,9 +1,7 @@
-"""Prompts: every placeholder filled, notes shown verbatim, nothing told that a role must not know."""
+"""Prompts: every placeholder filled, notes shown to the word and first, nothing told that a role must not know."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import tomllib
 from pathlib import Path
@@ -68,22 +66,24 @@ def test_the_injector_is_told_mode_and_type(name: str, form: str) -> None:
 
 @pytest.mark.parametrize(("name", "form"), SETS)
 @pytest.mark.parametrize("trap", TRAPS)
-def test_a_note_is_shown_verbatim(name: str, form: str, trap: str) -> None:
+def test_every_turn_begins_with_the_note_as_its_numbered_sentences(name: str, form: str, trap: str) -> None:
     prompts = load_prompts(name, form)
     note = f"{NOTE} {trap} He improves."
-    shown = number_sentences(note) if form == "edit" else note
-    assert note in prompts.assessor(note)[-1]["content"]
-    for mode in ("error", "benign"):
-        assert prompts.injector(note, mode, "diagnosis")[-1]["content"].count(shown) == 1
+    chats = [prompts.assessor(note, subtasks) for subtasks in ("A", "AB", "ABC")]
+    chats += [prompts.injector(note, mode, "diagnosis") for mode in ("error", "benign")]
+    assert len({chat[0]["content"] for chat in chats}) == 1
+    for chat in chats:
+        assert chat[-1]["content"].startswith(number_sentences(note) + "\n\n")
+        assert chat[-1]["content"].count(number_sentences(note)) == 1
 
 
 @given(note=st.text(min_size=1, max_size=60), name=st.sampled_from(SHIPPED), form=st.sampled_from(FORMS))
 def test_the_assessor_sees_the_note_and_fixed_words_only(note: str, name: str, form: str) -> None:
     prompts = load_prompts(name, form)
     system, user = prompts.assessor(note)
-    around = tomllib.loads(shipped_text(name))["assessor"]
-    assert system["content"] == around["system"]
-    assert user["content"] == around["user"].replace("$note", note).strip()
+    table = tomllib.loads(shipped_text(name))
+    assert system["content"] == table["system"]
+    assert user["content"] == table["assessor"]["user"].replace("$note", number_sentences(note)).strip()
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -92,34 +92,14 @@ def test_the_assessor_is_asked_the_same_whatever_the_injector_writes(name: str) 
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_the_edit_form_shows_numbered_sentences(name: str) -> None:
-    content = load_prompts(name, "edit").injector(NOTE, "benign", None)[-1]["content"]
-    assert "0 A man has fever.\n1 His temperature is 38.3 C (100.9 F).\n2 He is given amoxicillin." in content
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_more_subtasks_show_numbered_sentences(name: str) -> None:
+def test_a_note_whose_source_numbers_its_sentences_is_shown_with_those(name: str) -> None:
     prompts = load_prompts(name, "edit")
     own = ("A man has fever of 38.3", "C and $note.", "He is\nwell.")
-    for subtasks in ("AB", "ABC"):
+    for subtasks in ("A", "AB", "ABC"):
         content = prompts.assessor(NOTE, subtasks, own)[-1]["content"]
-        assert "0 A man has fever of 38.3\n1 C and $note.\n2 He is well.\n\n" in content
-        assert number_sentences(NOTE) in prompts.assessor(NOTE, subtasks)[-1]["content"]
+        assert content.startswith("0 A man has fever of 38.3\n1 C and $note.\n2 He is well.\n\n")
+        assert ("error_sentence" in content) == (subtasks != "A")
         assert ("corrected_sentence" in content) == (subtasks == "ABC")
-        assert "error_sentence" in content
-    assert prompts.assessor(NOTE, "A", own) == prompts.assessor(NOTE)
-
-
-@pytest.mark.parametrize(
-    ("name", "digest"),
-    [
-        ("brief", "b93bd09732414ff3"),
-        ("full", "bff8b303b9235e51"),
-    ],
-)
-def test_the_games_own_question_stays_as_it_was_warmed_up_on(name: str, digest: str) -> None:
-    chat = json.dumps(load_prompts(name, "edit").assessor(NOTE))
-    assert hashlib.sha256(chat.encode()).hexdigest()[:16] == digest
 
 
 def test_a_set_need_not_ask_for_more_than_the_flag(tmp_path: Path) -> None:
@@ -175,7 +155,7 @@ def test_an_answer_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
-    own = shipped_text("brief").replace("You check clinical notes", "You read clinical notes")
+    own = shipped_text("brief").replace("You work on clinical notes", "You read clinical notes")
     assert load_prompts(write(tmp_path, own), "edit").assessor(NOTE)[0]["content"].startswith("You read")
 
 
@@ -183,10 +163,11 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     ("old", "new", "hint"),
     [
         ("[injector.edit]", "[injector.other]", "edit"),
-        ("[assessor]", "[examiner]", "assessor.system"),
+        ("[assessor]", "[examiner]", "assessor"),
         ("[assessor.ABC]\nmax_new_tokens = 128", "[assessor.ABC]", "assessor.ABC.max_new_tokens"),
         ("$note\n\nIs this note medically correct? Reply with final_answer: CORRECT, or with these three", "$n", "'n'"),
         ("max_new_tokens = 16", "", "max_new_tokens"),
+        ("system = ", "greeting = ", "system"),
         ("benign = ", "harmless = ", "benign"),
         ("$error_type", "$kind", "kind"),
         ("$note\n\nIs this", "$text\n\nIs this", "text"),

@@ -1,4 +1,4 @@
-"""Warm-up examples say in the game's own words what the gold pairs and neutral rewordings show."""
+"""Warm-up lessons say in the game's own words and tokens what the gold pairs and neutral rewordings show."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from medserl.config import Settings
 from medserl.data.notes import Note
 from medserl.data.readers import load_notes
 from medserl.data.sample_paths import sample_path
-from medserl.errors import DataError
+from medserl.errors import ConfigError, DataError
+from medserl.game.gold import injection_answer
 from medserl.game.parsing import InjectorFormat, parse_injection, parse_verdict
 from medserl.game.prompts import load_prompts
 from medserl.game.vcf import apply_vcf
+from medserl.lessons import Lesson
 from medserl.models import load_model
-from medserl.sft import WarmUp, build_examples, injection_answer, warm_up
+from medserl.rollout import VCFRolloutGenerator
+from medserl.sft import WarmUp, epoch_lessons, twins_of, warm_up
 
 NOTES = load_notes(sample_path("train")).notes[:40]
 FORMS: list[InjectorFormat] = ["edit", "note"]
@@ -35,29 +38,76 @@ def test_injections_parse_back_to_the_gold_note(form: InjectorFormat) -> None:
         assert apply_vcf(note.correct_note, modified).passed
 
 
-def test_roles_and_verdicts_are_even() -> None:
-    examples = build_examples(NOTES, load_prompts("brief", "edit"), seed=0)
-    verdicts = Counter(parse_verdict(example.completion) for example in examples)
-    assert verdicts["CORRECT"] == verdicts["INCORRECT"] == len(NOTES)
-    assert verdicts[None] == 2 * len(NOTES)
+def lessons(epoch: int, seed: int = 0) -> list[Lesson]:
+    steps = epoch_lessons(twins_of(NOTES), load_prompts("brief", "edit"), 8, seed, epoch)
+    return [lesson for step in steps for lesson in step]
 
 
-def test_examples_follow_from_the_seed() -> None:
+def test_every_epoch_has_both_verdicts_on_every_pair_and_the_edits_of_half() -> None:
+    for epoch in range(4):
+        said = lessons(epoch)
+        verdicts = Counter(parse_verdict(each.answer) for each in said if each.role == "assessor")
+        assert verdicts == {"CORRECT": len(NOTES), "INCORRECT": len(NOTES)}
+        assert 0 < sum(each.role == "injector" for each in said) <= len(NOTES) / 2
+
+
+def test_four_epochs_show_each_edit_in_both_modes() -> None:
     prompts = load_prompts("brief", "edit")
-    assert build_examples(NOTES, prompts, 1) == build_examples(NOTES, prompts, 1)
-    assert build_examples(NOTES, prompts, 1) != build_examples(NOTES, prompts, 2)
+    shown = {str(each.prompt) for epoch in range(4) for each in lessons(epoch) if each.role == "injector"}
+    for note in NOTES:
+        assert str(prompts.injector(note.correct_note or "", "error", note.error_type)) in shown
+    assert len(shown) > 1.8 * len(NOTES)  # not every note has a neutral rewording
+
+
+def test_lessons_follow_from_the_seed_and_the_epoch() -> None:
+    assert lessons(0) == lessons(0)
+    assert lessons(0) != lessons(0, seed=1) and lessons(0) != lessons(1)
+
+
+def test_a_step_holds_both_twins_of_its_pairs() -> None:
+    for step in epoch_lessons(twins_of(NOTES), load_prompts("term", "edit"), 8, 0, 0):
+        judged = Counter(lesson.note_id for lesson in step if lesson.role == "assessor")
+        assert set(judged.values()) == {2} and len(judged) <= 8
 
 
 def test_notes_without_pairs_are_an_error() -> None:
     with pytest.raises(DataError, match="warm-up needs pairs"):
-        build_examples([Note("a", "He has fever.")], load_prompts("brief", "edit"), 0)
+        twins_of([Note("a", "He has fever.")])
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
-def test_warm_up_leaves_an_adapter_that_loads(tiny_llama: Path, tmp_path: Path) -> None:
-    """One step of TRL's real trainer; the warnings are TRL's own."""
-    settings = Settings(model=str(tiny_llama), adapter="none", lora_rank=2, lora_alpha=4, device="cpu")
-    folder = warm_up(settings, NOTES, WarmUp(steps=1, batch_size=2, learning_rate=1e-3), tmp_path / "adapter")
-    assert (folder / "adapter_model.safetensors").is_file()
-    loaded = load_model(settings.with_overrides(adapter=str(folder)), trainable=False)
+def settings(model: Path) -> Settings:
+    return Settings(model=str(model), adapter="none", lora_rank=2, lora_alpha=4, device="cpu", prompts="brief")
+
+
+def test_warm_up_leaves_an_adapter_on_all_linear_layers_that_loads(tiny_llama: Path, tmp_path: Path) -> None:
+    plan = WarmUp(steps=1, batch_size=2)
+    folder = warm_up(settings(tiny_llama), NOTES, plan, tmp_path / "adapter")
+    loaded = load_model(settings(tiny_llama).with_overrides(adapter=str(folder)), trainable=False)
     assert loaded.has_adapter
+    assert any("down_proj" in name for name in loaded.model.peft_config["default"].target_modules)
+
+
+def test_the_best_epoch_is_kept(tiny_llama: Path, tmp_path: Path) -> None:
+    figures = iter([0.5, 0.75, 0.25])
+    kept: list[bytes] = []
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+
+    def judge(_: VCFRolloutGenerator) -> float:
+        kept.append(weights.read_bytes() if weights.exists() else b"")
+        return next(figures)
+
+    warm_up(settings(tiny_llama), NOTES[:4], WarmUp(epochs=3, batch_size=2), tmp_path / "adapter", judge)
+    assert len({*kept, weights.read_bytes()}) == 3  # nothing yet, after the first epoch, after the second
+    assert weights.read_bytes() == kept[-1]
+
+
+def test_the_loss_of_what_is_taught_falls(tiny_llama: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="medserl")
+    warm_up(settings(tiny_llama), NOTES[:2], WarmUp(epochs=4, batch_size=2, learning_rate=3e-2), tmp_path / "adapter")
+    losses = [float(str(r.args[2])) for r in caplog.records if "loss" in r.msg and r.args]  # type: ignore[index]
+    assert losses[-1] < losses[0]
+
+
+def test_all_weights_are_not_warmed_up(tiny_llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="lora-rank above 0"):
+        warm_up(settings(tiny_llama).with_overrides(lora_rank=0), NOTES, WarmUp(), tmp_path / "adapter")

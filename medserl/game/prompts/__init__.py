@@ -41,14 +41,15 @@ class Question:
 class PromptSet:
     """Renders each role's messages. `form` is what the Injector is asked to write (DESIGN, section 9).
 
+    All turns on a note begin alike: `system` is the message of both roles, and the note, as its numbered sentences,
+    stands before the task in every shipped set, so that an engine can read it once for all of them.
     `questions` are by subtasks. The game asks `A`; a file of one's own may leave `AB` and `ABC` out.
     """
 
     form: InjectorFormat
     error_types: dict[str, str]
-    assessor_system: str
+    system: str
     questions: Mapping[str, Question]
-    injector_system: str
     injector_user: dict[Mode, str]
     injector_tokens: int
     answer: str = PLAIN_ANSWER
@@ -56,14 +57,13 @@ class PromptSet:
     def assessor(self, note: str, subtasks: str = "A", sentences: Sequence[str] = ()) -> Messages:
         """What the Assessor sees: the modified note, and nothing else of the game.
 
-        When it is asked for the sentence too (`AB`, `ABC`) the note is shown as its numbered sentences; `sentences` are
-        those of the source, such as MEDEC's own, else the note is split here.
+        `sentences` are those of the source, such as MEDEC's own, else the note is split here.
 
         Raises:
             ConfigError: the prompt set has no question for these subtasks.
         """
-        shown = note if subtasks == "A" else numbered_lines(sentences or note_sentences(note))
-        return _chat(self.assessor_system, self._question(subtasks).user, note=shown)
+        shown = numbered_lines(sentences or note_sentences(note))
+        return self._chat(self._question(subtasks).user, note=shown)
 
     def gold_answer(self, verdict: Verdict, words: str) -> str:
         """What the Assessor should reply, where it is known: `words` are those that should stand in the note."""
@@ -71,9 +71,8 @@ class PromptSet:
 
     def injector(self, note: str, mode: Mode, error_type: str | None) -> Messages:
         """What the Injector sees: the original note, its mode and, in error mode, the type of error to make."""
-        shown = number_sentences(note) if self.form == "edit" else note
         named = self.error_types.get(error_type, error_type) if error_type else "medical"
-        return _chat(self.injector_system, self.injector_user[mode], note=shown, error_type=named)
+        return self._chat(self.injector_user[mode], note=number_sentences(note), error_type=named)
 
     def completion_tokens(self, role: Role, notes: Sequence[str], subtasks: str = "A") -> int:
         """Room for a role's completion; one that holds a whole note needs about a token for three characters."""
@@ -81,6 +80,10 @@ class PromptSet:
             return self._question(subtasks).max_new_tokens
         whole_note = max(map(len, notes), default=0) // 3 if self.form == "note" else 0
         return self.injector_tokens + whole_note
+
+    def _chat(self, user: str, **values: str) -> Messages:
+        content = Template(user).substitute(values).strip()
+        return ({"role": "system", "content": self.system}, {"role": "user", "content": content})
 
     def _question(self, subtasks: str) -> Question:
         if subtasks not in self.questions:
@@ -126,12 +129,11 @@ def _prompt_set(table: Mapping[str, Any], form: InjectorFormat) -> PromptSet:
     return PromptSet(
         form=form,
         error_types=dict(_entry(table, "error_types")),
-        assessor_system=_entry(table, "assessor.system"),
+        system=_entry(table, "system"),
         questions={
             name: Question(_entry(table, f"{path}.user"), _entry(table, f"{path}.max_new_tokens"))
             for name, path in asked.items()
         },
-        injector_system=_entry(table, f"{injector}.system"),
         injector_user={mode: _entry(table, f"{injector}.{mode}") for mode in MODES},
         injector_tokens=_entry(table, f"{injector}.max_new_tokens"),
         answer=_entry(table, "assessor").get("answer", PLAIN_ANSWER),
@@ -144,8 +146,3 @@ def _entry(table: Any, path: str) -> Any:
             raise KeyError(path)
         table = table[name]
     return table
-
-
-def _chat(system: str, user: str, **values: str) -> Messages:
-    content = Template(user).substitute(values).strip()
-    return ({"role": "system", "content": system}, {"role": "user", "content": content})
