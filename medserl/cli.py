@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-from cyclopts import App, CycloptsError, Parameter
-from pydantic import ValidationError
+from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
+from pydantic import ValidationError, create_model
 
 from medserl import __version__
-from medserl.config import Settings, describe, from_environment, read_config, validate
-from medserl.console import errors, say, set_up_logging
+from medserl.config import SECTIONS, Settings, concerns, describe, merge
+from medserl.console import BROKEN_PIPE, complain, console, errors, say, set_up_logging
 from medserl.errors import MedSeRLError
 from medserl.evaluation.options import EvaluationOptions
 
@@ -20,16 +23,40 @@ app = App(
     name="medserl",
     version=__version__,
     help="Self-play reinforcement learning for medical error detection in clinical notes. Not a medical device.",
+    console=console,
+    error_console=errors,
 )
 data_app = App(name="data", help="Get and convert data.")
 app.command(data_app)
 
-AllSettings = Annotated[Settings | None, Parameter(name="*")]
+
+def _flags(command: str) -> Any:
+    """The settings as flags of a command: grouped by section; those that it does not read are not shown."""
+    fields: dict[str, Any] = {}
+    for number, section in enumerate(SECTIONS):
+        group = Group(str(section.__doc__), sort_key=number + 1)
+        for name, field in section.model_fields.items():
+            flag = Parameter(group=group, show=concerns(command, name))
+            fields[name] = (Annotated[field.annotation, flag], copy.copy(field))
+    return Annotated[create_model("Settings", __base__=Settings, **fields) | None, Parameter(name="*")]
+
+
+if TYPE_CHECKING:
+    TrainFlags: TypeAlias = Settings | None
+    WarmUpFlags: TypeAlias = Settings | None
+    EvaluateFlags: TypeAlias = Settings | None
+    PlayFlags: TypeAlias = Settings | None
+else:
+    TrainFlags, WarmUpFlags, EvaluateFlags, PlayFlags = map(_flags, ("train", "sft", "evaluate", "play"))
 
 
 @app.command
-def train(settings: AllSettings = None, *, config: Path | None = None) -> None:
-    """Play the game online and learn from it: Injector, VCF, Assessor, REINFORCE++, round after round."""
+def train(*, settings: TrainFlags = None, config: Path | None = None) -> None:
+    """Play the game online and learn from it: Injector, VCF, Assessor, REINFORCE++, round after round.
+
+    Args:
+        config: TOML file of settings.
+    """
     from medserl.commands import train as run
 
     run(_merge(settings, config))
@@ -37,8 +64,8 @@ def train(settings: AllSettings = None, *, config: Path | None = None) -> None:
 
 @app.command
 def sft(
-    settings: AllSettings = None,
     *,
+    settings: WarmUpFlags = None,
     output: Path = Path("outputs/warmup"),
     epochs: int = 4,
     steps: int | None = None,
@@ -66,8 +93,8 @@ def sft(
 
 @app.command
 def evaluate(
-    settings: AllSettings = None,
     *,
+    settings: EvaluateFlags = None,
     options: Annotated[EvaluationOptions | None, Parameter(name="*")] = None,
     config: Path | None = None,
 ) -> None:
@@ -97,8 +124,8 @@ def seeds(evaluations: list[Path], /, *, output: Path = Path("outputs/seeds")) -
 
 @app.command
 def play(
-    settings: AllSettings = None,
     *,
+    settings: PlayFlags = None,
     note: Path | None = None,
     mode: str = "error",
     run: Path | None = None,
@@ -158,14 +185,15 @@ def sample(*, seed: int = 2026, output: Path = Path("data")) -> None:
 
 
 def _merge(settings: Settings | None, config: Path | None) -> Settings:
-    """Flags over environment over file over defaults."""
-    flags = settings.model_dump(include=settings.model_fields_set) if settings else {}
-    file = read_config(config) if config else {}
-    return validate({**file, **from_environment(), **flags})
+    return merge(settings.model_dump(include=settings.model_fields_set) if settings else {}, config)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point: exit code 0, 2 for what a user can mend (one line on standard error), 130 when interrupted."""
+    """Entry point: exit code 0, 2 for what a user can mend (one line on standard error), 130 when interrupted.
+
+    141 where whoever read standard output has gone: what was under way is finished first.
+    """
+    _fill_closed_streams()
     set_up_logging()
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
@@ -174,19 +202,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except MedSeRLError as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        errors.print("interrupted")
+        complain("interrupted")
         sys.exit(130)
+    trouble = console.outlet.trouble
+    if isinstance(trouble, BrokenPipeError):
+        sys.exit(BROKEN_PIPE)
+    if trouble:
+        _fail(f"standard output: {trouble.strerror}")
+
+
+def _fill_closed_streams() -> None:
+    """Where standard input, output or error is closed, no file that is opened later may take its place."""
+    with suppress(OSError):
+        while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(opened)
 
 
 def _usage_line(error: CycloptsError) -> str:
     cause: Any = error.__cause__
     if isinstance(cause, ValidationError):
         return f"settings: {describe(cause)}"
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        return f"unexpected argument {error.unused_tokens[0]!r}: settings are flags, each with one value (--name VALUE)"
     return " ".join(str(error).split())
 
 
 def _fail(message: str) -> None:
-    errors.print(f"error: {message}", markup=False, style="red")
+    complain(f"error: {message}", style="red")
     sys.exit(2)
 
 

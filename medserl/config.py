@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import difflib
 import os
+import reprlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,12 +25,15 @@ KLEstimator = Literal["k1", "k2", "k3"]
 Normalization = Literal["global", "per_role", "per_mode", "running"]
 
 
-class Settings(BaseModel):
-    """Settings of training; evaluation, play and warm-up read the ones that concern them."""
+class _Section(BaseModel):
+    """Settings that belong together; the first line of a section's text is its title in `--help`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, str_min_length=1)
 
-    # -- model
+
+class ModelSettings(_Section):
+    """Model"""
+
     model: str = Field("smollm2-135m", description="Hub name, folder, or the embedded default.")
     adapter: str = Field("auto", description="LoRA adapter to start from: a folder, none, or auto (shipped warm-up).")
     lora_rank: int = Field(16, ge=0, description="Rank of a fresh adapter; 0 trains all weights.")
@@ -39,22 +43,30 @@ class Settings(BaseModel):
         description="attention, all-linear, or module names with commas: a given adapter is widened to them. auto: its "
         "own, or attention.",
     )
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$", description="auto, cpu, cuda, cuda:N or mps."
+    )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="Type of the weights.")
     trust_remote_code: bool = Field(False, description="Run code that comes with a hub model.")
     gradient_checkpointing: bool = Field(False, description="Less memory, about a third more time.")
     thinking: bool = Field(False, description="Switch on the hidden thinking of models that have it (Qwen3).")
     engine: Literal["auto", "local", "openrlhf", "vllm", "scripted"] = Field("auto", description="What runs the model.")
 
-    # -- data
+
+class DataSettings(_Section):
+    """Data"""
+
     prompt_data: str = Field("sample", description="Notes to train on: a file, or sample (the embedded notes).")
     validation_data: str = Field("sample", description="Labelled notes for evaluation during training, or none.")
     note_column: str | None = Field(None, description="Column of the correct notes, where its name is not guessed.")
     incorrect_column: str | None = Field(None, description="Column of the incorrect twins, likewise.")
     id_column: str | None = Field(None, description="Column of the notes' ids, likewise.")
-    seed: int = Field(0, ge=0, description="Everything random follows from it.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Everything random follows from it.")
 
-    # -- game
+
+class GameSettings(_Section):
+    """Game"""
+
     prompts: str = Field("term", description="Prompt set: term, brief, full, or a TOML file.")
     injector_format: Literal["edit", "note"] = Field("edit", description="What the Injector writes.")
     vcf_min_jaccard: float = Field(MIN_JACCARD, ge=0, le=1, description="Least word overlap of an accepted edit.")
@@ -66,7 +78,10 @@ class Settings(BaseModel):
         "log", description="Class of each edit by rules: not looked at, logged, or wrong for the mode and rejected."
     )
 
-    # -- what keeps the game honest and teaching: off by default, docs/experiments.md says what each does
+
+class TeachingSettings(_Section):
+    """What keeps the game honest and teaching (docs/experiments.md)"""
+
     gold_fraction: float = Field(
         0.0, ge=0, lt=1, description="Share of the Assessor's turns on gold pairs of the training notes, both twins."
     )
@@ -87,7 +102,10 @@ class Settings(BaseModel):
     past_every: int = Field(5, ge=1, description="Rounds between them.")
     adapters: Literal["shared", "per_role"] = Field("shared", description="One LoRA adapter, or one for each role.")
 
-    # -- rollout
+
+class RolloutSettings(_Section):
+    """Rollout"""
+
     rollout_batch_size: int = Field(32, ge=2, description="Games a round.")
     max_epochs: int = Field(1, ge=1, description="Passes over the notes.")
     max_rounds: int | None = Field(None, ge=1, description="Stop after so many rounds, if that is sooner.")
@@ -97,7 +115,10 @@ class Settings(BaseModel):
     max_new_tokens_assessor: int = Field(0, ge=0, description="0: enough for the prompt set.")
     generation_token_budget: int = Field(16384, ge=256, description="Tokens of one generation batch.")
 
-    # -- REINFORCE++
+
+class AlgorithmSettings(_Section):
+    """REINFORCE++"""
+
     learning_rate: float = Field(5e-5, gt=0, description="About 1e-6 when all weights are trained.")
     lr_warmup_rounds: int = Field(0, ge=0, description="Rounds that lead up to learning_rate in equal steps.")
     lr_schedule: Literal["constant", "linear"] = Field("constant", description="linear falls to 0 with the last round.")
@@ -115,7 +136,10 @@ class Settings(BaseModel):
     max_grad_norm: float = Field(1.0, gt=0, description="Gradient clipping.")
     training_token_budget: int = Field(1024, ge=256, description="Tokens of one pass; raise it on a GPU.")
 
-    # -- OpenRLHF (engine openrlhf): docs/scaling.md
+
+class OpenRLHFSettings(_Section):
+    """OpenRLHF (engine openrlhf, docs/scaling.md)"""
+
     placement: Literal["separate", "colocated"] = Field("separate", description="vLLM on GPUs of its own, or shared.")
     train_nodes: int = Field(1, ge=1, description="Machines that train.")
     train_gpus_per_node: int = Field(1, ge=1, description="GPUs that train on each of them.")
@@ -132,7 +156,10 @@ class Settings(BaseModel):
     weight_sync: Literal["nccl", "gloo"] = Field("nccl", description="How new weights travel to vLLM.")
     async_rollout: bool = Field(False, description="Play the next round while this one is learnt.")
 
-    # -- run
+
+class RunSettings(_Section):
+    """Run"""
+
     output_dir: str | None = Field(None, description="Run folder; default outputs/medserl_<model>_<time>.")
     resume: str | None = Field(None, description="Run folder to go on with.")
     eval_every: int = Field(0, ge=0, description="Rounds between validations; 0: before and after only.")
@@ -144,6 +171,31 @@ class Settings(BaseModel):
     keep_checkpoints: int = Field(3, ge=1, description="Newest checkpoints kept.")
     tensorboard: bool = Field(True, description="Write TensorBoard events.")
     wandb: bool = Field(False, description="Log to Weights & Biases (sends metrics off this machine).")
+
+
+SECTIONS: tuple[type[BaseModel], ...] = (
+    ModelSettings,
+    DataSettings,
+    GameSettings,
+    TeachingSettings,
+    RolloutSettings,
+    AlgorithmSettings,
+    OpenRLHFSettings,
+    RunSettings,
+)
+
+
+class Settings(  # of the bases pydantic takes the last one's fields first
+    RunSettings,
+    OpenRLHFSettings,
+    AlgorithmSettings,
+    RolloutSettings,
+    TeachingSettings,
+    GameSettings,
+    DataSettings,
+    ModelSettings,
+):
+    """Settings of training; evaluation, play and warm-up read the ones that concern them."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
@@ -174,8 +226,52 @@ class Settings(BaseModel):
         return validate({**self.model_dump(), **changes})
 
 
-def validate(values: Mapping[str, Any], source: str = "settings") -> Settings:
-    """Settings from plain values.
+# -- which settings concern a command -----------------------------------------------------------------------
+
+
+def _of(*sections: type[BaseModel]) -> set[str]:
+    return {name for section in sections for name in section.model_fields}
+
+
+_OF_A_TRAINED_MODEL = {"lora_rank", "lora_alpha", "lora_targets", "gradient_checkpointing"}
+_OF_ROUNDS = {"rollout_batch_size", "max_epochs", "max_rounds", "vcf_rejection_reward"}
+_SHOWN: Mapping[str, set[str]] = {
+    "sft": (_of(ModelSettings, DataSettings, GameSettings, RolloutSettings) | {"eval_notes"}) - _OF_ROUNDS - {"engine"},
+    "evaluate": (_of(ModelSettings, DataSettings, RolloutSettings) | {"prompts", "injector_format"})
+    - _OF_A_TRAINED_MODEL
+    - _OF_ROUNDS
+    - {"max_new_tokens_injector"},
+    "play": (_of(ModelSettings, GameSettings, RolloutSettings) | {"seed"}) - _OF_A_TRAINED_MODEL - _OF_ROUNDS,
+}
+
+
+def concerns(command: str, setting: str) -> bool:
+    """Whether the command reads the setting; the others are accepted, so that one file of settings serves them all."""
+    return setting in _SHOWN.get(command, Settings.model_fields)
+
+
+# -- where settings come from -------------------------------------------------------------------------------
+
+PREFIX = "MEDSERL_"
+NOT_SETTINGS = ("MEDSERL_CACHE",)
+"""Variables of ours that are no settings; those of the tests begin with `MEDSERL_TEST_`."""
+
+
+def merge(flags: Mapping[str, Any], config: Path | None) -> Settings:
+    """Flags over environment over file over defaults.
+
+    Raises:
+        ConfigError: what cannot be used, with the file or variable that it is from.
+    """
+    file = read_config(config) if config else {}
+    environment = from_environment()
+    sources = dict.fromkeys(file, str(config)) | {name: PREFIX + name.upper() for name in environment}
+    sources |= dict.fromkeys(flags, "settings")
+    return validate({**file, **environment, **flags}, sources=sources)
+
+
+def validate(values: Mapping[str, Any], source: str = "settings", sources: Mapping[str, str] | None = None) -> Settings:
+    """Settings from plain values; `sources` says where single ones are from, `source` where all others are.
 
     Raises:
         ConfigError: an unknown key (the nearest known one is named) or a value out of range.
@@ -184,21 +280,33 @@ def validate(values: Mapping[str, Any], source: str = "settings") -> Settings:
     try:
         return Settings.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError(f"{source}: {describe(error)}") from None
+        named = ".".join(str(part) for part in error.errors()[0]["loc"][:1])
+        raise ConfigError(f"{(sources or {}).get(named, source)}: {describe(error)}") from None
 
 
 def from_environment() -> dict[str, str]:
-    """Settings given as `MEDSERL_<SETTING>`; they are parsed by `validate`."""
-    names = {f"MEDSERL_{name.upper()}": name for name in Settings.model_fields}
-    return {names[key]: value for key, value in os.environ.items() if key in names}
+    """Settings given as `MEDSERL_<SETTING>`; they are parsed by `validate`.
+
+    Raises:
+        ConfigError: a variable that begins so and names no setting.
+    """
+    names = {PREFIX + name.upper(): name for name in Settings.model_fields}
+    given = {key: value for key, value in os.environ.items() if key.startswith(PREFIX) and key not in NOT_SETTINGS}
+    for key in given:
+        if key not in names and not key.startswith("MEDSERL_TEST_"):
+            raise ConfigError(f"environment: unknown setting {key!r}{_nearest(key, names)}")
+    return {names[key]: value for key, value in given.items() if key in names}
 
 
 def check_names(values: Mapping[str, Any], source: str) -> None:
     for key in values:
         if key not in Settings.model_fields:
-            near = difflib.get_close_matches(key, Settings.model_fields, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else "; see `medserl train --help`"
-            raise ConfigError(f"{source}: unknown setting {key!r}{hint}")
+            raise ConfigError(f"{source}: unknown setting {_short(key)}{_nearest(key, Settings.model_fields)}")
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else "; see `medserl train --help`"
 
 
 def describe(error: ValidationError) -> str:
@@ -206,7 +314,17 @@ def describe(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     name = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
-    return f"{name}: {message} (got {first['input']!r})" if name else message
+    field = Settings.model_fields.get(name)
+    if first["type"] == "string_pattern_mismatch" and field:  # the pattern itself is for machines
+        message = f"give {(field.description or '').removesuffix('.')}"
+    return f"{name}: {message} (got {_short(first['input'])})" if name else message
+
+
+def _short(value: Any) -> str:
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # a number of more digits than Python writes
+        return "a number of thousands of digits"
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -216,10 +334,16 @@ def read_config(path: str | Path) -> dict[str, Any]:
         ConfigError: the file is missing, is no TOML, or holds an unknown key.
     """
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        table = tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"config file {path}: no such file") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"config file {path}: byte {error.start + 1} is not UTF-8; save it as UTF-8") from None
+    except RecursionError:
+        raise ConfigError(f"config file {path}: nested too deeply for a file of settings") from None
+    except OSError as error:
+        raise ConfigError(f"config file {path}: {error.strerror or error}") from None
+    except ValueError as error:
         raise ConfigError(f"config file {path}: {error}") from None
     check_names(table, str(path))
     return table

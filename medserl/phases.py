@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from medserl.console import busy
+from medserl.progress import busy
 
 WITH_TOKENS = ("inject", "assess", "reference", "update")
 PHASES = (*WITH_TOKENS, "sync")

@@ -5,48 +5,66 @@ from __future__ import annotations
 from rich.panel import Panel
 from rich.text import Text
 
-from medserl.console import console
+from medserl.console import console, say
 from medserl.game.episode import Attempt, Episode
 from medserl.game.text import normalize
 from medserl.game.vcf import apply_vcf
+from medserl.visible import visible, visible_line
 
 
 def show_game(episode: Episode) -> None:
     asked = f"error mode, {episode.error_type}" if episode.mode == "error" else "benign mode"
-    title = f"note {episode.note_id} ({asked})"
-    console.print(Panel(Text(episode.original), title=title, title_align="left"), soft_wrap=False)
+    say(_panel(episode.original, f"note {episode.note_id} ({asked})"))
     for number, attempt in enumerate(episode.attempts, start=1):
         _show_attempt(number, attempt, episode.original)
     if episode.assessor is None:
-        console.print("No attempt was accepted: the Assessor saw nothing, nobody won.", style="yellow")
+        say(Text("No attempt was accepted: the Assessor saw nothing, nobody won.", style="yellow"))
         return
-    console.print(Panel(Text(episode.assessor.completion.text), title="Assessor", title_align="left"), soft_wrap=False)
-    console.print(outcome(episode), style="bold")
+    say(_panel(episode.assessor.completion.text, "Assessor"))
+    say(Text(outcome(episode), style="bold"))
+
+
+def _panel(text: str, title: str) -> Panel:
+    return Panel(Text(visible(text)), title=Text(visible_line(title)), title_align="left")
 
 
 def _show_attempt(number: int, attempt: Attempt, original: str) -> None:
     vcf = attempt.vcf
-    decision = "[green]accepted[/]" if vcf.passed else f"[red]rejected: {vcf.reason}[/]"
-    console.print(f"attempt {number}: VCF {decision} ({vcf.word_edits} word edits, Jaccard {vcf.jaccard:.3f})")
+    decision = ("accepted", "green") if vcf.passed else (f"rejected: {vcf.reason}", "red")
+    measured = f" ({vcf.word_edits} word edits, Jaccard {vcf.jaccard:.3f})"
+    say(Text.assemble(f"attempt {number}: VCF ", decision, measured))
     if attempt.modified is None:
-        console.print(Text(attempt.turn.completion.text, style="dim"))
+        say(Text(visible(attempt.turn.completion.text), style="dim"))
     else:
-        console.print(highlighted(original, attempt.modified), soft_wrap=False)
+        say(highlighted(original, attempt.modified, signs=console.color_system is None or console.no_color))
 
 
-def highlighted(original: str, modified: str) -> Text:
-    """The modified note; what was taken out is struck through in red, what was put in is green."""
+def highlighted(original: str, modified: str, signs: bool = False) -> Text:
+    """The modified note; what was taken out is struck through in red, what was put in is green.
+
+    With `signs`, for where no colour is seen, they stand in brackets too: `[-aspirin-] {+warfarin+}`.
+    """
     shown, after = Text(), normalize(modified)
     position = 0
     for edit in apply_vcf(original, modified).edits:
-        shown.append(after[position : edit.modified_start])
-        gap = " " if edit.original and edit.modified else ""
-        shown.append(edit.original, style="red strike")
-        shown.append(gap)
-        shown.append(edit.modified, style="bold green")
+        _add(shown, after[position : edit.modified_start])
+        _add(shown, edit.original, "red strike", "[--]" if signs else "")
+        _add(shown, edit.modified, "bold green", "{++}" if signs else "")
         position = edit.modified_end
-    shown.append(after[position:])
+    _add(shown, after[position:])
     return shown
+
+
+def _add(shown: Text, piece: str, style: str = "", brackets: str = "") -> None:
+    """Put the piece at the end, a blank before it where two words would run together."""
+    if not piece:
+        return
+    half = len(brackets) // 2
+    piece = brackets[:half] + visible(piece) + brackets[half:]
+    before = shown.plain[-2:]
+    if (before[-1:].isalnum() or before in ("-]", "+}")) and (piece[0].isalnum() or half):
+        shown.append(" ")
+    shown.append(piece, style=style)
 
 
 def outcome(episode: Episode) -> str:

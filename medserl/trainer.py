@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import torch
 
 from medserl.config import Settings
-from medserl.console import RoundPrinter
 from medserl.data.notes import Note
 from medserl.data.sampler import FreshBatchSampler
 from medserl.engines import create_engine
@@ -33,6 +32,7 @@ from medserl.gold import GoldPairs, GoldTurn, gold_metrics
 from medserl.lessons import game_lessons, weighted
 from medserl.past import PastPolicies, past_metrics
 from medserl.phases import PhaseClock
+from medserl.progress import RoundPrinter
 from medserl.reinforce_pp import ReinforcePlusPlus
 from medserl.repeats import RepeatPenalty
 from medserl.rollout import VCFRolloutGenerator, derive_seed
@@ -228,7 +228,7 @@ class MedSeRLTrainer:
             OutputError: a round's records cannot be written; it is in a checkpoint, if that can be written.
         """
         history = []
-        with stopped_by_signals(self._stop), RoundPrinter(self.total_rounds()) as printer:
+        with stopped_by_signals(self._stop), RoundPrinter(self.total_rounds(), self.round) as printer:
             sampler = self._require(self.sampler, "notes to train on")
             if self.validation:
                 self.validation.meet_opponent(self.rollout, self.run, self.round)

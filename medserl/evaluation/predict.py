@@ -10,7 +10,6 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from medserl.console import track
 from medserl.engines.base import InferenceEngine
 from medserl.errors import ConfigError
 from medserl.evaluation.completions import CachedEngine, CompletionCache
@@ -18,6 +17,7 @@ from medserl.evaluation.predictions import LabelledText, Prediction
 from medserl.game.episode import Turn
 from medserl.game.parsing import Answer, note_sentences, parse_answer, with_each_verdict
 from medserl.game.roles import Verdict
+from medserl.progress import track
 from medserl.rollout import VCFRolloutGenerator, derive_seed
 
 BATCH = 64
@@ -63,7 +63,7 @@ def predict(
         rollout = VCFRolloutGenerator(CachedEngine(rollout.engine, cache), rollout.prompts, rollout.settings)
     size = max(1, BATCH // samples)
     batches = [texts[i : i + size] for i in range(0, len(texts), size)]
-    steps = track(batches, f"{label}: reading {len(texts)} notes", total=len(batches)) if label else batches
+    steps = track(batches, f"{label or 'validation'}: reading {len(texts)} notes", sizes=len, lines=bool(label))
     predictions: list[Prediction] = []
     for batch in steps:
         said = _ask(rollout, [text for text in batch for _ in range(samples)], subtasks, samples, probabilities)
