@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from medserl.config import Settings
-from medserl.console import track
 from medserl.data.neutral import apply_neutral_edit
 from medserl.data.notes import ERROR_TYPES, Note
 from medserl.errors import ConfigError, DataError
@@ -31,6 +30,7 @@ from medserl.game.roles import MODES, Mode
 from medserl.game.setup import GameSetup
 from medserl.lessons import Lesson, verdict_lesson, weighted
 from medserl.models import POLICY
+from medserl.progress import counting
 from medserl.rollout import VCFRolloutGenerator, derive_seed
 from medserl.round_metrics import game_metrics
 
@@ -140,24 +140,24 @@ def warm_up(settings: Settings, notes: Sequence[Note], plan: WarmUp, output: Pat
     rollout = VCFRolloutGenerator(engine, prompts, settings)
     total = min(plan.epochs * -(-len(twins) // plan.batch_size), plan.steps or 2**31)
     log.info("warm-up: %d pairs, %d steps of %d pairs", len(twins), total, plan.batch_size)
-    step, best = 0, -1.0
-    for epoch in range(plan.epochs):
-        losses: list[float] = []
-        lessons = epoch_lessons(twins, prompts, plan.batch_size, settings.seed, epoch)
-        for few in track(lessons, f"warm-up, epoch {epoch + 1}", total=-(-len(twins) // plan.batch_size)):
-            if step == total:
+    best = -1.0
+    with counting("warm-up", total) as steps:
+        for epoch in range(plan.epochs):
+            losses: list[float] = []
+            for few in epoch_lessons(twins, prompts, plan.batch_size, settings.seed, epoch):
+                if steps.done == total:
+                    break
+                rate = plan.learning_rate * min(1.0, (steps.done + 1) / RISING_STEPS) * (1 - steps.done / total)
+                losses.append(engine.update(weighted(engine, few, 1.0), learning_rate=rate).lesson_nll)
+                steps.advance()
+            if not losses:
                 break
-            rate = plan.learning_rate * min(1.0, (step + 1) / RISING_STEPS) * (1 - step / total)
-            losses.append(engine.update(weighted(engine, few, 1.0), learning_rate=rate).lesson_nll)
-            step += 1
-        if not losses:
-            break
-        figure = judge(rollout) if judge else None
-        told = "" if figure is None else f", {100 * figure:.1f} % of the validation pairs ordered rightly"
-        log.info("warm-up, epoch %d of %d: loss %.3f%s", epoch + 1, plan.epochs, sum(losses) / len(losses), told)
-        if figure is None or figure >= best:
-            best = figure if figure is not None else best
-            save_adapter(engine.model, output)
+            figure = judge(rollout) if judge else None
+            told = "" if figure is None else f", {100 * figure:.1f} % of the validation pairs ordered rightly"
+            log.info("warm-up, epoch %d of %d: loss %.3f%s", epoch + 1, plan.epochs, sum(losses) / len(losses), told)
+            if figure is None or figure >= best:
+                best = figure if figure is not None else best
+                save_adapter(engine.model, output)
     return output
 
 
