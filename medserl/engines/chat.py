@@ -1,4 +1,4 @@
-"""Messages to token ids through a model's own chat template, whatever that template can and cannot do."""
+"""Messages to token ids through a model's own chat template, and a model's tokens back to what it says."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import TemplateError
-
+from medserl.engines.control import ControlTokens
+from medserl.engines.spoken import Speech
+from medserl.engines.template import ChatTemplate
 from medserl.errors import ModelError
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Message, Messages
@@ -15,82 +16,94 @@ from medserl.game.roles import Role
 
 
 class ChatRenderer:
-    """Renders prompts for one tokenizer.
+    """Renders prompts for one tokenizer, and reads completions.
 
     A template without a system role gets the system text at the head of the first user message. `thinking` is handed
     to templates that know the switch (Qwen3's `enable_thinking`); others ignore it.
+
+    Raises:
+        ModelError: there is no template, it does not work, or no token ends a turn.
     """
 
     def __init__(self, tokenizer: Any, thinking: bool = False) -> None:
-        if not getattr(tokenizer, "chat_template", None):
-            raise ModelError(
-                f"{tokenizer.name_or_path}: the tokenizer has no chat template; "
-                "use an instruction-tuned model, or add chat_template.jinja to its folder"
-            )
         self._tokenizer = tokenizer
-        self._thinking = thinking
-        self._special = [token for token in tokenizer.all_special_tokens if len(token) > 1]
-        self._has_system_role = self._accepts_system()
+        self._template = ChatTemplate(tokenizer, thinking)
+        self._control = ControlTokens(tokenizer, self._template)
+        self._speech = Speech(tokenizer, self._control, self._template.prompt)
+        self.end_id = self._end_of_turn()
         self.token_ids = lru_cache(maxsize=8192)(self._token_ids_uncached)
 
     def text(self, messages: Messages) -> str:
-        chat = [{"role": message["role"], "content": self._as_plain_text(message["content"])} for message in messages]
-        if not self._has_system_role and chat[0]["role"] == "system":
+        """The prompt as text. A note that spells a control token, such as the end of a turn, does not say it."""
+        chat = [
+            {"role": message["role"], "content": self._control.as_plain_text(message["content"])}
+            for message in messages
+        ]
+        if not self._template.has_system_role and chat[0]["role"] == "system" and len(chat) > 1:
             system = chat.pop(0)["content"]
             chat[0]["content"] = f"{system}\n\n{chat[0]['content']}"
-        return self._apply(chat)
+        return self._template.render(chat)
 
     def _token_ids_uncached(self, key: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
-        messages = tuple(Message(role=role, content=content) for role, content in key)
-        return tuple(self._tokenizer(self.text(messages), add_special_tokens=False)["input_ids"])
+        return self._encode(self.text(tuple(Message(role=role, content=content) for role, content in key)))
 
     def ids(self, messages: Messages) -> tuple[int, ...]:
         """Token ids of the prompt, the header of the assistant's turn included."""
         return self.token_ids(tuple((message["role"], message["content"]) for message in messages))
 
     def reply_ids(self, text: str) -> tuple[int, ...]:
-        """Token ids of what the assistant says after the prompt, as far as `text` goes."""
-        return tuple(self._tokenizer(self._as_plain_text(text), add_special_tokens=False)["input_ids"])
+        """Token ids of the answer `text` after the prompt, as far as it goes.
 
-    def _as_plain_text(self, content: str) -> str:
-        """A note that spells a control token, such as the end of a turn, must not become one."""
-        for token in self._special:
-            content = content.replace(token, f"{token[0]} {token[1:]}")
-        return content
+        Where a prompt opens a thought, they close it first; where answers have a channel, they name it.
+        """
+        return self._encode(self._speech.opener + self._control.as_plain_text(text))
 
-    def _apply(self, chat: list[dict[str, str]]) -> str:
-        return self._tokenizer.apply_chat_template(
-            chat, tokenize=False, add_generation_prompt=True, enable_thinking=self._thinking
-        )
+    def spoken_ids(self, text: str) -> tuple[int, ...]:
+        """Token ids of what `completion_text` gave, or of its beginning: the model's own words, thinking included."""
+        return self._encode(self._speech.own_words(text))
 
-    def _accepts_system(self) -> bool:
-        probe = "a system text that must be seen"
-        try:
-            shown = self._apply([{"role": "system", "content": probe}, {"role": "user", "content": "x"}])
-        except TemplateError:
-            return False
-        return probe in shown
+    def completion_text(self, token_ids: Sequence[int]) -> str:
+        """What a completion says, without the token that ended it. Thinking stands between `<think>` and `</think>`."""
+        return self._speech.text(token_ids)
+
+    def stop_ids(self, generation_config: Any = None) -> frozenset[int]:
+        """Every token that ends a turn: the template's own, the tokenizer's and the generation config's, if given."""
+        configured = generation_config.eos_token_id if generation_config else None
+        ids = {self.end_id, self._tokenizer.eos_token_id}
+        ids.update(configured if isinstance(configured, list | tuple) else [configured])
+        return frozenset(token_id for token_id in ids if token_id is not None) - self._speech.never_ends
+
+    def _end_of_turn(self) -> int:
+        """The control token that the template sets after a reply; the tokenizer's end of text where it sets none.
+
+        A base model with a chat template may name an `eos_token` that no turn ever ends with.
+        """
+        found = (self._control.first_of(after) for after in self._template.after_reply)
+        ends = [each for each in found if each is not None and each not in self._speech.never_ends]
+        end = ends[0] if ends else self._tokenizer.eos_token_id
+        if end is None:
+            raise ModelError(
+                f"{self._template.name}: no token ends a turn, in the chat template or as eos_token; "
+                "set eos_token in tokenizer_config.json"
+            )
+        return int(end)
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def recited(
-    chat: ChatRenderer, end_id: int, role: Role, prompts: Sequence[Messages], replies: Sequence[str]
-) -> list[Turn]:
-    """The replies as turns, `end_id` at the end of each; nobody sampled them, so there are no log-probabilities."""
+def recited(chat: ChatRenderer, role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
+    """The replies as turns, each ended as a turn ends; nobody sampled them, so there are no log-probabilities."""
     turns = []
     for messages, reply in zip(prompts, replies, strict=True):
-        token_ids = (*chat.reply_ids(reply), end_id)
-        completion = Completion(reply, chat.ids(messages), token_ids, (), "stop")
-        turns.append(Turn(role, messages, completion))
+        token_ids = (*chat.reply_ids(reply), chat.end_id)
+        turns.append(Turn(role, messages, Completion(reply, chat.ids(messages), token_ids, (), "stop")))
     return turns
 
 
 def stop_token_ids(generation_config: Any, tokenizer: Any) -> frozenset[int]:
-    """Every token that ends a turn: the tokenizer's and the ones of the generation config (Llama 3 has several)."""
-    ids = {tokenizer.eos_token_id}
-    configured = generation_config.eos_token_id if generation_config else None
-    ids.update(configured if isinstance(configured, list) else [configured])
-    ids.discard(None)
-    return frozenset(ids)
+    """Every token that ends a turn: the chat template's, the tokenizer's and those of the generation config."""
+    return ChatRenderer(tokenizer).stop_ids(generation_config)
 
 
 def check_context(prompts: Sequence[Sequence[int]], max_new_tokens: int, limit: int | None) -> None:

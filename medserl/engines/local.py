@@ -22,7 +22,7 @@ from medserl.config import Settings
 from medserl.engines import decoding
 from medserl.engines.adapters import PolicyAdapters
 from medserl.engines.base import Sampling, UpdateStats, WeightedTurn, split_by_note
-from medserl.engines.chat import ChatRenderer, check_context, recited, stop_token_ids
+from medserl.engines.chat import ChatRenderer, check_context, recited
 from medserl.engines.packing import Row, batches, pack, tensors, turns_of
 from medserl.engines.prefill import PrefixCache
 from medserl.engines.weighing import alternatives, shares
@@ -56,7 +56,7 @@ class LocalEngine:
             else None
         )
         self._prefixes = PrefixCache(settings.generation_token_budget)
-        self._stop_ids = stop_token_ids(self.model.generation_config, self.tokenizer)
+        self._stop_ids = self.chat.stop_ids(self.model.generation_config)
         self._pad_id = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         for module in self.model.modules():
             if isinstance(module, torch.nn.Dropout):
@@ -84,7 +84,7 @@ class LocalEngine:
     def _completion(self, row: decoding.Row) -> Completion:
         said = row.token_ids[:-1] if row.stopped else row.token_ids
         return Completion(
-            text=self.tokenizer.decode(said, skip_special_tokens=True),
+            text=self.chat.completion_text(said),
             prompt_ids=row.prompt,
             token_ids=tuple(row.token_ids),
             logprobs=tuple(row.logprobs),
@@ -117,7 +117,7 @@ class LocalEngine:
         return scores
 
     def recite(self, role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
-        return recited(self.chat, self.tokenizer.eos_token_id, role, prompts, replies)
+        return recited(self.chat, role, prompts, replies)
 
     def _score(self, model: Any, rows: Sequence[Row], *, entropy: bool) -> tuple[list[Tensor], list[Tensor]]:
         """Log-probability and (detached) entropy at every completion token: a 1-D tensor a turn, in the rows' order.

@@ -64,7 +64,7 @@ class VLLMEngine:
         tokens = tuple(done.token_ids)
         said = tokens[:-1] if tokens and tokens[-1] in self._stop_ids else tokens
         return Completion(
-            text=self.tokenizer.decode(said, skip_special_tokens=True),
+            text=self.chat.completion_text(said),
             prompt_ids=prompt,
             token_ids=tokens,
             logprobs=tuple(at[token].logprob for token, at in zip(tokens, done.logprobs, strict=True)),

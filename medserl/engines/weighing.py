@@ -29,7 +29,7 @@ class Alternatives:
 
 def alternatives(chat: ChatRenderer, messages: Messages, replies: Sequence[str]) -> Alternatives:
     """The replies to a prompt in tokens. Each is cut into tokens whole, then what all begin with is taken off."""
-    tokens = [chat.reply_ids(reply) for reply in replies]
+    tokens = [chat.spoken_ids(reply) for reply in replies]
     shared = sum(1 for _ in takewhile(lambda each: len(set(each)) == 1, zip(*tokens, strict=False)))
     return Alternatives(chat.ids(messages) + tokens[0][:shared], tuple(ids[shared:] for ids in tokens))
 

@@ -76,7 +76,7 @@ def write_player(folder: Path, untrained: Path) -> None:
     chat = ChatRenderer(tokenizer)
     prompts = load_prompts(str(folder / "prompts.toml"), "edit")
     examples = [
-        (chat.ids(lesson.prompt), (*chat.reply_ids(lesson.answer), tokenizer.eos_token_id))
+        (chat.ids(lesson.prompt), (*chat.reply_ids(lesson.answer), chat.end_id))
         for epoch in range(4)
         for step in epoch_lessons(twins_of(notes), prompts, BATCH, seed=0, epoch=epoch)
         for lesson in step

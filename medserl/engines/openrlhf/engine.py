@@ -91,7 +91,7 @@ class OpenRLHFEngine:
         return self.trainer.score(turns, reference=reference)
 
     def recite(self, role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
-        return recited(self._player.chat, self.trainer.tokenizer.eos_token_id, role, prompts, replies)
+        return recited(self._player.chat, role, prompts, replies)
 
     def update(self, turns: Sequence[WeightedTurn], *, learning_rate: float) -> UpdateStats:
         self._sleep_or_wake(awake=False)
