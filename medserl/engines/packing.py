@@ -2,8 +2,8 @@
 
 Attempts at one note have the same prompt, and the twins of a pair differ in a few words near the end, so much of what
 an update reads is the same text again. A row is the shared beginning, then what is left of each turn; a mask keeps the
-turns from seeing one another, and every token keeps the position it has in its own turn. Log-probabilities and
-gradients are those of separate rows, but for rounding.
+turns from seeing one another (`masks`), and every token keeps the position it has in its own turn. Log-probabilities
+and gradients are those of separate rows, but for rounding. A model that cannot do it gets a row for each turn.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Row:
         return len(self.ids)
 
 
-def pack(completions: Sequence[Completion], longest: int) -> list[Row]:
+def pack(completions: Sequence[Completion], longest: int, *, share: bool = True) -> list[Row]:
     """Rows of all turns with these completions, of at most `longest` tokens where a turn alone is not longer."""
     sequences = [completion.prompt_ids + completion.token_ids for completion in completions]
     rows: list[Row] = []
@@ -52,13 +52,14 @@ def pack(completions: Sequence[Completion], longest: int) -> list[Row]:
     shared = 0
     for i in sorted(range(len(sequences)), key=lambda i: (sequences[i], i)):
         own_prompt = len(completions[i].prompt_ids) - 1  # its last token predicts the first of the completion
-        if members:
+        if members and share:
             common = min(shared, own_prompt, _common(sequences[members[0]], sequences[i]))
             together = [*members, i]
             length = common + sum(len(sequences[j]) - common for j in together)
             if common >= WORTH_SHARING * max(len(sequences[j]) for j in together) and length <= longest:
                 members, shared = together, common
                 continue
+        if members:
             rows.append(_row(members, shared, sequences, completions))
         members, shared = [i], own_prompt
     if members:
@@ -104,8 +105,12 @@ def turns_of(rows: Sequence[Row]) -> list[int]:
     return [i for row in rows for i in row.turns]
 
 
-def tensors(rows: Sequence[Row], pad_id: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Token ids and positions, (B, L), padded on the right, and the additive mask of what sees what, (B, 1, L, L)."""
+def tensors(rows: Sequence[Row], pad_id: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Token ids and positions, (B, L), padded on the right, and which earlier place belongs to a place's own turn.
+
+    The last, (B, L, L), is True where the place of the last dimension comes before that of the middle one, or is the
+    same, and stands in a turn of it. Padding stands with padding.
+    """
     longest = max(map(padded, rows))
     ids = torch.full((len(rows), longest), pad_id)
     positions = torch.zeros(len(rows), longest, dtype=torch.long)
@@ -114,6 +119,5 @@ def tensors(rows: Sequence[Row], pad_id: int, dtype: torch.dtype) -> tuple[Tenso
         ids[i, : len(row)], positions[i, : len(row)] = torch.tensor(row.ids), torch.tensor(row.positions)
         branches[i, : len(row)] = torch.tensor(row.branches)
     seen, seer = branches[:, None, :], branches[:, :, None]
-    visible = ((seen == seer) | ((seen == 0) & (seer > 0))) & torch.ones(longest, longest, dtype=torch.bool).tril()
-    mask = torch.zeros(visible.shape, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
-    return ids, positions, mask[:, None]
+    earlier = torch.ones(longest, longest, dtype=torch.bool).tril()
+    return ids, positions, ((seen == seer) | ((seen == 0) & (seer > 0))) & earlier

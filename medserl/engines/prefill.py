@@ -12,15 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import transformers
-from packaging import version
 from torch import Tensor
-from transformers import DynamicCache
+
+from medserl.engines.passes import logits_at
 
 Ids = tuple[int, ...]
-
-# Newer transformers call the argument `cache`, older ones know `past_key_values` only.
-_CACHE = "cache" if version.parse(transformers.__version__) >= version.parse("5.24") else "past_key_values"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,22 +36,29 @@ class Prefill:
         """A copy to write on, for these of its prompts in this order; one may come several times."""
         rows = torch.tensor([self.prompts.index(prompt) for prompt in prompts], device=self.mask.device)
         cache = copy.copy(self.cache)
-        cache.layers = [copy.copy(layer) for layer in self.cache.layers]
-        cache.batch_select_indices(rows)  # gives the copied layers tensors of their own
+        cache.layers = [_copied(layer) for layer in self.cache.layers]
+        cache.reorder_cache(rows)  # gives the copied layers tensors of their own
         return Prefill(tuple(prompts), self.logits[rows], self.mask[rows], self.positions[rows], cache)
+
+
+def _copied(layer: Any) -> Any:
+    """A layer of a cache that can change without the first; the states of a linear attention stand in dicts."""
+    new = copy.copy(layer)
+    for name, value in vars(layer).items():
+        if isinstance(value, dict):
+            setattr(new, name, dict(value))
+    return new
 
 
 @torch.inference_mode()
 def prefill(model: Any, prompts: Sequence[Ids], pad_id: int) -> Prefill:
-    """Read the prompts, each of them once however often it comes."""
-    different = tuple(dict.fromkeys(prompts))
+    """Read the prompts."""
     device = next(model.parameters()).device
-    input_ids, mask = left_pad(different, pad_id)
+    input_ids, mask = left_pad(prompts, pad_id)
     input_ids, mask = input_ids.to(device), mask.to(device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    cache = DynamicCache(config=model.config)
-    logits = forward(model, input_ids, mask, positions, cache)[:, -1]
-    return Prefill(different, logits, mask, positions, cache)
+    logits, cache = forward(model, input_ids, None if mask.all() else mask, positions, None)
+    return Prefill(tuple(prompts), logits[:, -1], mask, positions, cache)
 
 
 class PrefixCache:
@@ -80,25 +83,30 @@ class PrefixCache:
         self._kept.clear()
 
 
-def forward(model: Any, input_ids: Tensor, mask: Tensor, positions: Tensor, cache: Any, keep: int = 1) -> Tensor:
-    """Float logits of the last `keep` positions, (B, keep, V); the cache grows by these inputs."""
-    length = input_ids.shape[1]
-    return model(
+def forward(
+    model: Any, input_ids: Tensor, mask: Tensor | None, positions: Tensor, cache: Any, keep: int = 1
+) -> tuple[Tensor, Any]:
+    """Float logits of the last `keep` positions, (B, keep, V), and the cache, which has grown by these inputs.
+
+    Without a cache, the model makes the one that suits it. No mask means that nothing is padded: a family that keeps a
+    running state may take a mask of all places for one of the new ones.
+    """
+    rows, columns = torch.meshgrid(
+        torch.arange(len(input_ids), device=input_ids.device),
+        torch.arange(input_ids.shape[1] - keep, input_ids.shape[1], device=input_ids.device),
+        indexing="ij",
+    )
+    logits, cache = logits_at(
+        model,
+        rows.flatten(),
+        columns.flatten(),
         input_ids=input_ids,
         attention_mask=mask,
         position_ids=positions,
         use_cache=True,
-        logits_to_keep=last_places(length, keep, input_ids.device),
-        **{_CACHE: cache},
-    ).logits.float()
-
-
-def last_places(length: int, count: int, device: Any) -> Tensor:
-    """The last `count` of `length` places, for `logits_to_keep`.
-
-    A number there would give a slice of the hidden states, for which torch copies the output matrix once a row.
-    """
-    return torch.arange(length - count, length, device=device)
+        cache=cache,
+    )
+    return logits.unflatten(0, (len(input_ids), keep)), cache
 
 
 def left_pad(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:

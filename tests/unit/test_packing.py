@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,8 +37,8 @@ def test_every_turn_can_be_read_back_from_its_row(turns: list[tuple[Ids, Ids]], 
 @given(TURNS, BUDGETS)
 def test_a_token_sees_its_own_turn_up_to_itself_and_nothing_else(turns: list[tuple[Ids, Ids]], budget: int) -> None:
     rows = pack([completion(*turn) for turn in turns], budget)
-    _, _, mask = tensors(rows, pad_id=0, dtype=torch.float32)
-    for row, visible in zip(rows, mask[:, 0] == 0, strict=True):
+    _, _, related = tensors(rows, pad_id=0)
+    for row, visible in zip(rows, related, strict=True):
         for place in range(visible.shape[0]):
             seen = visible[place].nonzero().flatten().tolist()
             if place >= len(row):
@@ -55,7 +54,7 @@ def test_batches_hold_every_row_once_within_the_budget(turns: list[tuple[Ids, Id
     passes = list(batches(rows, budget))
     assert sorted(turns_of([row for some in passes for row in some])) == list(range(len(turns)))
     for some in passes:
-        ids, positions, _ = tensors(some, pad_id=0, dtype=torch.float32)
+        ids, positions, _ = tensors(some, pad_id=0)
         assert ids.shape == positions.shape and ids.shape[1] % PAD_TO == 0
         assert len(some) == 1 or ids.numel() <= budget
 
