@@ -140,7 +140,7 @@ def find_damage(checkpoint: Path) -> str | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         return f"{MANIFEST} cannot be read"
     except OSError as error:
-        return f"{error.filename} cannot be read: {error.strerror}"
+        return f"{Path(str(error.filename)).name} cannot be read: {error.strerror}"
     return None
 
 

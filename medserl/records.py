@@ -46,7 +46,9 @@ class RecordsOnDisk(Sequence[Record]):
             return list(self._read(self._places[index]))
         return next(self._read([self._places[index]]))
 
-    def _read(self, places: Iterable[int]) -> Iterator[Record]:
+    def _read(self, places: Sequence[int]) -> Iterator[Record]:
+        if not places:  # there may be no file
+            return
         try:
             with self.path.open("rb") as file:
                 for place in places:

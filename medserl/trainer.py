@@ -355,7 +355,8 @@ class MedSeRLTrainer:
         except MedSeRLError:
             raise
         except Exception as error:  # torch, PEFT, transformers and safetensors raise whatever they like
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+            reason = " ".join(lines[:2])  # torch says in the second what does not fit
             raise RunError(f"checkpoint {folder} does not fit the model of this run: {reason}") from error
 
     @staticmethod

@@ -7,6 +7,7 @@ Assessor's alone, and `injector` is the Injector's. A past policy NAME is a copy
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,19 +81,27 @@ class PolicyAdapters:
         self.model.save_pretrained(folder, selected_adapters=names, save_embedding_layers=False)
 
     def load(self, folder: Path) -> None:
-        """What `save` wrote, and no past policy besides."""
+        """What `save` wrote, and no past policy besides. Raises RunError where an adapter is not of the same layers."""
         for kept in list(self._past):
             self._drop(kept)
         for name in self.trained:
             if name != POLICY and not (folder / name).is_dir():
                 raise RunError(f"{folder}: it has one adapter for both roles, but the setting adapters is 'per_role'")
-            self.model.load_adapter(folder if name == POLICY else folder / name, name, is_trainable=True)
+            self._load(folder if name == POLICY else folder / name, name, trainable=True)
         suffixes = tuple(f"_{name}" for name in self.trained)
         for kept in sorted(path.parent.name for path in folder.glob("*/adapter_config.json")):
             if kept.endswith(suffixes):
-                self.model.load_adapter(folder / kept, kept)
+                self._load(folder / kept, kept)
                 self._past.append(kept)
         self.model.set_adapter(POLICY)
+
+    def _load(self, folder: Path, name: str, *, trainable: bool = False) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")  # an error, below
+            found = self.model.load_adapter(folder, name, is_trainable=trainable)
+        strange = [*found.missing_keys, *found.unexpected_keys]
+        if strange:
+            raise RunError(f"{folder}: its adapter is not that of this run: {strange[0]} is in one of them alone")
 
     @staticmethod
     def _copy_of(name: str, snapshot: str) -> str:

@@ -178,7 +178,14 @@ class LocalEngine:
                     self._optimizer_step(mini_batch, totals, first=step == 0)
         finally:
             self.model.eval()
+        self._require_finite_weights("after this update")
         return totals.stats(len(mini_batches))
+
+    def _require_finite_weights(self, when: str) -> None:
+        """Raises RunError where a trained weight is no number: whatever is computed with it is none either."""
+        finite = [torch.isfinite(parameter).all() for parameter in self._parameters]
+        if finite and not torch.stack(finite).all():
+            raise RunError(f'the weights are not finite {when}; try a lower learning_rate, or dtype = "float32"')
 
     def _optimizer_step(self, turns: Sequence[WeightedTurn], totals: _Totals, *, first: bool) -> None:
         n_tokens = sum(len(turn.advantages) for turn in turns)
@@ -254,6 +261,7 @@ class LocalEngine:
             self.model.load_state_dict(fresh.state_dict())
         state = torch.load(folder / OPTIMIZER_FILE, weights_only=True, map_location=self.device)
         self._adam().load_state_dict(state)
+        self._require_finite_weights(f"in {folder}")
 
     def peak_memory_bytes(self) -> int:
         if self.device.type == "cuda":

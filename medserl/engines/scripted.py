@@ -17,6 +17,7 @@ from pathlib import Path
 
 from medserl.engines.base import Sampling, UpdateStats, WeightedTurn
 from medserl.engines.weighing import shares
+from medserl.errors import RunError
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages
 from medserl.game.roles import Role
@@ -68,6 +69,8 @@ class ScriptedEngine:
             if turn.turn.role == "assessor":
                 sign = 1 if "INCORRECT" in turn.turn.completion.text else -1
                 self.bias += learning_rate * sign * turn.advantages[-1]
+        if not math.isfinite(self.bias):
+            raise RunError("the weights are not finite after this update")
         return UpdateStats(
             loss=0.0,
             grad_norm=1.0,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any, TypeVar
 
 from medserl.data.sample_paths import is_sample
 from medserl.errors import RunError
-from medserl.runlog import CONFIG, EPISODES, FROZEN_GAMES, METRICS, PROVENANCE, read_rows
+from medserl.records import RecordsOnDisk, read_rows
+from medserl.runlog import CONFIG, EPISODES, FROZEN_GAMES, METRICS, PROVENANCE
 
 TABLE, COMPARISONS, EVALUATION = "eval/table.json", "eval/comparisons.json", "eval/evaluation.json"
 
@@ -31,7 +33,8 @@ class RunFiles:
     settings: Row
     code_version: str
     rows: list[dict[str, Any]]
-    episodes: list[dict[str, Any]]
+    episodes: Sequence[dict[str, Any]]
+    """Read from disk each time they are asked for: all games of a run may take more memory than there is."""
     frozen: list[dict[str, Any]]
     table: list[dict[str, Any]]
     comparisons: list[dict[str, Any]]
@@ -55,10 +58,10 @@ def read_run(path: Path) -> RunFiles:
     Raises:
         RunError: there is no such folder, it holds no run, or one of its files cannot be read.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):  # unlike Path.is_dir it never raises
         raise RunError(f"{path}: no such folder; give the run folder that `medserl train` named")
     config = path / CONFIG
-    if not config.is_file():
+    if not os.path.isfile(config):
         raise RunError(f"{path}: no {CONFIG} there, so this is no run folder")
     text = _read_text(config)
     try:
@@ -70,7 +73,7 @@ def read_run(path: Path) -> RunFiles:
         settings=settings,
         code_version=_leading_comment(text),
         rows=_rows(path / METRICS, "round"),
-        episodes=_rows(path / EPISODES, "mode"),
+        episodes=_episodes(path / EPISODES),
         frozen=_rows(path / FROZEN_GAMES, "mode"),
         table=_table(path / TABLE, TABLE_KEYS),
         comparisons=_table(path / COMPARISONS, COMPARISON_KEYS),
@@ -85,17 +88,22 @@ def _leading_comment(text: str) -> str:
     return first.removeprefix("#").strip() if first.startswith("#") else "not recorded"
 
 
+def _episodes(path: Path) -> RecordsOnDisk:
+    games = RecordsOnDisk(path)
+    _require(path, games, "mode")
+    return games
+
+
 def _rows(path: Path, needed: str) -> list[dict[str, Any]]:
-    try:
-        rows = read_rows(path)
-    except json.JSONDecodeError as error:
-        raise RunError(f"{path}: a line is no JSON ({error.msg}): {error.doc.strip()[:60]!r}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"{path}: cannot be read: {error}") from None
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict) or needed not in row:
-            raise RunError(f"{path}: line {number} has no {needed!r}: was this file written by medserl?")
+    rows = read_rows(path)
+    _require(path, rows, needed)
     return rows
+
+
+def _require(path: Path, rows: Iterable[Row], needed: str) -> None:
+    for number, row in enumerate(rows, start=1):
+        if needed not in row:
+            raise RunError(f"{path}: line {number} has no {needed!r}: was this file written by medserl?")
 
 
 def _table(path: Path, keys: set[str]) -> list[dict[str, Any]]:
@@ -108,13 +116,15 @@ def _table(path: Path, keys: set[str]) -> list[dict[str, Any]]:
 
 
 def _json(path: Path, kind: type[Kind]) -> Kind:
-    if not path.exists():
+    if not os.path.exists(path):
         return kind()
     text = _read_text(path)
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
         raise RunError(f"{path}: line {error.lineno} is no JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path}: is no JSON of ours: {error}") from None
     if not isinstance(found, kind):
         raise RunError(f"{path}: expected a JSON {kind.__name__}, found {type(found).__name__}")
     return found

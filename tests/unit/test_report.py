@@ -283,9 +283,8 @@ def test_wrong_folders_get_one_line(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("config.toml", "a = = 1", "cannot be read as TOML"),
-        (METRICS, "{broken\n", "a line is no JSON"),
         (METRICS, '{"loss": 1}\n', "line 1 has no 'round'"),
-        (EPISODES, "3\n", "line 1 has no 'mode'"),
+        (EPISODES, '{"round": 1}\n', "line 1 has no 'mode'"),
         ("eval/table.json", "{}", "expected a JSON list"),
         ("eval/table.json", "[", "is no JSON"),
         ("eval/table.json", '[{"system": "base"}]', "entry 1 has no"),
@@ -304,7 +303,27 @@ def test_broken_files_get_one_line(tmp_path: Path, name: str, text: str, message
     assert "\n" not in str(caught.value)
 
 
-def test_a_place_that_cannot_be_written_gets_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [METRICS, EPISODES])
+def test_a_broken_line_is_left_out_and_named(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    run = write_run(tmp_path / "run")
+    lines = (run / name).read_bytes().split(b"\n")
+    lines[2] = lines[2][:40]
+    (run / name).write_bytes(b"\n".join(lines))
+    write_report(run)
+    assert f"{run / name}: line 3 is no record and was left out (1 of them)" in caplog.text
+
+
+@pytest.mark.parametrize("place", ["absent/report.html", ".", "run", "/proc/report.html"])
+def test_a_place_that_cannot_be_written_gets_one_line(tmp_path: Path, place: str) -> None:
+    """A folder, one that is not there, and one where nobody may write, root included."""
+    (tmp_path / "run").mkdir()
+    write_config(tmp_path / "run", Settings())
+    with pytest.raises(RunError, match=r"the report cannot be written there \(.*--output FILE") as caught:
+        write_report(tmp_path / "run", tmp_path / place)
+    assert "\n" not in str(caught.value)
+    assert {path.name for path in tmp_path.iterdir()} == {"run"} and not (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_report_is_its_owners_alone(tmp_path: Path) -> None:
     write_config(tmp_path, Settings())
-    with pytest.raises(RunError, match="cannot be written there"):
-        write_report(tmp_path, tmp_path / "absent" / "report.html")
+    assert write_report(tmp_path).stat().st_mode & 0o777 == 0o600
