@@ -214,8 +214,11 @@ def shared_texts(notes: Mapping[str, Iterable[Note]]) -> tuple[SharedText, ...]:
 
 
 def note_record(note: Note) -> dict[str, Any]:
-    """A note as a JSON object: the fields of `Note` that are known."""
-    return {key: value for key, value in asdict(note).items() if value is not None and value != ()}
+    """A note as a JSON object: the fields of `Note` that are known. One without a label claims none."""
+    record = {key: value for key, value in asdict(note).items() if value is not None and value != ()}
+    if not record.pop("labelled"):
+        record = {"note" if key == "correct_note" else key: value for key, value in record.items()}
+    return record
 
 
 def write_notes(path: Path, notes: Iterable[Note]) -> None:

@@ -18,6 +18,8 @@ class Note:
     `correct_note` is what the Injector starts from. `incorrect_note` is the same note with one gold error in it.
     At least one of the two is present; a row with both is a *pair*, the two texts being *twins*. `None` stands for
     "not known" throughout. `sentences` are the numbered sentences of the published text, where the source has them.
+    `labelled` is False where nobody says whether `correct_note` is correct: play takes it for correct, and nothing can
+    be scored on it. `patient` is whose note it is, as the source names them.
     """
 
     note_id: str
@@ -30,6 +32,8 @@ class Note:
     sentences: tuple[str, ...] = ()
     fact_id: str | None = None
     split: str | None = None
+    labelled: bool = True
+    patient: str | None = None
 
     @property
     def is_pair(self) -> bool:

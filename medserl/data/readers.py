@@ -4,157 +4,131 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from medserl.data.columns import ROLES, ColumnNames, FoundColumns, find_columns, known_names
+from medserl.data.labels import is_missing
 from medserl.data.notes import ERROR_TYPES, Note
-from medserl.data.tabular import Row, SkippedRow, Table, read_table
+from medserl.data.tabular import Row, SkippedRow, read_table
 from medserl.errors import DataError
+from medserl.game.text import too_long
 
 __all__ = ["ColumnNames", "LoadedNotes", "SkippedRow", "load_notes", "parse_sentences", "unique_ids"]
 
 log = logging.getLogger("medserl")
 
 
-@dataclass(frozen=True)
-class ColumnNames:
-    """Which column holds what; None is guessed from the usual names, whatever their case and spaces.
-
-    With a `flag` column (MEDEC's "Error Flag": 0 or 1, also CORRECT or INCORRECT) and no `incorrect` column,
-    `note` is the text that the flag judges and `corrected` its correct twin. Else `note` holds correct notes.
-    """
-
-    id: str | None = None
-    note: str | None = None
-    incorrect: str | None = None
-    flag: str | None = None
-    corrected: str | None = None
-    error_type: str | None = None
-    error_sentence: str | None = None
-    corrected_sentence: str | None = None
-    error_sentence_id: str | None = None
-    sentences: str | None = None
-    fact_id: str | None = None
-    split: str | None = None
-
-
-_GUESSES: dict[str, tuple[str, ...]] = {field.name: (field.name,) for field in fields(ColumnNames)} | {
-    "id": ("note_id", "text_id", "id"),
-    "note": ("correct_note", "note", "text"),
-    "incorrect": ("incorrect_note",),
-    "flag": ("error_flag",),
-    "corrected": ("corrected_text",),
-}
-_MISSING = frozenset({"", "na", "n/a", "nan", "none", "null"})
-_HAS_ERROR = dict.fromkeys(("0", "0.0", "false", "correct"), False) | dict.fromkeys(
-    ("1", "1.0", "true", "incorrect"), True
-)
+BY_GUESS = ColumnNames()
+_TEXTS = tuple(role for role in ROLES if role not in ("id", "flag", "sentences", "error_sentence_id", "patient"))
 
 
 @dataclass(frozen=True)
 class LoadedNotes:
-    """Notes in the file's order, the rows that could not be used, and the SHA-256 of the file's bytes."""
+    """Notes in the file's order, the rows that could not be used, and the SHA-256 of the file's bytes.
+
+    `source` is the file as it was named, `columns` what its notes and labels were found in, for a person.
+    """
 
     notes: tuple[Note, ...]
     skipped: tuple[SkippedRow, ...]
     sha256: str
+    source: str = ""
+    columns: str = ""
 
     def skipped_summary(self) -> str:
         """One line: how many rows were skipped, why, and where each kind first occurs; empty if none."""
         reasons = Counter(row.why for row in self.skipped)
-        first = {row.why: row.line for row in reversed(self.skipped)}
-        parts = [f"{count} x {why} (first at line {first[why]})" for why, count in reasons.most_common()]
+        first = {row.why: f"{row.unit} {row.line}" for row in reversed(self.skipped)}
+        parts = [f"{count} x {why} (first at {first[why]})" for why, count in reasons.most_common()]
         return f"{len(self.skipped)} rows skipped: " + "; ".join(parts) if parts else ""
+
+    def summary(self) -> str:
+        """One line: how many notes of which kind, in which columns, and how many rows were skipped."""
+        of = f" ({self.columns})" if self.columns else ""
+        skipped = f"; {len(self.skipped)} rows skipped" if self.skipped else ""
+        return f"{self.source}: {kinds_of(self.notes)}{of}{skipped}"
+
+
+_KINDS = ("pairs", "correct", "with an error but no correction", "without a label")
+
+
+def kinds_of(notes: Iterable[Note]) -> str:
+    """How many notes of which kind, in words."""
+    counts = Counter(_kind(note) for note in notes)
+    named = ", ".join(f"{counts[kind]} {kind}" for kind in _KINDS if counts[kind])
+    return f"{counts.total()} note{'s' if counts.total() != 1 else ''}" + (f": {named}" if named else "")
+
+
+def _kind(note: Note) -> str:
+    if note.is_pair:
+        return "pairs"
+    if note.incorrect_note is not None:
+        return "with an error but no correction"
+    return "correct" if note.labelled else "without a label"
 
 
 class _UnusableRow(Exception):
     """Why a row gives no note."""
 
 
-def load_notes(path: str | Path, columns: ColumnNames = ColumnNames()) -> LoadedNotes:
-    """Read notes from a .csv or .jsonl file; texts are kept to the letter.
+def load_notes(source: str | Path, columns: ColumnNames = BY_GUESS, *, lenient: bool = False) -> LoadedNotes:
+    """Read notes from any form that `tabular` reads; texts are kept to the letter.
 
     Each form gives `Note`s: MEDEC's CSV (a flag-1 row is a pair, a flag-0 row a correct note), pairs with the
-    columns `correct_note` and `incorrect_note`, or correct notes alone. A flagged text without its correction
-    is kept with `correct_note=None`: it can be judged, but not played. A note id that occurs again gets `#2`,
-    `#3`, ..., and a log line says so; a missing one is made of the file's name and the line.
+    columns `correct_note` and `incorrect_note`, correct notes alone, or notes that nothing says a thing about
+    (`labelled` is False). A flagged text without its correction is kept with `correct_note=None`: it can be judged,
+    but not played. A note id that occurs again gets `#2`, `#3`, ..., and a log line says so; a missing one is made of
+    the file's name and the line. `lenient` is for columns that were named for another file (`find_columns`).
 
     Raises:
         DataError: no file, an empty or broken one, columns that are not there, or no row that can be used.
     """
-    table = read_table(path)
-    found = _find_columns(table, columns)
+    table = read_table(source, known_names(columns))
+    found = find_columns(table, columns, lenient=lenient)
+    stem = re.sub(r"\s+", "_", Path(table.file).name.partition(".")[0]) or "note"
     notes: list[Note] = []
     skipped = list(table.skipped)
     for row in table.rows:
         try:
-            notes.append(_note(row, found, fallback_id=f"{Path(path).stem}-{row.line}"))
+            notes.append(_note(row, found, fallback_id=f"{stem}-{row.line}"))
         except _UnusableRow as why:
-            skipped.append(SkippedRow(table.file, row.line, str(why)))
+            skipped.append(SkippedRow(table.file, row.line, str(why), table.unit))
     skipped.sort(key=lambda row: row.line)
-    loaded = LoadedNotes(unique_ids(notes, table.file), tuple(skipped), table.sha256)
+    loaded = LoadedNotes(unique_ids(notes, table.file), tuple(skipped), table.sha256, str(source), found.describe())
     if not notes:
-        raise DataError(f"{path}: no usable note; {loaded.skipped_summary() or 'nothing follows the header'}")
+        raise DataError(f"{source}: no usable note; {loaded.skipped_summary() or 'nothing follows the header'}")
     if skipped:
-        log.warning("%s: %s", path, loaded.skipped_summary())
+        log.warning("%s: %s", source, loaded.skipped_summary())
     return loaded
 
 
-def _find_columns(table: Table, wanted: ColumnNames) -> dict[str, str]:
-    """The file's name of each column that it has. Raises DataError where a named or needed one is missing."""
-    simple = {_simple(name): name for name in reversed(table.columns)}
-    found = {}
-    for role, guesses in _GUESSES.items():
-        named = getattr(wanted, role)
-        if named is not None:
-            if named not in table.columns and _simple(named) not in simple:
-                raise DataError(f"{table.file}: no column {named!r}; it has {_listed(table.columns)}")
-            found[role] = named if named in table.columns else simple[_simple(named)]
-            continue
-        match = next((simple[guess] for guess in guesses if guess in simple), None)
-        if match is not None:
-            found[role] = match
-    if "note" not in found and "incorrect" not in found:
-        raise DataError(
-            f"{table.file}: no column of notes; it has {_listed(table.columns)}, "
-            "wanted is one of correct_note, note, text (or name your own)"
-        )
-    return found
-
-
-def _simple(name: str) -> str:
-    return re.sub(r"[\W_]+", "_", name.casefold()).strip("_")
-
-
-def _listed(names: Sequence[str], most: int = 12) -> str:
-    shown = ", ".join(repr(name if len(name) <= 40 else name[:37] + "...") for name in names[:most])
-    return (shown or "none") + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _note(row: Row, columns: Mapping[str, str], fallback_id: str) -> Note:
-    cells = {role: row.values.get(name) for role, name in columns.items()}
-    texts = {
-        role: _text(cells.get(role), columns.get(role, role))
-        for role in _GUESSES
-        if role not in ("id", "flag", "sentences", "error_sentence_id")
-    }
+def _note(row: Row, columns: FoundColumns, fallback_id: str) -> Note:
+    cells = {role: row.values.get(name) for role, name in columns.names.items()}
+    texts = {role: _text(cells.get(role), columns.names.get(role, role)) for role in _TEXTS}
     correct, incorrect = texts["note"], texts["incorrect"]
-    if "flag" in columns and "incorrect" not in columns:
-        correct, incorrect = _by_flag(texts["note"], texts["corrected"], cells["flag"])
+    if columns.labels:
+        correct, incorrect = _by_flag(texts["note"], texts["corrected"], cells["flag"], columns)
     if correct is None and incorrect is None:
         raise _UnusableRow("no text")
+    for text in (correct, incorrect):
+        if text is not None and (why := too_long(text)):
+            raise _UnusableRow(f"the note {why}")
     if correct is not None and incorrect is not None and correct.split() == incorrect.split():
         raise _UnusableRow("the correct and the incorrect text are the same")
     note = Note(
-        note_id=_identifier(cells.get("id")) or fallback_id,
+        note_id=_identifier(cells.get("id"), "id") or fallback_id,
         correct_note=correct,
         sentences=_sentences(cells.get("sentences")),
         fact_id=texts["fact_id"],
         split=texts["split"],
+        labelled=columns.labelled,
+        patient=_identifier(cells.get("patient"), "patient"),
     )
     if incorrect is None:
         return note
@@ -168,42 +142,54 @@ def _note(row: Row, columns: Mapping[str, str], fallback_id: str) -> Note:
     )
 
 
-def _by_flag(text: str | None, corrected: str | None, flag: Any) -> tuple[str | None, str | None]:
-    """(correct, incorrect) text of a row with an error flag."""
+def _by_flag(
+    text: str | None, corrected: str | None, flag: Any, columns: FoundColumns
+) -> tuple[str | None, str | None]:
+    """(correct, incorrect) text of a row with a label."""
     if text is None:
         return None, None
-    if _is_missing(flag):
+    if is_missing(flag):
         raise _UnusableRow("no label")
-    has_error = _HAS_ERROR.get(str(flag).strip().casefold())
+    has_error = columns.labels.of(flag) if columns.labels else None
     if has_error is None:
-        raise _UnusableRow(f"error flag {str(flag)[:20]!r} is neither 0 nor 1")
+        raise _UnusableRow(f"{columns.names['flag']!r} is {str(flag)[:20]!r}, neither correct nor an error")
     return (corrected, text) if has_error else (text, None)
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and value.strip().casefold() in _MISSING)
 
 
 def _text(value: Any, column: str) -> str | None:
     """The text as it stands, or None where there is none."""
-    if _is_missing(value):
+    if is_missing(value):
         return None
     if not isinstance(value, str):
-        raise _UnusableRow(f"{column!r} holds {type(value).__name__}, not text")
+        raise _UnusableRow(f"{column!r} holds {_type_name(value)}, not text")
     if any("\ud800" <= char <= "\udfff" for char in value):
         raise _UnusableRow(f"{column!r} holds half a character (an unpaired surrogate)")
     return value
 
 
-def _identifier(value: Any) -> str | None:
-    return None if _is_missing(value) else str(value).strip()
+def _type_name(value: Any) -> str:
+    return "Infinity" if isinstance(value, float) and math.isinf(value) else type(value).__name__
+
+
+def _identifier(value: Any, what: str) -> str | None:
+    """An id as text. pandas makes a float of every number in a column with gaps: 7.0 is 7."""
+    if is_missing(value):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value in (math.inf, -math.inf):
+        raise _UnusableRow(f"the {what} is {_type_name(value)}, neither text nor a number")
+    try:
+        return _text(str(value).strip(), what)
+    except ValueError:
+        raise _UnusableRow(f"the {what} is a number of too many digits") from None
 
 
 def _sentence_id(value: Any) -> int | None:
     """MEDEC's number of the sentence with the error; -1 stands for none. Spreadsheets turn 5 into 5.0."""
-    if _is_missing(value):
+    if is_missing(value):
         return None
-    match = re.fullmatch(r"(-?\d+)(\.0*)?", str(value).strip())
+    match = re.fullmatch(r"(-?\d{1,9})(\.0*)?", _identifier(value, "error sentence id") or "")
     if not match:
         raise _UnusableRow(f"error sentence id {str(value)[:20]!r} is no whole number")
     number = int(match[1])
@@ -220,7 +206,7 @@ def _sentences(value: Any) -> tuple[str, ...]:
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(value)
     if isinstance(value, str):
-        return () if _is_missing(value) else parse_sentences(value)
+        return () if is_missing(value) else parse_sentences(value)
     if value is None:
         return ()
     raise _UnusableRow("the sentences are neither text nor a list of texts")

@@ -1,164 +1,197 @@
-"""Files to rows: encodings, and the syntax of CSV and JSON Lines; `readers` says what a row means."""
+"""The one door for files of notes: any form that is read becomes a table of rows; `readers` says what a row means.
+
+| ending, whatever its case | what is in it |
+|---|---|
+| .csv, .tsv | a header line, then rows; comma, semicolon, tab or pipe |
+| .jsonl, .ndjson, .json | objects or texts, one a line or in a list; an object of columns |
+| .txt | one note |
+| .xlsx, .xls, .xlsb, .ods | the first sheet |
+| .parquet | a table |
+| a folder | .txt files, one note each; or what `datasets.save_to_disk` wrote, with `?split=NAME` |
+| `hf:OWNER/NAME?split=NAME` | a data set of the Hugging Face hub |
+
+Text files may be packed with gzip (`.csv.gz`).
+"""
 
 from __future__ import annotations
 
-import codecs
-import csv
 import hashlib
-import io
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from urllib.parse import parse_qsl
 
+from medserl.data.delimited import read_delimited
+from medserl.data.encodings import BROKEN_BYTE, TextFile, check_regular, examine
+from medserl.data.json_rows import read_json
+from medserl.data.rows import Names, Row, Rows, SkippedRow, Table, simple
 from medserl.errors import DataError
+
+__all__ = ["Row", "SkippedRow", "Table", "read_table"]
 
 log = logging.getLogger("medserl")
 
-BLANK_ROW = "blank row"
-_LARGEST_FIELD = 2**31 - 1  # characters; the csv module's own limit of 131,072 is less than some notes
+HUB = "hf:"
+_DELIMITED, _JSON = (".csv", ".tsv"), (".jsonl", ".ndjson", ".json")
+_WORKBOOKS = (".xlsx", ".xls", ".xlsb", ".xlsm", ".ods")
+_NOT_NOTES = ("._", "~$", ".DS_Store", "Thumbs.db", "desktop.ini")
+"""What macOS, Windows and Office put beside the files that a person sees."""
+_WANTED = "use a .csv or .jsonl file, .tsv, .json, .txt, .xlsx, .parquet or a folder of .txt files"
 
 
 @dataclass(frozen=True)
-class SkippedRow:
-    """A row that was not used. `line` counts from 1; a CSV row of several lines is named by its last one."""
+class Place:
+    """Where notes are, as a person names it: `PATH`, `FOLDER?split=NAME` or `hf:OWNER/NAME?split=NAME&config=NAME`."""
 
-    file: str
-    line: int
-    why: str
+    given: str
+    where: str
+    split: str | None = None
+    config: str | None = None
 
-    def __str__(self) -> str:
-        return f"{self.file}, line {self.line}: {self.why}"
-
-
-@dataclass(frozen=True)
-class Row:
-    """The values of one row by column; text in a CSV file, any JSON value in JSON Lines."""
-
-    line: int
-    values: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows in the file's order, the rows that are blank or broken in themselves, and the file's checksum."""
-
-    file: str
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
-    skipped: tuple[SkippedRow, ...]
-    sha256: str
+    @classmethod
+    def of(cls, given: str | Path) -> Place:
+        """Raises DataError where something other than `split` and `config` follows the question mark."""
+        text = str(given)
+        if "?" not in text or (not text.startswith(HUB) and Path(text).exists()):
+            return cls(text, text)
+        where, _, query = text.partition("?")
+        asked = dict(parse_qsl(query, keep_blank_values=True))
+        if not asked.keys() <= {"split", "config"} or not all(asked.values()):
+            raise DataError(
+                f"{text}: after the question mark only split=NAME and config=NAME can stand, with & between"
+            )
+        return cls(text, where, asked.get("split"), asked.get("config"))
 
 
-def read_table(path: str | Path) -> Table:
-    """Read a .csv, .jsonl or .ndjson file.
+def read_table(source: str | Path, known: Names = ()) -> Table:
+    """Read a file, a folder or a data set of the hub; `known` are names that a header may hold, in simple form.
 
     Raises:
-        DataError: the file is missing, unreadable, empty, in no known encoding, or broken at a named line.
+        DataError: it is missing, unreadable, empty, in no known form or encoding, or broken at a named line.
     """
-    path = Path(path)
-    kind = path.suffix.lower()
-    if kind not in (".csv", ".jsonl", ".ndjson"):
-        raise DataError(f"{path}: cannot tell the format from the name; use a .csv or .jsonl file")
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; check the path") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
-    text = decode(content, str(path))
-    if not text.strip():
-        raise DataError(f"{path}: the file is empty; it should hold notes")
-    columns, rows, skipped = _csv_rows(text, str(path)) if kind == ".csv" else _json_rows(text, str(path))
-    return Table(str(path), columns, tuple(rows), tuple(skipped), hashlib.sha256(content).hexdigest())
+    from medserl.data import stored_tables
+
+    place = Place.of(source)
+    if place.where.startswith(HUB):
+        rows, sha256 = stored_tables.read_hub(place.where.removeprefix(HUB), place.config, place.split, place.given)
+        return rows.table(sha256)
+    path = Path(place.where)
+    if path.is_dir():
+        if stored_tables.is_saved_dataset(path):
+            rows = stored_tables.read_saved_dataset(path, place.split, place.given)
+            return rows.table(stored_tables.folder_sha256(path))
+        _refuse_split(place)
+        return _folder_of_texts(path)
+    _refuse_split(place)
+    return _file(path, known)
 
 
-def decode(content: bytes, file: str) -> str:
-    """Text of a file: by its byte order mark, else UTF-8, else Windows-1252 with a line in the log.
-
-    Nothing is repaired: text that was damaged before it was published stays as it is.
-    """
-    try:
-        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            text = content.decode("utf-16")
-        else:
-            text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        if error.encoding.startswith("utf-16"):
-            raise DataError(f"{file}: broken UTF-16 at byte {error.start}; save the file as UTF-8") from None
-        text = _decode_windows(content, file)
-    if "\0" in text:
-        raise DataError(f"{file}: holds zero bytes, so it is no text in a known encoding; save it as UTF-8")
-    return text
+def _refuse_split(place: Place) -> None:
+    if place.split or place.config:
+        raise DataError(f"{place.given}: only a saved data set or one of the hub has splits; give the path alone")
 
 
-def _decode_windows(content: bytes, file: str) -> str:
-    try:
-        text = content.decode("cp1252")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{file}: byte {error.start} is neither UTF-8 nor Windows-1252 text; save the file as UTF-8"
-        ) from None
-    log.warning("%s: not UTF-8, so read as Windows-1252 (cp1252)", file)
-    return text
+def _file(path: Path, known: Names) -> Table:
+    from medserl.data import stored_tables
+
+    if path.name.startswith(_NOT_NOTES):
+        raise DataError(f"{path}: a file that a system or editor keeps beside the real one; give the real one")
+    check_regular(path)
+    kind = _kind(path)
+    if kind in _WORKBOOKS:
+        return stored_tables.read_workbook(path, known).table(stored_tables.file_sha256(path))
+    if kind == ".parquet":
+        return stored_tables.read_parquet(path).table(stored_tables.file_sha256(path))
+    text = examine(path)
+    if kind in _DELIMITED:
+        return read_delimited(text, known).table(text.sha256)
+    if kind in _JSON:
+        return read_json(text).table(text.sha256)
+    rows = Rows(str(path), unit="file")
+    content = _whole_text(text)
+    _check_one_note(content, path, known)
+    rows.add(1, {"note_id": _name(path), "note": content})
+    return rows.table(text.sha256)
 
 
-def _csv_rows(text: str, file: str) -> tuple[tuple[str, ...], list[Row], list[SkippedRow]]:
-    csv.field_size_limit(_LARGEST_FIELD)
-    # newline="" leaves line breaks in a field as they are; strict refuses broken quotes instead of guessing.
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    columns: tuple[str, ...] = ()
-    rows: list[Row] = []
-    skipped: list[SkippedRow] = []
-    try:
-        for cells in reader:
-            blank = not any(cell.strip() for cell in cells)
-            if not columns and not blank:
-                columns = _header(cells, file)
-            elif blank:
-                skipped.append(SkippedRow(file, reader.line_num, BLANK_ROW))
-            elif any(cell.strip() for cell in cells[len(columns) :]):
-                why = f"{len(cells)} fields where the header has {len(columns)} (a comma outside quotes?)"
-                skipped.append(SkippedRow(file, reader.line_num, why))
-            else:
-                cells += [""] * (len(columns) - len(cells))
-                rows.append(Row(reader.line_num, dict(zip(columns, cells, strict=False))))
-    except csv.Error as error:
-        raise DataError(
-            f"{file}, line {reader.line_num}: broken CSV ({error}); "
-            "look for a quotation mark that is not doubled or not closed"
-        ) from None
-    return columns, rows, skipped
+def _kind(path: Path) -> str:
+    """The ending that says the form, in small letters, without that of gzip."""
+    endings = [ending.lower() for ending in path.suffixes]
+    packed = endings[-1:] == [".gz"]
+    kind = (endings[-2:-1] if packed else endings[-1:] or [""])[0] if endings else ""
+    readable = (*_DELIMITED, *_JSON, ".txt", *(() if packed else (*_WORKBOOKS, ".parquet")))
+    if kind not in readable:
+        raise DataError(f"{path}: cannot tell the format from the name; {_WANTED}")
+    return kind
 
 
-def _header(cells: Sequence[str], file: str) -> tuple[str, ...]:
-    names = [cell.strip() for cell in cells]
-    twice = next((name for i, name in enumerate(names) if name and name in names[:i]), None)
-    if twice is not None:
-        raise DataError(f"{file}: two columns are called {twice!r}; rename one")
-    return tuple(names)
+def _name(path: Path) -> str:
+    """The file's name without its ending: the id of the note in it."""
+    endings = path.suffixes[-2:] if path.suffix.lower() == ".gz" else path.suffixes[-1:]
+    stem = path.name[: -sum(map(len, endings))]
+    return stem.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _json_rows(text: str, file: str) -> tuple[tuple[str, ...], list[Row], list[SkippedRow]]:
-    columns: dict[str, None] = {}
-    rows: list[Row] = []
-    skipped: list[SkippedRow] = []
-    for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
-        if not line.strip():
-            skipped.append(SkippedRow(file, number, BLANK_ROW))
-            continue
+def _whole_text(text: TextFile) -> str:
+    with text.lines() as lines:
+        content = lines.read().removeprefix("\ufeff")
+    broken = BROKEN_BYTE.search(content)
+    if broken or "\0" in content:
+        line = content.count("\n", 0, broken.start() if broken else content.index("\0")) + 1
+        what = "a byte that is not UTF-8" if broken else "a zero byte"
+        raise DataError(f"{text.path}, line {line}: {what}; save the file as UTF-8")
+    return content
+
+
+def _check_one_note(content: str, path: Path, known: Names) -> None:
+    """Raises DataError where a .txt file is plainly a table: as one note it would be a wrong one."""
+    first, _, rest = content.strip().partition("\n")
+    names = [simple(cell) for cell in first.replace(";", ",").replace("\t", ",").replace("|", ",").split(",")]
+    if rest and len(names) > 1 and any(name in known for name in names) and all(len(name) < 40 for name in names):
+        raise DataError(f"{path}: looks like a table, and a .txt file is one note; rename it to .csv")
+    if first[:1] == "{":
         try:
-            values = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{file}, line {number}: broken JSON ({error.msg} at column {error.colno}); mend or delete it"
-            ) from None
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{file}, line {number}: unreadable JSON ({error}); mend or delete it") from None
-        if not isinstance(values, dict):
-            raise DataError(f'{file}, line {number}: not a JSON object; each line should be one: {{"note": "..."}}')
-        columns.update(dict.fromkeys(values))
-        rows.append(Row(number, values))
-    return tuple(columns), rows, skipped
+            json.loads(first)
+        except (ValueError, RecursionError):
+            return
+        raise DataError(f"{path}: looks like JSON lines, and a .txt file is one note; rename it to .jsonl")
+
+
+def _folder_of_texts(folder: Path) -> Table:
+    """One note a .txt file, the file's name its id; what else lies there is told in one line of the log."""
+    rows = Rows(str(folder), unit="file")
+    digest = hashlib.sha256()
+    others: list[str] = []
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror or error}") from None
+    for path in paths:
+        if path.name.startswith((".", *_NOT_NOTES)) or not path.is_file() or _text_kind(path) != ".txt":
+            others.append(path.name + ("/" if path.is_dir() else ""))
+            continue
+        number = len(rows.rows) + len(rows.skipped) + 1
+        try:
+            text = examine(path)
+            rows.add(number, {"note_id": _name(path), "note": _whole_text(text)})
+            digest.update(f"{path.name}\0{text.sha256}\0".encode("utf-8", "surrogateescape"))
+        except DataError as error:
+            rows.skip(number, str(error).removeprefix(f"{folder}/"))
+    if not rows.rows and not rows.skipped:
+        has = f"it has {_some(others)}: give one of these" if others else "it is empty"
+        raise DataError(f"{folder}: Is a directory without .txt files in it; {has}")
+    if others:
+        log.warning("%s: %d files and folders were passed over, not being .txt: %s", folder, len(others), _some(others))
+    return rows.table(digest.hexdigest())
+
+
+def _text_kind(path: Path) -> str:
+    endings = [ending.lower() for ending in path.suffixes]
+    return (endings[-2:-1] or [""])[0] if endings[-1:] == [".gz"] else path.suffix.lower()
+
+
+def _some(names: Iterable[str], most: int = 3) -> str:
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

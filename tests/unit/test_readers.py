@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medserl.data.encodings import examine
 from medserl.data.notes import ERROR_TYPES, Note
 from medserl.data.readers import ColumnNames, load_notes, parse_sentences, unique_ids
-from medserl.data.tabular import decode
 from medserl.errors import DataError
 
 MEDEC_HEADER = (
@@ -103,6 +103,7 @@ def test_paired_jsonl_keeps_every_field(tmp_path):
     }
     (note,) = load_notes(write(tmp_path, "pairs.jsonl", jsonl(row))).notes
     expected = {**row, "error_type": "causalOrganism", "sentences": tuple(row["sentences"])}
+    expected |= {"labelled": True, "patient": None}
     del expected["kind"]
     assert vars(note) == expected
 
@@ -134,7 +135,7 @@ def test_own_flag_column_with_words(tmp_path):
     loaded = load_notes(path, ColumnNames(flag="label"))
     texts = [(note.correct_note, note.incorrect_note) for note in loaded.notes]
     assert texts == [("Is well.", None), (None, "Is ill.")]
-    assert [row.why for row in loaded.skipped] == ["error flag 'maybe' is neither 0 nor 1"]
+    assert [row.why for row in loaded.skipped] == ["'label' is 'maybe', neither correct nor an error"]
 
 
 @pytest.mark.parametrize(
@@ -206,7 +207,8 @@ def test_utf16_without_this_machines_byte_order(tmp_path):
     assert note.correct_note == "Fever ≥ 38"
 
 
-def test_a_field_beyond_the_csv_modules_limit(tmp_path):
+def test_a_field_beyond_the_csv_modules_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr("medserl.game.text.MAX_CHARACTERS", 200_000)
     long = "word " * 40_000
     (note,) = load_notes(write(tmp_path, "a.csv", csv_text(["note"], [long]))).notes
     assert note.correct_note == long
@@ -228,9 +230,10 @@ def test_any_text_survives_csv_and_json_alike(tmp_path_factory, texts):
 
 
 @given(st.binary(max_size=40))
-def test_decode_gives_text_or_a_data_error(content):
-    with suppress(DataError):
-        assert "\0" not in decode(content, "file")
+def test_any_bytes_are_text_or_refused(tmp_path_factory, content):
+    path = write(tmp_path_factory.mktemp("any"), "a.csv", content)
+    with suppress(DataError), examine(path).lines() as lines:
+        lines.read()
 
 
 # -- what is skipped, by name ----------------------------------------------------------------------------
@@ -258,7 +261,7 @@ def test_unusable_csv_rows_are_named_by_line(tmp_path, caplog):
         (6, "no text"),
         (7, "no text"),
         (8, "no label"),
-        (9, "error flag '2' is neither 0 nor 1"),
+        (9, "'Error Flag' is '2', neither correct nor an error"),
         (10, "the correct and the incorrect text are the same"),
         (11, "error sentence id 'third' is no whole number"),
         (12, "10 fields where the header has 9 (a comma outside quotes?)"),
@@ -313,7 +316,7 @@ def test_unique_ids_are_unique_and_leave_first_ones_alone(ids):
 def test_files_that_cannot_be_used(tmp_path):
     assert "no such file" in refusal(tmp_path / "missing.jsonl")
     (tmp_path / "folder.csv").mkdir()
-    assert "cannot be read: Is a directory" in refusal(tmp_path / "folder.csv")
+    assert "Is a directory without .txt files in it" in refusal(tmp_path / "folder.csv")
     assert "use a .csv or .jsonl file" in refusal(write(tmp_path, "notes.docx", "note\nPain.\n"))
     for name in ("a.csv", "a.jsonl"):
         for content in ("", "\n \n", "\ufeff"):
@@ -331,8 +334,9 @@ def test_files_without_a_usable_row(tmp_path):
 def test_broken_json_names_the_line(tmp_path):
     path = write(tmp_path, "a.jsonl", '{"note": "Pain."}\n\n{"note": "Pain.\n')
     assert f"{path}, line 3: broken JSON (" in refusal(path)
-    assert "line 1: not a JSON object" in refusal(write(tmp_path, "b.jsonl", '["Pain."]\n'))
-    assert "line 1: unreadable JSON" in refusal(write(tmp_path, "c.jsonl", "[" * 100_000))
+    assert "item 1: not a JSON object" in refusal(write(tmp_path, "b.jsonl", "[5]\n"))
+    assert "line 2: not a JSON object" in refusal(write(tmp_path, "b.jsonl", '{"note": "Pain."}\n[5]\n'))
+    assert "unreadable JSON" in refusal(write(tmp_path, "c.jsonl", "[" * 100_000))
 
 
 def test_broken_csv_names_the_line(tmp_path):
@@ -354,8 +358,8 @@ def test_wrong_columns_name_what_is_there_and_what_is_wanted(tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"note\nPain \x81\xff\n", "byte 10 is neither UTF-8 nor Windows-1252"),
-        (b"\xff\xfen\x00o", "broken UTF-16 at byte"),
+        (b"note\nPain \x81\xff\n", "line 2: byte 0x81 is neither UTF-8 nor Windows-1252"),
+        (b"\xff\xfen\x00o", "broken UTF-16"),
         ("note\nPain.\n".encode("utf-16-le"), "holds zero bytes"),
     ],
 )
