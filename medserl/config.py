@@ -61,6 +61,9 @@ class DataSettings(_Section):
     note_column: str | None = Field(None, description="Column of the correct notes, where its name is not guessed.")
     incorrect_column: str | None = Field(None, description="Column of the incorrect twins, likewise.")
     id_column: str | None = Field(None, description="Column of the notes' ids, likewise.")
+    label_column: str | None = Field(
+        None, description="Column that says which notes have an error; none passes over one that looks like it."
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="Everything random follows from it.")
 
 

@@ -1,4 +1,4 @@
-"""JSON: one object or text a line, a list of either, or one object (of a note, or of columns); the content says which."""
+"""JSON: one object or text a line, a list of either, or one object of columns; the content says which."""
 
 from __future__ import annotations
 

@@ -142,11 +142,7 @@ def test_converting_again_replaces_and_a_broken_source_changes_nothing(tmp_path)
     write_csv(tmp_path / "train.csv", pair("t1", "Ann"))
     convert_medec(tmp_path, tmp_path)
     before = (tmp_path / "medec_train.jsonl").read_bytes()
-<<<<<<< HEAD
     assert (tmp_path / "medec_train.jsonl").stat().st_mode & 0o777 == 0o600  # notes are their owner's alone
-=======
-    assert (tmp_path / "medec_train.jsonl").stat().st_mode & 0o777 == 0o600  # notes are for their owner's eyes
->>>>>>> cad44b4 (Notes are read through one door: any separator, encoding and usual form; labels and notes without any are told apart)
     convert_medec(tmp_path, tmp_path)
     assert (tmp_path / "medec_train.jsonl").read_bytes() == before
     write_csv(tmp_path / "train.csv", pair("t2", "Ben"))
