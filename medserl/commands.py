@@ -8,12 +8,13 @@ import random
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medserl.config import Settings
 from medserl.console import say
 from medserl.data.notes import ERROR_TYPES, Note
-from medserl.data.readers import ColumnNames, LoadedNotes, load_notes
-from medserl.data.sample_paths import SampleSplit, is_sample, sample_path
+from medserl.data.readers import LoadedNotes
+from medserl.data.sources import AUTO, COLUMN_SETTINGS, NONE, RunData, data_files, load, run_data
 from medserl.engines import create_engine, training_engine_name
 from medserl.errors import ConfigError, DataError
 from medserl.evaluation.discrimination import pair_ordering
@@ -26,40 +27,16 @@ from medserl.models import adapter_source
 from medserl.overlap import OverlappedTrainer
 from medserl.resume import check_extent, resumed_settings
 from medserl.rollout import VCFRolloutGenerator, derive_seed
-from medserl.runlog import RunFolder
+from medserl.runlog import RunFolder, read_settings
 from medserl.sft import WarmUp, format_skill
 from medserl.sft import warm_up as run_warm_up
 from medserl.tracking import require_wandb
 from medserl.trainer import MedSeRLTrainer
 
+if TYPE_CHECKING:
+    from medserl.evaluation.inputs import Sources
+
 log = logging.getLogger("medserl")
-
-_ROWS_NAMED = 10
-"""Rows left out of a file that are named one by one; MEDEC's test file has 328."""
-
-
-def notes_path(source: str, split: SampleSplit) -> Path:
-    """The file, or the sample's `split` for the word `sample`."""
-    return sample_path(split) if source == "sample" else Path(source)
-
-
-def read_notes(source: str, split: SampleSplit, settings: Settings | None = None) -> tuple[Note, ...]:
-    """Notes of a file, or of the sample; unusable rows are named in the log. Settings may name a file's columns."""
-    return _load(source, split, settings).notes
-
-
-def _load(source: str, split: SampleSplit, settings: Settings | None = None) -> LoadedNotes:
-    columns = ColumnNames()
-    if settings and source != "sample":
-        columns = ColumnNames(settings.id_column, settings.note_column, settings.incorrect_column)
-    loaded = load_notes(notes_path(source, split), columns)
-    for row in loaded.skipped[:_ROWS_NAMED]:
-        log.warning("%s:%d: left out: %s", row.file, row.line, row.why)
-    if len(loaded.skipped) > _ROWS_NAMED:
-        log.warning("... and %d rows more were left out", len(loaded.skipped) - _ROWS_NAMED)
-    if is_sample(source):
-        log.info("sample notes (%s): invented patients, for developing software, not for clinical use", split)
-    return loaded
 
 
 def train(settings: Settings) -> Path:
@@ -89,9 +66,10 @@ def _started(settings: Settings, held: ExitStack) -> MedSeRLTrainer:
     engine = training_engine_name(settings)
     if engine == "openrlhf":
         settings = settings.with_overrides(engine=engine)  # only it reads its checkpoints
-    trainer = build_trainer(settings, engine)
+    data = run_data(settings)
+    trainer = build_trainer(settings, data, engine)
     held.callback(trainer.engine.close)
-    trainer.run = RunFolder.create(settings, _data_files(settings))
+    trainer.run = RunFolder.create(settings, _made_of(settings), data.record())
     held.callback(trainer.run.close)
     return trainer
 
@@ -102,8 +80,10 @@ def _resumed(given: Settings, held: ExitStack) -> MedSeRLTrainer:
     run, started = RunFolder.reopen(path)
     held.callback(run.close)
     settings, changes = resumed_settings(started, given, path)
-    run.require_same_data(_data_files(settings))
-    trainer = build_trainer(settings)
+    run.require_same_data(_made_of(settings))
+    data = run_data(settings)
+    run.require_same_notes(data.record())
+    trainer = build_trainer(settings, data)
     held.callback(trainer.engine.close)
     trainer.run = run
     trainer.load_checkpoint()
@@ -115,11 +95,9 @@ def _resumed(given: Settings, held: ExitStack) -> MedSeRLTrainer:
     return trainer
 
 
-def _data_files(settings: Settings) -> dict[str, Path]:
+def _made_of(settings: Settings) -> dict[str, Path]:
     """What the games of a run follow from, by its use: a resumed run must find it as it was."""
-    files = {"prompt_data": notes_path(settings.prompt_data, "train")}
-    if settings.validation_data != "none":
-        files["validation_data"] = notes_path(settings.validation_data, "validation")
+    files = data_files(settings)
     if settings.prompts not in SHIPPED:
         files["prompts"] = Path(settings.prompts)
     adapter = adapter_source(settings) if settings.engine != "scripted" else None
@@ -128,15 +106,10 @@ def _data_files(settings: Settings) -> dict[str, Path]:
     return files
 
 
-def build_trainer(settings: Settings, engine: str | None = None) -> MedSeRLTrainer:
-    """A trainer on the settings' notes; `engine` is the one that `auto` means, where that is known already."""
-    notes = [note for note in read_notes(settings.prompt_data, "train", settings) if note.correct_note]
-    if not notes:
-        raise DataError(f"{settings.prompt_data}: no note without an error in it, so there is nothing to play on")
-    validation = None
-    if settings.validation_data != "none":
-        held_out = read_notes(settings.validation_data, "validation", settings)
-        validation = Validation(held_out, settings.eval_notes, settings.seed)
+def build_trainer(settings: Settings, data: RunData, engine: str | None = None) -> MedSeRLTrainer:
+    """A trainer on the notes of a run; `engine` is the one that `auto` means, where that is known already."""
+    notes = [note for note in data.train.notes if note.correct_note]
+    validation = Validation(data.validation.notes, settings.eval_notes, settings.seed) if data.validation else None
     kind = OverlappedTrainer if settings.async_rollout else MedSeRLTrainer
     chosen = settings.with_overrides(engine=engine) if engine else settings
     return kind(settings, create_engine(chosen), notes, validation)
@@ -144,10 +117,9 @@ def build_trainer(settings: Settings, engine: str | None = None) -> MedSeRLTrain
 
 def warm_up(settings: Settings, plan: WarmUp, output: Path, measure: int) -> None:
     """Teach a model both roles and say what it can do then, on validation notes that it has not seen."""
-    pairs = [note for note in read_notes(settings.prompt_data, "train", settings) if note.is_pair]
-    held_out: tuple[Note, ...] = ()
-    if settings.validation_data != "none" and measure:
-        held_out = read_notes(settings.validation_data, "validation", settings)
+    data = run_data(settings)
+    pairs = [note for note in data.train.notes if note.is_pair]
+    held_out = data.validation.notes if data.validation and measure else ()
     twins = [(note.correct_note, note.incorrect_note) for note in held_out if note.is_pair][:measure]
     judge = (lambda rollout: pair_ordering(rollout, twins)) if twins else None
     fresh = settings.with_overrides(adapter="none") if settings.adapter == "auto" else settings
@@ -183,23 +155,44 @@ def _games(notes: Sequence[Note], count: int, seed: int) -> list[GameSetup]:
 def evaluate(settings: Settings, options: EvaluationOptions) -> None:
     """Judge the labelled notes with each system, or score what systems said of them, and write it all."""
     from medserl.evaluation.evaluate import evaluate as judge
-    from medserl.evaluation.inputs import Source, Sources
-    from medserl.evaluation.systems import resolve_systems, run_settings
+    from medserl.evaluation.systems import resolve_systems
 
-    def source(file: str, split: SampleSplit, columns: Settings | None = None) -> Source:
-        return Source(notes_path(file, split), _load(file, split, columns))
-
+    judged = load(options.data, "test", settings)
+    _require_labels(judged)
     ask_models = options.compare or not options.predictions
     models = resolve_systems(settings, options.compare, options.run) if ask_models else {}
-    started = run_settings(settings, options.run)
-    use_validation = options.probabilities and started.validation_data != "none"
-    sources = Sources(
-        judged=source(options.data, "test", settings),
-        train=source(started.prompt_data, "train", started),
-        validation=source(started.validation_data, "validation", started) if use_validation else None,
-    )
+    sources = _sources(judged, settings, options)
     say(judge(sources, models, options, settings.seed))
     say(f"tables, predictions and submissions: {options.folder}")
+
+
+def _require_labels(judged: LoadedNotes) -> None:
+    """Raises DataError where nobody says which of the notes are correct."""
+    unlabelled = sum(not note.labelled for note in judged.notes)
+    if unlabelled:
+        raise DataError(
+            f"{judged.source}: {unlabelled} notes without a label, and without labels there is nothing to score; name "
+            "the column of labels with --label-column, or call the column correct_note where all notes are correct"
+        )
+
+
+def _sources(judged: LoadedNotes, settings: Settings, options: EvaluationOptions) -> Sources:
+    """The notes to judge, those that the run learnt from, and those that thresholds are chosen on, if asked for."""
+    from medserl.evaluation.inputs import Source, Sources
+    from medserl.evaluation.systems import run_settings
+
+    started = run_settings(settings, options.run)
+    if options.run:  # flags that name columns are about the notes to judge
+        recorded = read_settings(options.run).model_dump()
+        started = started.with_overrides(**{name: recorded[name] for name in (*COLUMN_SETTINGS, "seed")})
+    if not options.probabilities and started.validation_data != AUTO:
+        started = started.with_overrides(validation_data=NONE)
+    data = run_data(started, lenient=True)
+    validation = None
+    if options.probabilities and data.validation:
+        name = Path(data.validation.source)
+        validation = Source(name if not data.is_split else Path(f"split of {name.name}"), data.validation)
+    return Sources(Source(Path(judged.source), judged), Source(Path(data.train.source), data.train), validation)
 
 
 def play(settings: Settings, note_file: Path | None, mode: str, run: Path | None) -> None:
@@ -218,7 +211,7 @@ def play(settings: Settings, note_file: Path | None, mode: str, run: Path | None
 
 def _note_to_play(path: Path | None, seed: int) -> Note:
     if path is None:
-        return random.Random(seed).choice(read_notes("sample", "test"))
+        return random.Random(seed).choice(load("sample", "test").notes)
     try:
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

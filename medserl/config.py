@@ -57,7 +57,10 @@ class DataSettings(_Section):
     """Data"""
 
     prompt_data: str = Field("sample", description="Notes to train on: a file, or sample (the embedded notes).")
-    validation_data: str = Field("sample", description="Labelled notes for evaluation during training, or none.")
+    validation_data: str = Field(
+        "auto",
+        description="Notes for evaluation during training: a file, sample or none. auto: a split of one's own notes.",
+    )
     note_column: str | None = Field(None, description="Column of the correct notes, where its name is not guessed.")
     incorrect_column: str | None = Field(None, description="Column of the incorrect twins, likewise.")
     id_column: str | None = Field(None, description="Column of the notes' ids, likewise.")

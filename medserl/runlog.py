@@ -47,8 +47,12 @@ class RunFolder:
         self._log_failed = False
 
     @classmethod
-    def create(cls, settings: Settings, data: Mapping[str, Path] | None = None) -> RunFolder:
-        """Make the folder of a new run and write its settings, and what it is made of: `data` are files by their use.
+    def create(
+        cls, settings: Settings, data: Mapping[str, Path] | None = None, notes: Mapping[str, Any] | None = None
+    ) -> RunFolder:
+        """Make the folder of a new run and write its settings, and what it is made of.
+
+        `data` are files by their use, `notes` says what was read from them and what judges the run.
 
         Raises:
             RunError: the folder holds a run already, is in use, or cannot be written.
@@ -62,7 +66,7 @@ class RunFolder:
                 (path / name).unlink(missing_ok=True)
             private_folder(path / "logs")
             private_folder(path / "checkpoints")
-            write_private(path / PROVENANCE, json.dumps(provenance(data or {}), indent=1))
+            write_private(path / PROVENANCE, json.dumps(provenance(data or {}, notes or {}), indent=1))
             document = tomlkit.document()
             document.add(tomlkit.comment(f"medserl {__version__}, git {git_revision() or 'unknown'}"))
             for key, value in settings.model_dump(exclude_none=True).items():
@@ -122,19 +126,10 @@ class RunFolder:
         Raises:
             RunError: a file has changed, or it cannot be told.
         """
-        path = self.path / PROVENANCE
-        try:
-            recorded = json.loads(path.read_text(encoding="utf-8"))
-            before = {use: str(digest) for use, digest in recorded["sha256"].items()}
-            versions = dict(recorded["versions"])
-        except FileNotFoundError:
-            log.warning("%s is missing, so nothing tells whether the data are still those of this run", path)
+        recorded = self._provenance()
+        if not recorded:
             return
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise RunError(
-                f"{path}: cannot be read ({_reason(error)}), so nothing tells whether the data are still those of this "
-                "run; delete it to go on without that check"
-            ) from None
+        before, versions = recorded["sha256"], recorded["versions"]
         for name, version in _versions().items():
             if versions.get(name, version) != version:
                 log.warning("the run began with %s %s and goes on with %s", name, versions[name], version)
@@ -144,6 +139,38 @@ class RunFolder:
                     f"{use} {data[use]} has changed since the run began (SHA-256 {before[use][:12]}..., now "
                     f"{digest[:12]}...), so its games would be others; put the old file back, or start a new run"
                 )
+
+    def require_same_notes(self, notes: Mapping[str, Any]) -> None:
+        """What is read and what is held out is what the run began with.
+
+        Raises:
+            RunError: it is not, or it cannot be told.
+        """
+        recorded = self._provenance().get("notes") or {}
+        changed = [name for name, value in recorded.items() if notes.get(name) != value]
+        if changed:
+            raise RunError(
+                f"{self.path}: {', '.join(changed)} of the notes is not what the run began with, so it cannot go on "
+                "with the same games; put the old files back, or start a new run"
+            )
+
+    def _provenance(self) -> dict[str, Any]:
+        """What the run was started on; empty, with a line in the log, where that is not there any more."""
+        path = self.path / PROVENANCE
+        try:
+            recorded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            recorded["sha256"] = {use: str(digest) for use, digest in recorded["sha256"].items()}
+            recorded["versions"] = dict(recorded["versions"])
+            recorded["notes"] = dict(recorded.get("notes", {}))
+        except FileNotFoundError:
+            log.warning("%s is missing, so nothing tells whether the data are still those of this run", path)
+            return {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise RunError(
+                f"{path}: cannot be read ({_reason(error)}), so nothing tells whether the data are still those of this "
+                "run; delete it to go on without that check"
+            ) from None
+        return recorded
 
     # -- a round's records --------------------------------------------------------------------------------------
 
@@ -255,9 +282,9 @@ def read_settings(run: Path) -> Settings:
     return validate(read_config(run / CONFIG), str(run / CONFIG))
 
 
-def provenance(data: Mapping[str, Path]) -> dict[str, Any]:
-    """What figures of a run rest on: versions of the code and the SHA-256 of each data file, by its use."""
-    return {"versions": _versions(), "git": git_revision() or "unknown", "sha256": digests(data)}
+def provenance(data: Mapping[str, Path], notes: Mapping[str, Any]) -> dict[str, Any]:
+    """What figures of a run rest on: versions of the code, the SHA-256 of each data file by its use, and its notes."""
+    return {"versions": _versions(), "git": git_revision() or "unknown", "sha256": digests(data), "notes": dict(notes)}
 
 
 def _versions() -> dict[str, str]:

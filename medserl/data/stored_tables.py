@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -159,15 +158,6 @@ def _chosen_split(splits: Mapping[str, Any], split: str | None, file: str) -> An
         asked = f"no split {split!r}" if split else "several splits"
         raise DataError(f"{file}: {asked}; it has {', '.join(splits)}: give one as ?split=NAME")
     return splits[split]
-
-
-def folder_sha256(folder: Path) -> str:
-    """One checksum of the names and contents of all files in a folder."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(os.fsencode(path.relative_to(folder)) + b"\0")
-        digest.update(file_sha256(path).encode())
-    return digest.hexdigest()
 
 
 def file_sha256(path: Path) -> str:

@@ -28,6 +28,7 @@ from medserl.data.encodings import BROKEN_BYTE, TextFile, check_regular, examine
 from medserl.data.json_rows import read_json
 from medserl.data.rows import Names, Row, Rows, SkippedRow, Table, simple
 from medserl.errors import DataError
+from medserl.files import sha256_of
 
 __all__ = ["Row", "SkippedRow", "Table", "read_table"]
 
@@ -81,7 +82,7 @@ def read_table(source: str | Path, known: Names = ()) -> Table:
     if path.is_dir():
         if stored_tables.is_saved_dataset(path):
             rows = stored_tables.read_saved_dataset(path, place.split, place.given)
-            return rows.table(stored_tables.folder_sha256(path))
+            return rows.table(sha256_of(path))
         _refuse_split(place)
         return _folder_of_texts(path)
     _refuse_split(place)
@@ -117,10 +118,9 @@ def _file(path: Path, known: Names) -> Table:
 
 
 def _kind(path: Path) -> str:
-    """The ending that says the form, in small letters, without that of gzip."""
-    endings = [ending.lower() for ending in path.suffixes]
-    packed = endings[-1:] == [".gz"]
-    kind = (endings[-2:-1] if packed else endings[-1:] or [""])[0] if endings else ""
+    """The ending that says the form. Raises DataError where it says none that is known."""
+    packed = path.suffix.lower() == ".gz"
+    kind = _text_kind(path)
     readable = (*_DELIMITED, *_JSON, ".txt", *(() if packed else (*_WORKBOOKS, ".parquet")))
     if kind not in readable:
         raise DataError(f"{path}: cannot tell the format from the name; {_WANTED}")
@@ -188,6 +188,7 @@ def _folder_of_texts(folder: Path) -> Table:
 
 
 def _text_kind(path: Path) -> str:
+    """The ending in small letters, without that of gzip."""
     endings = [ending.lower() for ending in path.suffixes]
     return (endings[-2:-1] or [""])[0] if endings[-1:] == [".gz"] else path.suffix.lower()
 

@@ -13,13 +13,15 @@ from medserl.evaluation.predictions import labelled_texts
 from medserl.rollout import VCFRolloutGenerator
 from medserl.runlog import RunFolder
 
+FIGURES = ("accuracy", "pairwise_accuracy", "recall", "specificity", "flag_rate", "no_verdict_rate")
+
 
 class Validation:
     """A fixed sample of `limit` notes out of `notes`, drawn once by `seed`, and a frozen opponent's edits of them."""
 
     def __init__(self, notes: Sequence[Note], limit: int, seed: int = 0) -> None:
         self.notes = random.Random(seed).sample(list(notes), min(limit, len(notes)))
-        self.texts = labelled_texts(self.notes)
+        self.texts = labelled_texts(note for note in self.notes if note.labelled)
         self.opponent: FrozenOpponent | None = None
 
     def meet_opponent(self, rollout: VCFRolloutGenerator, run: RunFolder | None, round_number: int) -> None:
@@ -27,10 +29,14 @@ class Validation:
         self.opponent = self.opponent or meet_frozen_opponent(rollout, self.notes, run, round_number)
 
     def evaluate(self, rollout: VCFRolloutGenerator) -> dict[str, float | None]:
-        """`eval_*` figures of the current policy, and `frozen_*` ones where there is an opponent."""
-        found = detection_metrics(self.texts, predict(rollout, self.texts))
-        figures = {
-            f"eval_{name}": getattr(found, name).value
-            for name in ("accuracy", "pairwise_accuracy", "recall", "specificity", "flag_rate", "no_verdict_rate")
-        }
+        """`eval_*` figures of the current policy, and `frozen_*` ones where there is an opponent.
+
+        No figure is of notes that have no label, and no accuracy is of notes of one class: a constant verdict has 1.
+        """
+        figures: dict[str, float | None] = {}
+        if self.texts:
+            found = detection_metrics(self.texts, predict(rollout, self.texts))
+            figures = {f"eval_{name}": getattr(found, name).value for name in FIGURES}
+            if len({text.is_error for text in self.texts}) < 2:
+                figures["eval_accuracy"] = None
         return figures | (self.opponent.evaluate(rollout) if self.opponent else {})

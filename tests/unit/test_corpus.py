@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from medserl.commands import read_notes
 from medserl.data.corpus import FILES, MAX_WORDS, MIN_WORDS, SAMPLE_SEED, build_corpus, write_corpus
 from medserl.data.facts import SLOTS, Fact, load_facts
 from medserl.data.notes import ERROR_TYPES
+from medserl.data.sources import load
 from medserl.data.vignette import vignette_data
 from medserl.game.text import split_sentences, split_words
 from medserl.game.vcf import apply_vcf
@@ -235,5 +235,5 @@ def test_whoever_reads_the_sample_is_told_that_its_patients_are_invented(
     source: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO"):
-        read_notes(source, "validation")
+        load(source, "validation")
     assert "invented patients, for developing software, not for clinical use" in caplog.text

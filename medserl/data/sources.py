@@ -1,0 +1,136 @@
+"""Which notes a command works on: each source told in one line, and which notes judge a run."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from medserl.config import Settings
+from medserl.data.columns import ColumnNames
+from medserl.data.holdout import split_notes
+from medserl.data.readers import BY_GUESS, LoadedNotes, kinds_of, load_notes
+from medserl.data.sample_paths import SampleSplit, is_sample, sample_path
+from medserl.data.tabular import HUB, Place
+from medserl.errors import DataError
+
+log = logging.getLogger("medserl")
+
+SAMPLE, AUTO, NONE = "sample", "auto", "none"
+COLUMN_SETTINGS = {"id_column": "id", "note_column": "note", "incorrect_column": "incorrect", "label_column": "flag"}
+"""The settings that name columns of a person's own file, and what is in each."""
+_MEDEC_TRAIN, _MEDEC_VALIDATION = "medec_train.jsonl", "medec_validation.jsonl"
+_ROWS_NAMED = 10
+"""Rows left out of a file that are named one by one; MEDEC's test file has 328."""
+
+
+def notes_path(source: str, split: SampleSplit) -> Path:
+    """The file, or the sample's `split` for the word `sample`."""
+    return sample_path(split) if source == SAMPLE else Path(source)
+
+
+def load(source: str, split: SampleSplit, settings: Settings | None = None, *, lenient: bool = False) -> LoadedNotes:
+    """Notes of a source, or of the sample, told in one line of the log; settings may name the columns.
+
+    `lenient` is for a source beside the one that the columns were named for: where it lacks one, it is guessed.
+
+    Raises:
+        DataError: the source cannot be used.
+    """
+    columns = BY_GUESS
+    if settings and source != SAMPLE:
+        columns = ColumnNames(**{role: getattr(settings, name) for name, role in COLUMN_SETTINGS.items()})
+    place = str(notes_path(source, split)) if source == SAMPLE else source
+    loaded = load_notes(place, columns, lenient=lenient)
+    for row in loaded.skipped[:_ROWS_NAMED]:
+        log.warning("left out: %s", row)
+    if len(loaded.skipped) > _ROWS_NAMED:
+        log.warning("... and %d rows more were left out", len(loaded.skipped) - _ROWS_NAMED)
+    if is_sample(source):
+        name = f"sample notes ({split}): invented patients, for developing software, not for clinical use"
+        log.info("%s; %s", name, kinds_of(loaded.notes))
+    else:
+        log.info("%s", loaded.summary())
+    return loaded
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run learns from and what judges it. `validation` is None where nothing does; `judged_by` says it in words.
+
+    `is_split` is set where the validation notes were held out of the training file.
+    """
+
+    train: LoadedNotes
+    validation: LoadedNotes | None
+    judged_by: str
+    is_split: bool = False
+
+    def record(self) -> dict[str, object]:
+        """What a run's provenance says of it."""
+        record: dict[str, object] = {"sha256": self.train.sha256, "validation": self.judged_by}
+        if self.is_split and self.validation:
+            record["held_out"] = [note.note_id for note in self.validation.notes]
+        return record
+
+
+def run_data(settings: Settings, *, lenient: bool = False) -> RunData:
+    """The training notes and the validation notes that the settings name, no note in both where a file is split.
+
+    `validation_data = "auto"` is the sample's validation notes for the sample, MEDEC's validation file beside MEDEC's
+    training file, and for any other file a split of it (`holdout`), the same for the same file and seed. `lenient` is
+    that of `load`.
+
+    Raises:
+        DataError: a source cannot be used, or none of the training notes is correct.
+    """
+    train = load(settings.prompt_data, "train", settings, lenient=lenient)
+    if all(note.correct_note is None for note in train.notes):
+        raise DataError(f"{settings.prompt_data}: no note without an error in it, so there is nothing to play on")
+    source = settings.validation_data
+    if source == AUTO:
+        source = _automatic(settings.prompt_data)
+    if source == NONE:
+        return _told(RunData(train, None, "none"))
+    if source != AUTO:
+        validation = load(source, "validation", settings, lenient=True)
+        return _told(RunData(train, validation, f"{source} ({len(validation.notes)} notes)"))
+    kept, held_out = split_notes(train.notes, settings.seed)
+    if not held_out:
+        return _told(RunData(train, None, f"none: {settings.prompt_data} has too few notes that could be held out"))
+    name = f"split of {settings.prompt_data} ({len(held_out)} notes)"
+    return _told(
+        RunData(replace(train, notes=kept), replace(train, notes=held_out, source=name, skipped=()), name, True)
+    )
+
+
+def data_files(settings: Settings) -> dict[str, Path]:
+    """The files and folders that the settings' notes are read from, by their use; a data set of the hub is neither."""
+    sources = {"prompt_data": settings.prompt_data, "validation_data": settings.validation_data}
+    if sources["validation_data"] == AUTO:
+        sources["validation_data"] = _automatic(settings.prompt_data)
+    splits: dict[str, SampleSplit] = {"prompt_data": "train", "validation_data": "validation"}
+    return {
+        use: sample_path(splits[use]) if source == SAMPLE else Path(Place.of(source).where)
+        for use, source in sources.items()
+        if source not in (AUTO, NONE) and not source.startswith(HUB)
+    }
+
+
+def _automatic(prompt_data: str) -> str:
+    if is_sample(prompt_data):
+        return SAMPLE
+    published = Path(prompt_data).with_name(_MEDEC_VALIDATION)
+    return str(published) if Path(prompt_data).name == _MEDEC_TRAIN and published.is_file() else AUTO
+
+
+def _told(data: RunData) -> RunData:
+    """Says what is trained on and what judges the run."""
+    unlabelled = sum(not note.labelled for note in data.train.notes)
+    if unlabelled:
+        log.info("training takes %d notes without a label for correct ones", unlabelled)
+    wrong = sum(note.correct_note is None for note in data.train.notes)
+    if wrong:
+        log.info("%d notes with an error but no correction are not trained on", wrong)
+    log.info("validation: %s", data.judged_by)
+    return data
