@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from medserl.engines.base import Sampling
-from medserl.engines.prefill import Ids, Prefill, PrefixCache, forward, prefill, right_pad
+from medserl.engines.prefill import Ids, Prefill, forward, prefill, right_pad
+from medserl.engines.prefixes import PrefixCache
 from medserl.engines.weighing import Alternatives
 
 COMPACT_BELOW = 0.75
@@ -49,34 +50,18 @@ def sample(
 ) -> list[Row]:
     """Sample a completion for every prompt; `token_budget` bounds rows x (prompt + completion) of one batch.
 
-    With `prefixes`, prompts that `reader` has read in an earlier call are not read again while they are kept there.
+    With `prefixes`, what `reader` has read in an earlier call is not read again while it is kept there.
     A model that is not `free` (`families.Abilities`) gets batches of equally long prompts, which nobody leaves, and
     reads every prompt each time.
     """
     draws = _draws(len(prompts), sampling)
     rows = [Row(i, prompt) for i, prompt in enumerate(prompts)]
-    known: dict[Prefill | None, list[Row]] = {}
-    for row in rows:
-        known.setdefault(prefixes.find(reader, row.prompt) if prefixes and free else None, []).append(row)
-    for found, mine in known.items():
-        for batch in _batches(mine, sampling.max_new_tokens, token_budget, mixed=free):
-            wanted = tuple(row.prompt for row in batch)
-            if found:
-                start = found.of(wanted)
-            else:
-                start = _read(model, wanted, pad_id, prefixes, reader) if free else prefill(model, wanted, pad_id)
-            _sample_batch(model, batch, start, sampling, draws, stop_ids, free)
+    prefixes = prefixes or PrefixCache(0)
+    for batch in _batches(rows, sampling.max_new_tokens, token_budget, mixed=free):
+        wanted = tuple(row.prompt for row in batch)
+        start = prefixes.read(model, wanted, pad_id, reader) if free else prefill(model, wanted, pad_id)
+        _sample_batch(model, batch, start, sampling, draws, stop_ids, free)
     return rows
-
-
-def _read(model: Any, wanted: Sequence[Ids], pad_id: int, prefixes: PrefixCache | None, reader: str) -> Prefill:
-    """The prompts as read just now, each of them once however often it is wanted."""
-    new = prefill(model, tuple(dict.fromkeys(wanted)), pad_id)
-    if prefixes:
-        prefixes.keep(reader, new)
-    elif new.prompts == wanted:
-        return new  # nobody else goes on from it, so it need not be copied
-    return new.of(wanted)
 
 
 def _draws(count: int, sampling: Sampling) -> Tensor:
@@ -152,7 +137,13 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
 
 @torch.inference_mode()
 def tail_logprobs(
-    model: Any, choices: Sequence[Alternatives], *, pad_id: int, token_budget: int
+    model: Any,
+    choices: Sequence[Alternatives],
+    *,
+    pad_id: int,
+    token_budget: int,
+    prefixes: PrefixCache | None = None,
+    reader: str = "",
 ) -> list[tuple[float, ...]]:
     """Log-probability of every tail after its context. Each context is read once, then all its tails side by side."""
     rows = [Row(i, choice.context) for i, choice in enumerate(choices)]
@@ -160,16 +151,16 @@ def tail_logprobs(
     scores: list[tuple[float, ...]] = [()] * len(choices)
     for batch in _batches(rows, room, token_budget):
         members = [choices[row.index] for row in batch]
-        summed = iter(_score_tails(model, members, pad_id))
+        each = [choice.context for choice in members for _ in choice.tails]
+        start = (prefixes or PrefixCache(0)).read(model, each, pad_id, reader)
+        summed = iter(_score_tails(model, members, start, pad_id))
         for row, member in zip(batch, members, strict=True):
             scores[row.index] = tuple(next(summed) for _ in member.tails)
     return scores
 
 
-def _score_tails(model: Any, choices: Sequence[Alternatives], pad_id: int) -> list[float]:
-    """Of each tail of each choice, in order, the sum of its tokens' log-probabilities."""
-    each = [choice.context for choice in choices for _ in choice.tails]
-    start = prefill(model, tuple(dict.fromkeys(each)), pad_id).of(each)
+def _score_tails(model: Any, choices: Sequence[Alternatives], start: Prefill, pad_id: int) -> list[float]:
+    """Of each tail of each choice, in order, the sum of its tokens' log-probabilities; `start` has a row for each."""
     tails, said = right_pad([tail for choice in choices for tail in choice.tails], pad_id)
     tails, said = tails.to(start.mask.device), said.to(start.mask.device)
     logits, steps = start.logits[:, None], tails.shape[1] - 1

@@ -25,7 +25,7 @@ from medserl.engines.chat import ChatRenderer, check_context, recited
 from medserl.engines.dropout import without_dropout
 from medserl.engines.families import examine
 from medserl.engines.packing import Row, batches, pack, turns_of
-from medserl.engines.prefill import PrefixCache
+from medserl.engines.prefixes import PrefixCache
 from medserl.engines.scoring import completion_logits
 from medserl.engines.weighing import alternatives, shares, weigh_by_logprobs
 from medserl.errors import RunError
@@ -77,8 +77,8 @@ class LocalEngine:
                 stop_ids=self._stop_ids,
                 pad_id=self._pad_id,
                 token_budget=self.settings.generation_token_budget,
-                prefixes=self._prefixes if sampling.role == "injector" else None,  # it alone tries again
-                reader=sampling.snapshot or "",
+                prefixes=self._prefixes,
+                reader=self._reader(sampling.role, sampling.snapshot),
                 free=self._abilities.free,
             )
         return [self._completion(row) for row in rows]
@@ -105,7 +105,12 @@ class LocalEngine:
         if not self._abilities.free:
             return weigh_by_logprobs(self.chat, self.logprobs, prompts, replies)
         logprobs = decoding.tail_logprobs(
-            self.model, choices, pad_id=self._pad_id, token_budget=self.settings.generation_token_budget
+            self.model,
+            choices,
+            pad_id=self._pad_id,
+            token_budget=self.settings.generation_token_budget,
+            prefixes=self._prefixes,
+            reader=self._reader("assessor"),
         )
         return [shares(each) for each in logprobs]
 
@@ -126,7 +131,7 @@ class LocalEngine:
     def _score(self, model: Any, rows: Sequence[Row], *, entropy: bool) -> tuple[list[Tensor], list[Tensor]]:
         """Log-probability and (detached) entropy at every completion token: a 1-D tensor a turn, in the rows' order."""
         logits, targets = completion_logits(model, rows, self._pad_id, shared=self._abilities.shares_rows)
-        lengths = [len(places) for row in rows for places in row.places]
+        lengths = [len(target) for row in rows for target in row.targets]
         logprobs, entropies = [], []
         for mine, said in zip(logits.split(lengths), targets.split(lengths), strict=True):
             full = mine.log_softmax(-1)
@@ -145,6 +150,10 @@ class LocalEngine:
             completions = [turns[i].completion for i in mine]
             rows = pack(completions, longest=budget, share=self._abilities.shares_rows)
             yield from batches([replace(row, turns=tuple(mine[i] for i in row.turns)) for row in rows], budget)
+
+    def _reader(self, role: Role, snapshot: str | None = None) -> str:
+        """A name for the weights that act: what others have read is nothing to go on from."""
+        return f"{self._adapters.by_role[role] if self._adapters else ''} {snapshot or ''}"
 
     @contextmanager
     def _acting(self, role: Role, snapshot: str | None = None, *, reference: bool = False) -> Iterator[Any]:

@@ -1,9 +1,9 @@
-"""Turns that begin alike share one row: what they have in common is computed once, and each turn sees only itself.
+"""Turns that begin alike share one row, a tree of prefixes: what they have in common is read once.
 
-Attempts at one note have the same prompt, and the twins of a pair differ in a few words near the end, so much of what
-an update reads is the same text again. A row is the shared beginning, then what is left of each turn; a mask keeps the
-turns from seeing one another (`masks`), and every token keeps the position it has in its own turn. Log-probabilities
-and gradients are those of separate rows, but for rounding. A model that cannot do it gets a row for each turn.
+All turns on a note begin with the same words up to their task, or to the first word of an edit: both roles, its twin,
+the original, every try. A row holds each of these beginnings once, then what follows each; a token sees its ancestors
+in the tree alone (`masks`), and keeps the position that it has in its own turn. Log-probabilities and gradients are
+those of separate rows, but for rounding. A model that cannot do it gets a row for each turn.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from medserl.game.episode import Completion
 
-WORTH_SHARING = 0.5
-"""Turns join a row where they share at least this part of the longest of them."""
+WORTH_SHARING = 0.25
+"""A turn joins a row where it has at least this part of itself in common with a turn there."""
 
 PAD_TO = 32
 """Rows are padded to a multiple of it, so that few sizes occur: on a CPU in bfloat16 each new size leaves small blocks
@@ -30,53 +30,60 @@ Ids = tuple[int, ...]
 class Row:
     """Some turns as one sequence of tokens.
 
-    `turns` are their indices; `branches` is 0 where a token is shared and k for the k-th turn's own; `places[k - 1]`
-    are the places whose outputs predict that turn's completion tokens.
+    `turns` are their indices. `paths` are a turn's places in the row, from its first token to the last but one, whose
+    output predicts the last. `targets` are a turn's completion, predicted by the last places of its path.
     """
 
     turns: tuple[int, ...]
     ids: Ids
     positions: Ids
-    branches: Ids
-    places: tuple[Ids, ...]
+    paths: tuple[Ids, ...]
+    targets: tuple[Ids, ...]
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    def places(self, branch: int) -> Ids:
+        """The places whose outputs predict the completion of the turn with this number in the row."""
+        path = self.paths[branch]
+        return path[len(path) - len(self.targets[branch]) :]
+
 
 def pack(completions: Sequence[Completion], longest: int, *, share: bool = True) -> list[Row]:
     """Rows of all turns with these completions, of at most `longest` tokens where a turn alone is not longer."""
-    sequences = [completion.prompt_ids + completion.token_ids for completion in completions]
+    inputs = [(completion.prompt_ids + completion.token_ids)[:-1] for completion in completions]
     rows: list[Row] = []
     members: list[int] = []
-    shared = 0
-    for i in sorted(range(len(sequences)), key=lambda i: (sequences[i], i)):
-        own_prompt = len(completions[i].prompt_ids) - 1  # its last token predicts the first of the completion
-        if members and share:
-            common = min(shared, own_prompt, _common(sequences[members[0]], sequences[i]))
-            together = [*members, i]
-            length = common + sum(len(sequences[j]) - common for j in together)
-            if common >= WORTH_SHARING * max(len(sequences[j]) for j in together) and length <= longest:
-                members, shared = together, common
-                continue
+    length = 0
+    # Sorted, a turn has with the one before it at least as much in common as with any earlier one.
+    for i in sorted(range(len(inputs)), key=lambda i: (inputs[i], i)):
+        common = _common(inputs[members[-1]], inputs[i]) if members else 0
+        more = len(inputs[i]) - common
+        if members and share and common >= WORTH_SHARING * len(inputs[i]) and length + more <= longest:
+            members.append(i)
+            length += more
+            continue
         if members:
-            rows.append(_row(members, shared, sequences, completions))
-        members, shared = [i], own_prompt
+            rows.append(_row(members, inputs, completions))
+        members, length = [i], len(inputs[i])
     if members:
-        rows.append(_row(members, shared, sequences, completions))
+        rows.append(_row(members, inputs, completions))
     return rows
 
 
-def _row(members: Sequence[int], shared: int, sequences: Sequence[Ids], completions: Sequence[Completion]) -> Row:
-    ids, positions, branches = list(sequences[members[0]][:shared]), list(range(shared)), [0] * shared
-    places = []
-    for branch, i in enumerate(members, start=1):
-        rest = sequences[i][shared:]
-        ids += rest
-        positions += range(shared, shared + len(rest))
-        branches += [branch] * len(rest)
-        places.append(tuple(range(len(ids) - 1 - len(completions[i].token_ids), len(ids) - 1)))
-    return Row(tuple(members), tuple(ids), tuple(positions), tuple(branches), tuple(places))
+def _row(members: Sequence[int], inputs: Sequence[Ids], completions: Sequence[Completion]) -> Row:
+    """The tree of these turns, which are sorted, written depth first."""
+    ids: list[int] = []
+    positions: list[int] = []
+    paths: list[Ids] = []
+    for before, i in zip([None, *members], members, strict=False):
+        common = 0 if before is None else _common(inputs[before], inputs[i])
+        shared = paths[-1][:common] if paths else ()
+        paths.append((*shared, *range(len(ids), len(ids) + len(inputs[i]) - common)))
+        ids += inputs[i][common:]
+        positions += range(common, len(inputs[i]))
+    targets = tuple(completions[i].token_ids for i in members)
+    return Row(tuple(members), tuple(ids), tuple(positions), tuple(paths), targets)
 
 
 def _common(a: Ids, b: Ids) -> int:
@@ -106,18 +113,14 @@ def turns_of(rows: Sequence[Row]) -> list[int]:
 
 
 def tensors(rows: Sequence[Row], pad_id: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Token ids and positions, (B, L), padded on the right, and which earlier place belongs to a place's own turn.
-
-    The last, (B, L, L), is True where the place of the last dimension comes before that of the middle one, or is the
-    same, and stands in a turn of it. Padding stands with padding.
-    """
+    """Token ids and positions, (B, L), padded on the right, and whether a place is another's ancestor or itself,
+    (B, L, L) by the place that looks and the place that is seen."""
     longest = max(map(padded, rows))
     ids = torch.full((len(rows), longest), pad_id)
     positions = torch.zeros(len(rows), longest, dtype=torch.long)
-    branches = torch.full((len(rows), longest), -1)
+    related = torch.eye(longest, dtype=torch.bool).repeat(len(rows), 1, 1)  # padding sees itself: no empty softmax
     for i, row in enumerate(rows):
         ids[i, : len(row)], positions[i, : len(row)] = torch.tensor(row.ids), torch.tensor(row.positions)
-        branches[i, : len(row)] = torch.tensor(row.branches)
-    seen, seer = branches[:, None, :], branches[:, :, None]
-    earlier = torch.ones(longest, longest, dtype=torch.bool).tril()
-    return ids, positions, ((seen == seer) | ((seen == 0) & (seer > 0))) & earlier
+        for path in map(torch.tensor, row.paths):
+            related[i, path[:, None], path[None]] = torch.ones(len(path), len(path), dtype=torch.bool).tril()
+    return ids, positions, related

@@ -1,8 +1,4 @@
-"""What a model knows after a prompt: its keys and values, and the logits of the next token.
-
-Reading a note costs far more than writing the few words of an edit. So whoever goes on from a prompt, several times in
-one call or at the next attempt in a later one, goes on from a copy of the first prefill.
-"""
+"""What a model knows after a prompt: its keys and values, and the logits of the next token."""
 
 from __future__ import annotations
 
@@ -59,28 +55,6 @@ def prefill(model: Any, prompts: Sequence[Ids], pad_id: int) -> Prefill:
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     logits, cache = forward(model, input_ids, None if mask.all() else mask, positions, None)
     return Prefill(tuple(prompts), logits[:, -1], mask, positions, cache)
-
-
-class PrefixCache:
-    """The last prefills, at most `token_budget` tokens of them, padding included. Void once the weights change.
-
-    `reader` names the weights that read: a past policy must not go on from what the current one has read.
-    """
-
-    def __init__(self, token_budget: int) -> None:
-        self._budget = token_budget
-        self._kept: list[tuple[str, Prefill]] = []
-
-    def find(self, reader: str, prompt: Ids) -> Prefill | None:
-        return next((known for who, known in self._kept if who == reader and prompt in known.prompts), None)
-
-    def keep(self, reader: str, new: Prefill) -> None:
-        self._kept.append((reader, new))
-        while sum(known.mask.numel() for _, known in self._kept) > self._budget:
-            self._kept.pop(0)
-
-    def forget(self) -> None:
-        self._kept.clear()
 
 
 def forward(

@@ -21,7 +21,8 @@ def completion_logits(model: Any, rows: Sequence[Row], pad_id: int, *, shared: b
     """
     device = next(model.parameters()).device
     ids, positions, related = (tensor.to(device) for tensor in tensors(rows, pad_id))
-    places = [(i, place) for i, row in enumerate(rows) for each in row.places for place in each]
+    places = [(i, place) for i, row in enumerate(rows) for turn in range(len(row.turns)) for place in row.places(turn)]
+    said = [token for row in rows for target in row.targets for token in target]
     at = torch.tensor(places, dtype=torch.long, device=device).reshape(-1, 2)
     lengths = torch.tensor([len(row) for row in rows], device=device)
     real = torch.arange(ids.shape[1], device=device) < lengths[:, None]
@@ -35,4 +36,4 @@ def completion_logits(model: Any, rows: Sequence[Row], pad_id: int, *, shared: b
             position_ids=positions,
             use_cache=False,
         )
-    return logits, ids[at[:, 0], at[:, 1] + 1]
+    return logits, torch.tensor(said, device=device)

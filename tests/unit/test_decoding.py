@@ -10,10 +10,11 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from medserl.engines import decoding
+from medserl.engines import decoding, prefixes
 from medserl.engines.base import Sampling
 from medserl.engines.decoding import Row, choose, nucleus, sample
-from medserl.engines.prefill import PrefixCache, left_pad, prefill
+from medserl.engines.prefill import Prefill, left_pad
+from medserl.engines.prefixes import PrefixCache
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -143,65 +144,110 @@ def test_equal_prompts_are_read_once_and_go_their_own_ways(model: Any, monkeypat
     thrice = [PROMPTS[i] for i in (0, 1, 0, 2, 3, 0, 1)]  # prompts 2 and 3 are equal too
     sampling = Sampling(max_new_tokens=24, seed=7)
     alone = run(model, thrice, sampling, stop_ids=MANY_STOPS, token_budget=1)
-    read = spy_on_prefill(monkeypatch)
+    read = spy_on_reading(monkeypatch)
     assert_same(run(model, thrice, sampling, stop_ids=MANY_STOPS), alone)
-    assert read == [[PROMPTS[1], PROMPTS[2], PROMPTS[0]]]
+    assert sorted(read) == sorted((prompt, 0) for prompt in set(thrice))
     assert len({tuple(alone[i].token_ids) for i in (0, 2, 5)}) == 3
 
 
 # -- prompts of an earlier call ----------------------------------------------------------------------------
 
 
-def spy_on_prefill(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[int, ...]]]:
-    """The prompts of every prefill from now on."""
-    read: list[list[tuple[int, ...]]] = []
+def spy_on_reading(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[int, ...], int]]:
+    """Every prompt that is read from now on, and how much of it was known."""
+    read: list[tuple[tuple[int, ...], int]] = []
+    go_on = prefixes._go_on
 
-    def spy(model: Any, prompts: Any, pad_id: int) -> Any:
-        result = prefill(model, prompts, pad_id)
-        read.append(list(result.prompts))
-        return result
+    def spy(model: Any, prompts: Any, begun: Any, pad_id: int) -> Prefill:
+        read.extend((prompt, each.length if each else 0) for prompt, each in zip(prompts, begun, strict=True))
+        return go_on(model, prompts, begun, pad_id)
 
-    monkeypatch.setattr(decoding, "prefill", spy)
+    monkeypatch.setattr(prefixes, "_go_on", spy)
     return read
 
 
 def test_a_prompt_tried_again_is_not_read_again(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three attempts, each at what is left; the first leaves what it has read as it was."""
-    prefixes = PrefixCache(10_000)
+    cache = PrefixCache(10_000)
     attempts = [(PROMPTS, 1), (PROMPTS[:5], 2), (PROMPTS[3:4], 3)]
     expected = [run(model, prompts, Sampling(16, seed=seed), stop_ids=MANY_STOPS) for prompts, seed in attempts]
-    read = spy_on_prefill(monkeypatch)
+    read = spy_on_reading(monkeypatch)
     for (prompts, seed), rows in zip(attempts, expected, strict=True):
-        again = run(model, prompts, Sampling(16, seed=seed), stop_ids=MANY_STOPS, prefixes=prefixes)
+        again = run(model, prompts, Sampling(16, seed=seed), stop_ids=MANY_STOPS, prefixes=cache)
         assert_same(again, rows)
-    assert len(read) == 1
+    assert sorted(read) == sorted((prompt, 0) for prompt in set(PROMPTS))
 
 
 def test_known_and_new_prompts_of_one_call_go_their_own_ways(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    prefixes = PrefixCache(10_000)
-    run(model, PROMPTS[:2], Sampling(4), prefixes=prefixes)
+    cache = PrefixCache(10_000)
+    run(model, PROMPTS[:2], Sampling(4), prefixes=cache)
     expected = run(model, PROMPTS, Sampling(16, seed=9), stop_ids=MANY_STOPS)
-    read = spy_on_prefill(monkeypatch)
-    assert_same(run(model, PROMPTS, Sampling(16, seed=9), stop_ids=MANY_STOPS, prefixes=prefixes), expected)
-    assert [set(prompts) for prompts in read] == [set(PROMPTS[2:])]
+    read = spy_on_reading(monkeypatch)
+    assert_same(run(model, PROMPTS, Sampling(16, seed=9), stop_ids=MANY_STOPS, prefixes=cache), expected)
+    assert {prompt for prompt, _ in read} == set(PROMPTS[2:])
 
 
 def test_nobody_goes_on_from_what_another_has_read(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    prefixes = PrefixCache(10_000)
-    read = spy_on_prefill(monkeypatch)
+    cache = PrefixCache(10_000)
+    read = spy_on_reading(monkeypatch)
     for reader in ("", "round_3", "", "round_3"):
-        run(model, PROMPTS[:2], Sampling(4), prefixes=prefixes, reader=reader)
-    assert len(read) == 2
+        run(model, PROMPTS[:2], Sampling(4), prefixes=cache, reader=reader)
+    assert read == [(PROMPTS[1], 0), (PROMPTS[0], 0)] * 2
 
 
 @pytest.mark.parametrize(("budget", "times"), [(33, 4), (34, 2)])
 def test_prefixes_keep_to_their_budget(model: Any, budget: int, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two calls of 17 tokens each, twice: below 34 the second drops the first."""
-    prefixes = PrefixCache(budget)
-    read = spy_on_prefill(monkeypatch)
+    cache = PrefixCache(budget)
+    read = spy_on_reading(monkeypatch)
     for prompt in (PROMPTS[0], PROMPTS[0][::-1]) * 2:
-        run(model, [prompt], Sampling(4), prefixes=prefixes)
+        run(model, [prompt], Sampling(4), prefixes=cache)
     assert len(read) == times
+
+
+# -- prompts that begin alike ------------------------------------------------------------------------------
+
+HEAD = tuple(range(5, 5 + 40))
+NOTE = (*HEAD, *range(60, 80))
+TASK, OTHER_TASK = tuple(range(100, 107)), tuple(range(110, 115))
+EDITED = (*NOTE[:48], 200, 201, *NOTE[49:])
+EARLY = (*NOTE[:2], 200, *NOTE[3:])
+ALIKE = [(*NOTE, *TASK), (*EDITED, *OTHER_TASK), (*NOTE, *OTHER_TASK), (*EARLY, *TASK), (9, 8, 7)]
+
+
+def test_a_prompt_is_read_on_from_where_it_parts_from_another(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Injector's turn, then the Assessor's on the edit, on the original, on an edit of the first words."""
+    cache = PrefixCache(10_000)
+    expected = run(model, ALIKE, Sampling(16, seed=3), stop_ids=MANY_STOPS, token_budget=1)
+    read = spy_on_reading(monkeypatch)
+    run(model, ALIKE[:1], Sampling(4), prefixes=cache)
+    assert_same(run(model, ALIKE, Sampling(16, seed=3), stop_ids=MANY_STOPS, prefixes=cache), expected)
+    assert dict(read) == {ALIKE[0]: 0, ALIKE[1]: 48, ALIKE[2]: len(NOTE), ALIKE[3]: 0, ALIKE[4]: 0}
+
+
+def test_prompts_of_one_call_go_on_from_one_another(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = run(model, ALIKE, Sampling(16, seed=3), stop_ids=MANY_STOPS, token_budget=1)
+    read = spy_on_reading(monkeypatch)
+    assert_same(run(model, ALIKE, Sampling(16, seed=3), stop_ids=MANY_STOPS), expected)
+    assert sum(len(prompt) - known for prompt, known in read) < sum(map(len, ALIKE)) - 2 * len(HEAD)
+
+
+def test_what_was_read_on_can_be_gone_on_from_too(model: Any) -> None:
+    """Rows with room between their beginning and their rest, copied and cut again."""
+    cache = PrefixCache(10_000)
+    for prompt in (ALIKE[0], ALIKE[1], (*EDITED, *TASK), (*EDITED[:-3], 7, 7)):
+        together = [prompt, ALIKE[2], ALIKE[4]]
+        expected = run(model, together, Sampling(8, seed=4), token_budget=1)
+        assert_same(run(model, together, Sampling(8, seed=4), prefixes=cache), expected)
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=6), st.integers(1, 4))
+def test_any_prompts_sample_the_same_whatever_was_read_before(model: Any, prompts: list[list[int]], calls: int) -> None:
+    wanted = [(*HEAD[: 40 - len(each)], *each) for each in prompts]
+    expected = run(model, wanted, Sampling(3, seed=5), token_budget=1)
+    cache = PrefixCache(500)
+    for _ in range(calls):
+        assert_same(run(model, wanted, Sampling(3, seed=5), prefixes=cache), expected)
 
 
 def test_seeds(model: Any) -> None:

@@ -18,34 +18,39 @@ def completion(prompt: tuple[int, ...], said: tuple[int, ...]) -> Completion:
     return Completion("", prompt, said, (0.0,) * len(said), "stop")
 
 
-@given(TURNS, BUDGETS)
-def test_every_turn_can_be_read_back_from_its_row(turns: list[tuple[Ids, Ids]], budget: int) -> None:
-    completions = [completion(*turn) for turn in turns]
-    rows = pack(completions, budget)
+@given(TURNS, BUDGETS, st.booleans())
+def test_every_turn_can_be_read_back_from_its_row(turns: list[tuple[Ids, Ids]], budget: int, share: bool) -> None:
+    rows = pack([completion(*turn) for turn in turns], budget, share=share)
     assert sorted(turns_of(rows)) == list(range(len(turns)))
     for row in rows:
         assert len(row) <= budget or len(row.turns) == 1
-        for branch, (i, places) in enumerate(zip(row.turns, row.places, strict=True), start=1):
-            mine = [place for place, owner in enumerate(row.branches) if owner in (0, branch)]
+        assert share or len(row.turns) == 1
+        for number, (i, path) in enumerate(zip(row.turns, row.paths, strict=True)):
             prompt, said = turns[i]
-            assert tuple(row.ids[place] for place in mine) == prompt + said
-            assert [row.positions[place] for place in mine] == list(range(len(mine)))
-            assert tuple(row.ids[place + 1] for place in places) == said
-            assert all(row.branches[place] == branch for place in places)
+            assert tuple(row.ids[place] for place in path) == (prompt + said)[:-1]
+            assert [row.positions[place] for place in path] == list(range(len(path)))
+            assert row.targets[number] == said
+            assert row.places(number) == path[len(prompt) - 1 :]
 
 
 @given(TURNS, BUDGETS)
-def test_a_token_sees_its_own_turn_up_to_itself_and_nothing_else(turns: list[tuple[Ids, Ids]], budget: int) -> None:
+def test_a_token_sees_its_ancestors_and_itself_and_nothing_else(turns: list[tuple[Ids, Ids]], budget: int) -> None:
     rows = pack([completion(*turn) for turn in turns], budget)
     _, _, related = tensors(rows, pad_id=0)
     for row, visible in zip(rows, related, strict=True):
-        for place in range(visible.shape[0]):
-            seen = visible[place].nonzero().flatten().tolist()
-            if place >= len(row):
-                assert place in seen and all(other >= len(row) for other in seen)  # no empty softmax
-                continue
-            owners = {0, row.branches[place]}
-            assert seen == [other for other in range(place + 1) if row.branches[other] in owners]
+        for place in range(len(row)):
+            path = next(path for path in row.paths if place in path)
+            assert visible[place].nonzero().flatten().tolist() == sorted(p for p in path if p <= place)
+        for place in range(len(row), visible.shape[0]):
+            assert visible[place].nonzero().flatten().tolist() == [place]  # no empty softmax
+
+
+@given(TURNS)
+def test_a_row_holds_no_beginning_twice(turns: list[tuple[Ids, Ids]]) -> None:
+    for row in pack([completion(*turn) for turn in turns], longest=10_000):
+        beginnings = {path[: n + 1]: n for path in row.paths for n in range(len(path))}
+        texts = {tuple(row.ids[place] for place in path) for path in beginnings}
+        assert len(texts) == len(row)
 
 
 @given(TURNS, BUDGETS)
@@ -59,11 +64,21 @@ def test_batches_hold_every_row_once_within_the_budget(turns: list[tuple[Ids, Id
         assert len(some) == 1 or ids.numel() <= budget
 
 
-def test_attempts_at_one_note_share_its_prompt_and_strangers_share_nothing() -> None:
-    prompt, other = tuple(range(20)), tuple(range(50, 70))
-    rows = pack([completion(prompt, (1, 2)), completion(other, (3,)), completion(prompt, (4, 5, 6))], longest=100)
-    assert sorted(sorted(row.turns) for row in rows) == [[0, 2], [1]]
-    assert {len(row) for row in rows} == {19 + 3 + 4, 21}
+def test_all_turns_on_a_note_are_one_row_and_strangers_share_nothing() -> None:
+    """Two tries, the Assessor on the edit and on the original: the note once, the edited part once, each task once."""
+    note, rest, edited, other = tuple(range(20)), tuple(range(20, 26)), (40, *range(21, 26)), tuple(range(50, 70))
+    task, question = (90, 91, 92), (80, 81)
+    said = [
+        completion((*note, *rest, *task), (1, 2)),
+        completion((*note, *rest, *task), (4, 5, 6)),
+        completion((*note, *edited, *question), (7, 8)),
+        completion((*note, *rest, *question), (7,)),
+        completion(other, (3,)),
+    ]
+    rows = pack(said, longest=200)
+    assert sorted(sorted(row.turns) for row in rows) == [[0, 1, 2, 3], [4]]
+    first_try, second_try, twin, original = 1, 2, 6 + 2 + 1, 2
+    assert {len(row) for row in rows} == {20 + 6 + 3 + first_try + second_try + twin + original, 20}
 
 
 def test_little_in_common_is_not_worth_a_row() -> None:
