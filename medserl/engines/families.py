@@ -18,6 +18,7 @@ from torch import Tensor
 
 from medserl.engines.packing import pack
 from medserl.engines.prefill import Ids, Prefill, forward, prefill
+from medserl.engines.prefixes import Beginning, go_on, keeps_every_place, together
 from medserl.engines.scoring import completion_logits
 from medserl.errors import ModelError
 from medserl.game.episode import Completion
@@ -40,11 +41,13 @@ class Abilities:
     """What is as good as plain passes.
 
     `shares_rows`: turns that begin alike may stand in one row. `free`: prompts of different lengths may be read
-    together, and what was read may be copied and cut, row by row.
+    together, and what was read may be copied, and rows leave it. `cuts`: what was read may be cut back to a beginning,
+    and gone on from.
     """
 
     shares_rows: bool = True
     free: bool = True
+    cuts: bool = True
 
 
 @torch.inference_mode()
@@ -68,7 +71,8 @@ def examine(model: Any, tokenizer: Any, pad_id: int, longest_row: int) -> Abilit
                 f"{_name(model)} gives a text other probabilities when it writes it token by token than when it reads "
                 "it as a whole, so what it writes could not be learnt; take a model of another family"
             )
-        return Abilities(bool(longest_row) and trial.gap(trial.shared_rows) <= at_most, free)
+        shares_rows = bool(longest_row) and trial.gap(trial.shared_rows) <= at_most
+        return Abilities(shares_rows, free, free and trial.gap(trial.cut_generation) <= at_most)
 
 
 @contextmanager
@@ -156,6 +160,20 @@ class _Trial:
         pairs.append((written.after(self._tokens([0, 2], 1, 3)), self._expected([0, 2], 2, 4)))
         again = _Written(self._model, read.of([first.prompt_ids]))
         return [*pairs, (again.after(self._tokens([0], 0, 1)), self._expected([0], 1, 2))]
+
+    def cut_generation(self) -> list[tuple[Tensor, Tensor]]:
+        """Two prompts that go on from one that has been read, one from an earlier place than the other."""
+        first, second, _ = self._turns
+        read = prefill(self._model, [first.prompt_ids], self._pad_id)
+        if not keeps_every_place(read.cache):
+            raise NotImplementedError
+        prompts = [first.prompt_ids + first.token_ids[:1], second.prompt_ids + second.token_ids[:2]]
+        begun = [Beginning(read, 0, len(first.prompt_ids) - cut) for cut in (HEAD // 2, 0)]
+        new = go_on(self._model, prompts, begun, self._pad_id)
+        start = together(prompts, [Beginning(new, row, len(prompt)) for row, prompt in enumerate(prompts)])
+        after = _Written(self._model, start).after([first.token_ids[1:2], second.token_ids[2:3]])
+        expected = [torch.stack([self._truth[0][i], self._truth[1][i + 1]]) for i in (1, 2)]
+        return [(new.logits, expected[0]), (after[:, 0], expected[1])]
 
     def plain_generation(self) -> list[tuple[Tensor, Tensor]]:
         """Equally long prompts side by side, one token at a time."""

@@ -57,12 +57,12 @@ class LocalEngine:
             if self._parameters
             else None
         )
-        self._prefixes = PrefixCache(settings.generation_token_budget)
         self._stop_ids = self.chat.stop_ids(self.model.generation_config)
         self._pad_id = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         self.model.eval()
         longest_row = settings.training_token_budget if self._parameters else 0
         self._abilities = examine(self.model, self.tokenizer, self._pad_id, longest_row)
+        self._prefixes = PrefixCache(settings.generation_token_budget, self._abilities.cuts)
 
     # -- rollout ------------------------------------------------------------------------------------------------
 

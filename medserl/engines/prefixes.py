@@ -33,28 +33,29 @@ class Beginning:
 class PrefixCache:
     """The last prefills, at most `token_budget` tokens of them, padding included. Void once the weights change.
 
-    `reader` names the weights that read: a past policy must not go on from what the current one has read.
+    `reader` names the weights that read: a past policy must not go on from what the current one has read. A model whose
+    cache cannot be cut back (`families.Abilities.cuts`) reads every prompt in each call.
     """
 
-    def __init__(self, token_budget: int) -> None:
-        self._budget = token_budget
+    def __init__(self, token_budget: int, cuts: bool = True) -> None:
+        self._budget, self._cuts = token_budget, cuts
         self._kept: list[tuple[str, Prefill]] = []
 
     def read(self, model: Any, prompts: Sequence[Ids], pad_id: int, reader: str = "") -> Prefill:
-        """The prompts as one batch to write on, each token of them read once where the model's cache can be cut."""
+        """The prompts as one batch to write on."""
+        if not self._cuts:
+            return prefill(model, tuple(dict.fromkeys(prompts)), pad_id).of(prompts)
         pool = [known for who, known in self._kept if who == reader]
         begun = {prompt: _longest(pool, prompt) for prompt in prompts}
         for few in _waves([prompt for prompt, known in begun.items() if _rest(prompt, known)]):
             for prompt in few:
                 begun[prompt] = _longest(pool, prompt)
             for group in _groups(few, begun):
-                new = _go_on(model, group, [begun[prompt] for prompt in group], pad_id)
-                if not cuts(new.cache):
-                    return prefill(model, tuple(dict.fromkeys(prompts)), pad_id).of(prompts)
+                new = go_on(model, group, [begun[prompt] for prompt in group], pad_id)
                 self._keep(reader, new)
                 pool.append(new)
                 begun |= {prompt: Beginning(new, row, len(prompt)) for row, prompt in enumerate(group)}
-        return _together(prompts, [known for prompt in prompts if (known := begun[prompt])])
+        return together(prompts, [known for prompt in prompts if (known := begun[prompt])])
 
     def _keep(self, reader: str, new: Prefill) -> None:
         self._kept.append((reader, new))
@@ -65,7 +66,7 @@ class PrefixCache:
         self._kept.clear()
 
 
-def cuts(cache: Any) -> bool:
+def keeps_every_place(cache: Any) -> bool:
     """Whether every layer keeps all that it has read, place by place: no window, no running state."""
     return all(type(layer) is DynamicLayer for layer in cache.layers)
 
@@ -109,7 +110,7 @@ def _groups(prompts: Sequence[Ids], begun: dict[Ids, Beginning | None]) -> Itera
 
 
 @torch.inference_mode()
-def _go_on(model: Any, prompts: Sequence[Ids], begun: Sequence[Beginning | None], pad_id: int) -> Prefill:
+def go_on(model: Any, prompts: Sequence[Ids], begun: Sequence[Beginning | None], pad_id: int) -> Prefill:
     """Read what is left of the prompts after these beginnings."""
     if not any(begun):
         return prefill(model, prompts, pad_id)
@@ -122,7 +123,7 @@ def _go_on(model: Any, prompts: Sequence[Ids], begun: Sequence[Beginning | None]
     return Prefill(tuple(prompts), logits[:, -1], mask, positions, cache)
 
 
-def _together(prompts: Sequence[Ids], read: Sequence[Beginning]) -> Prefill:
+def together(prompts: Sequence[Ids], read: Sequence[Beginning]) -> Prefill:
     """One prefill of these prompts, a copy, out of the rows that hold them."""
     mask, cache = _gathered(read)
     logits = torch.stack([each.read.logits[each.row] for each in read])

@@ -159,7 +159,7 @@ def test_greedy_equals_hugging_face_generate(tiny_llama: Path) -> None:
         assert done.token_ids == tuple(tokens[0, prompt.shape[1] :].tolist())
 
 
-def test_attempts_read_each_prompt_once_while_the_weights_stay(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_prompt_is_read_once_while_the_weights_stay(tiny_llama: Path, tmp_path: Path) -> None:
     """Read with the weights of before, a prompt would give other log-probabilities than its recomputation."""
     engine = engine_of(tiny_llama)
     engine.save(tmp_path)
@@ -169,19 +169,19 @@ def test_attempts_read_each_prompt_once_while_the_weights_stay(tiny_llama: Path,
     )
     attempt = Sampling(4, seed=1, role="injector")
 
-    def prefills() -> int:
+    def reads() -> bool:
         seen.clear()
         turns = [Turn("injector", *each) for each in zip(chats(), engine.generate(chats(), attempt), strict=True)]
-        read = sum(length > 1 for length in seen)
+        read = any(length > 1 for length in seen)
         gap = flat([turn.completion.logprobs for turn in turns]) - flat(engine.logprobs(turns))
         assert gap.abs().max() < 1e-4
         return read
 
-    assert [prefills(), prefills()] == [1, 0]
+    assert [reads(), reads()] == [True, False]
     engine.update(weighted(played(engine)), learning_rate=0.01)
-    assert [prefills(), prefills()] == [1, 0]
+    assert [reads(), reads()] == [True, False]
     engine.load(tmp_path)
-    assert [prefills(), prefills()] == [1, 0]
+    assert [reads(), reads()] == [True, False]
 
 
 def test_a_stop_token_ends_the_turn_and_is_not_said(tiny_llama: Path) -> None:
@@ -258,6 +258,27 @@ def test_one_step_is_the_same_whatever_the_budget(tiny_llama: Path, lora_rank: i
             assert (gap > 0.01 * LEARNING_RATE).float().mean() < 0.01
         assert figures.loss == pytest.approx(stats[2].loss, abs=1e-5)
         assert figures.grad_norm == pytest.approx(stats[2].grad_norm, rel=1e-3)
+
+
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_turns_on_a_note_in_one_row_score_and_learn_as_in_rows_of_their_own(tiny_llama: Path, lora_rank: int) -> None:
+    """Two tries of the Injector, the Assessor on the edit, its twin and the original: a tree with several forks."""
+    prompts = load_prompts("term", "edit")
+    edited = NOTES[0].replace(NOTES[0].split()[-2], "an other")
+    asked = [*[prompts.injector(NOTES[0], "error", None)] * 2, prompts.assessor(edited), prompts.assessor(NOTES[0])]
+    together, apart = (engine_of(tiny_llama, lora_rank=lora_rank, max_grad_norm=1e9) for _ in range(2))
+    apart._abilities = replace(apart._abilities, shares_rows=False)
+    said = together.generate(asked, Sampling(9, seed=3))
+    turns = [Turn("assessor", *each) for each in zip(asked, said, strict=True)]
+    rows = [[row for rows in engine._passes(turns) for row in rows] for engine in (together, apart)]
+    assert [len(some) for some in rows] == [1, len(turns)]
+    assert sum(map(len, rows[0])) < 0.6 * sum(map(len, rows[1]))
+    gap = flat(together.logprobs(turns)) - flat(apart.logprobs(turns))
+    assert gap.abs().max() < 1e-5
+    for engine in (together, apart):
+        engine.update(weighted(turns), learning_rate=LEARNING_RATE)
+    for name, gradient in gradients(apart).items():
+        torch.testing.assert_close(gradients(together)[name], gradient, rtol=1e-4, atol=1e-5)
 
 
 def test_the_gradient_is_that_of_the_token_mean(tiny_llama: Path) -> None:

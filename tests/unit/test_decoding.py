@@ -156,13 +156,13 @@ def test_equal_prompts_are_read_once_and_go_their_own_ways(model: Any, monkeypat
 def spy_on_reading(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[int, ...], int]]:
     """Every prompt that is read from now on, and how much of it was known."""
     read: list[tuple[tuple[int, ...], int]] = []
-    go_on = prefixes._go_on
+    go_on = prefixes.go_on
 
     def spy(model: Any, prompts: Any, begun: Any, pad_id: int) -> Prefill:
         read.extend((prompt, each.length if each else 0) for prompt, each in zip(prompts, begun, strict=True))
         return go_on(model, prompts, begun, pad_id)
 
-    monkeypatch.setattr(prefixes, "_go_on", spy)
+    monkeypatch.setattr(prefixes, "go_on", spy)
     return read
 
 
