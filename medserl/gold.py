@@ -17,7 +17,6 @@ from medserl.data.notes import Note
 from medserl.errors import ConfigError
 from medserl.game.episode import Sample, Turn
 from medserl.game.gold import injection_answer, right_words
-from medserl.game.parsing import parse_verdict
 from medserl.game.prompts import PromptSet
 from medserl.game.rewards import assessor_reward
 from medserl.game.roles import MODES, Mode, Verdict, truth
@@ -84,8 +83,7 @@ class GoldPairs:
         texts = self._draw("practice", (round_number - 1) * full, self._practised(games))
         seed = derive_seed(self.settings.seed, "gold", round_number)
         said = rollout.read([gold.text for gold in texts], seed)
-        verdicts = [parse_verdict(turn.completion.text) for turn in said]
-        return [GoldTurn(*each) for each in zip(texts, said, verdicts, strict=True)]
+        return [GoldTurn(gold, turn, turn.verdict) for gold, turn in zip(texts, said, strict=True)]
 
     def lessons(self, prompts: PromptSet, round_number: int) -> list[Lesson]:
         """The right answers to both twins of `gold_lessons` pairs and `edit_lessons` pairs.

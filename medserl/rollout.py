@@ -10,7 +10,7 @@ from medserl.config import Settings
 from medserl.engines.base import InferenceEngine, Sampling
 from medserl.game.audit import audit
 from medserl.game.episode import Attempt, Completion, Episode, Reading, Turn
-from medserl.game.parsing import parse_injection, parse_verdict
+from medserl.game.parsing import parse_injection
 from medserl.game.prompts import Messages, PromptSet
 from medserl.game.rewards import Rewards, assessor_reward, injector_reward
 from medserl.game.roles import Mode, Role
@@ -18,6 +18,9 @@ from medserl.game.setup import GameSetup
 from medserl.game.vcf import Reason, VCFResult, apply_vcf
 
 Attempts = tuple[Attempt, ...]
+
+ROOM_FOR_A_WORD = 4
+"""Tokens by which a word that is put in may be longer than the one that it stands for."""
 
 
 class VCFRolloutGenerator:
@@ -64,11 +67,12 @@ class VCFRolloutGenerator:
         writers = snapshots or [None] * len(chats)
         attempts: list[list[Attempt]] = [[] for _ in prompts]
         missing = list(range(len(prompts)))
+        rooms = self.rooms("injector", original_notes)
         for number in range(self.settings.vcf_max_attempts):
             if not missing:
                 break
             sampling = self._sampling(
-                "injector", original_notes, derive_seed(seed, "inject", number), greedy and number == 0
+                "injector", [rooms[i] for i in missing], derive_seed(seed, "inject", number), greedy and number == 0
             )
             completions = self._generate([chats[i] for i in missing], sampling, [writers[i] for i in missing])
             for i, completion in zip(missing, completions, strict=True):
@@ -134,7 +138,8 @@ class VCFRolloutGenerator:
             return []
         known = sentences or [()] * len(notes)
         prompts = [self.prompts.assessor(note, subtasks, each) for note, each in zip(notes, known, strict=True)]
-        sampling = replace(self._sampling("assessor", notes, seed, greedy, subtasks), seeds=tuple(seeds))
+        sampling = self._sampling("assessor", self.rooms("assessor", notes, subtasks), seed, greedy)
+        sampling = replace(sampling, seeds=tuple(seeds))
         completions = self._generate(prompts, sampling, snapshots or [None] * len(notes))
         return [Turn("assessor", prompt, c) for prompt, c in zip(prompts, completions, strict=True)]
 
@@ -146,13 +151,15 @@ class VCFRolloutGenerator:
         for name in dict.fromkeys(snapshots):
             mine = [i for i, snapshot in enumerate(snapshots) if snapshot == name]
             seed = derive_seed(sampling.seed, name) if name else sampling.seed
-            written = self.engine.generate([prompts[i] for i in mine], replace(sampling, seed=seed, snapshot=name))
+            written = self.engine.generate(
+                [prompts[i] for i in mine], replace(sampling.of(mine), seed=seed, snapshot=name)
+            )
             completions |= dict(zip(mine, written, strict=True))
         return [completions[i] for i in range(len(prompts))]
 
     def _settle(self, episode: Episode, turns: Sequence[Turn]) -> Episode:
         """The game with the Assessor's turns on its note, and every reward."""
-        verdicts = [parse_verdict(turn.completion.text) for turn in turns]
+        verdicts = [turn.verdict for turn in turns]
         assessor = [assessor_reward(episode.mode, verdict) for verdict in verdicts]
         return replace(
             episode,
@@ -163,9 +170,10 @@ class VCFRolloutGenerator:
         )
 
     def _judge(self, turn: Turn, original: str, mode: Mode | None) -> Attempt:
-        modified = parse_injection(turn.completion.text, original, self.prompts.form)
+        cut = turn.completion.truncated
+        modified = None if cut else parse_injection(turn.completion.text, original, self.prompts.form)
         if modified is None:
-            return Attempt(turn, None, VCFResult(False, Reason.FORMAT, 0.0, 0))
+            return Attempt(turn, None, VCFResult(False, Reason.TRUNCATED if cut else Reason.FORMAT, 0.0, 0))
         vcf = apply_vcf(
             original,
             modified,
@@ -181,18 +189,31 @@ class VCFRolloutGenerator:
             vcf = replace(vcf, passed=False, reason=objection)
         return Attempt(turn, modified, vcf, audited.edit_class)
 
-    def _sampling(self, role: Role, notes: Sequence[str], seed: int, greedy: bool, subtasks: str = "A") -> Sampling:
-        configured = {
-            "injector": self.settings.max_new_tokens_injector,
-            "assessor": self.settings.max_new_tokens_assessor,
-        }[role]
+    def _sampling(self, role: Role, rooms: Sequence[int], seed: int, greedy: bool) -> Sampling:
         return Sampling(
-            max_new_tokens=configured or self.prompts.completion_tokens(role, notes, subtasks),
+            max_new_tokens=max(rooms),
             temperature=0.0 if greedy else self.settings.temperature,
             top_p=self.settings.top_p,
             seed=seed,
+            limits=tuple(rooms) if len(set(rooms)) > 1 else (),
             role=role,
         )
+
+    def rooms(self, role: Role, notes: Sequence[str], subtasks: str = "A") -> tuple[int, ...]:
+        """The most tokens that a role's completion about each note may have.
+
+        Where the settings do not say, the Injector's follows from what it may have to repeat, a note's longest sentence
+        or the whole note, with `ROOM_FOR_A_WORD` for each word that the VCF lets it add.
+        """
+        injector = role == "injector"
+        configured = self.settings.max_new_tokens_injector if injector else self.settings.max_new_tokens_assessor
+        own = self.prompts.completion_tokens(role, subtasks)
+        if configured or not injector:
+            return (configured or own,) * len(notes)
+        added = own + ROOM_FOR_A_WORD * self.settings.vcf_max_word_edits
+        repeated = [self.prompts.repeated(note) for note in notes]
+        counts = iter(self.engine.count_tokens([text for texts in repeated for text in texts]))
+        return tuple(max((next(counts) for _ in texts), default=0) + added for texts in repeated)
 
 
 def derive_seed(*parts: object) -> int:

@@ -8,8 +8,8 @@ from statistics import fmean
 
 from medserl.engines.base import UpdateStats, WeightedTurn
 from medserl.game.audit import EditClass
-from medserl.game.episode import Episode
-from medserl.game.roles import MODES, ROLES, truth
+from medserl.game.episode import Episode, Turn
+from medserl.game.roles import MODES, ROLES, Role, truth
 from medserl.game.vcf import Reason
 
 Figures = dict[str, float | int | None]
@@ -37,8 +37,10 @@ def game_metrics(episodes: Sequence[Episode]) -> Figures:
     figures["reward_assessor"], figures["reward_injector"] = mean(assessor), mean(injector)
     for mode in MODES:
         figures[f"injector_win_rate_{mode}"] = share(e.fooled for e in against_itself if e.mode == mode)
-    for role in ("injector", "assessor"):
-        figures[f"tokens_per_completion_{role}"] = mean(_completion_lengths(episodes, role))
+    for role in ROLES:
+        completions = [turn.completion for turn in _turns(episodes, role)]
+        figures[f"tokens_per_completion_{role}"] = mean([float(len(done.token_ids)) for done in completions])
+        figures[f"truncated_{role}"] = sum(done.truncated for done in completions)
     return figures
 
 
@@ -108,7 +110,8 @@ def mean(values: Sequence[float]) -> float | None:
     return fmean(values) if values else None
 
 
-def _completion_lengths(episodes: Sequence[Episode], role: str) -> list[float]:
-    if role == "assessor":
-        return [float(len(e.assessor.completion.token_ids)) for e in episodes if e.assessor]
-    return [float(len(a.turn.completion.token_ids)) for e in episodes for a in e.attempts]
+def _turns(episodes: Sequence[Episode], role: Role) -> list[Turn]:
+    """Every turn of the role in these games."""
+    if role == "injector":
+        return [attempt.turn for episode in episodes for attempt in episode.attempts]
+    return [turn for episode in episodes for turn in episode.assessor_turns]

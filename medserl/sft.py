@@ -24,7 +24,6 @@ from medserl.data.neutral import apply_neutral_edit
 from medserl.data.notes import ERROR_TYPES, Note
 from medserl.errors import ConfigError, DataError
 from medserl.game.gold import injection_answer, right_words
-from medserl.game.parsing import parse_verdict
 from medserl.game.prompts import PromptSet, load_prompts
 from medserl.game.roles import MODES, Mode
 from medserl.game.setup import GameSetup
@@ -136,7 +135,7 @@ def warm_up(settings: Settings, notes: Sequence[Note], plan: WarmUp, output: Pat
     if settings.lora_targets == "auto" and settings.adapter == "none":
         settings = settings.with_overrides(lora_targets="all-linear")  # attention alone learns half as much
     prompts = load_prompts(settings.prompts, settings.injector_format)
-    engine: Any = create_engine(settings.with_overrides(engine="local", kl_coef=0.0, mini_batches=1))
+    engine: Any = create_engine(settings.with_overrides(engine="local", kl_coef=0.0, mini_batches=1, temperature=1.0))
     rollout = VCFRolloutGenerator(engine, prompts, settings)
     total = min(plan.epochs * -(-len(twins) // plan.batch_size), plan.steps or 2**31)
     log.info("warm-up: %d pairs, %d steps of %d pairs", len(twins), total, plan.batch_size)
@@ -182,7 +181,7 @@ def format_skill(rollout: VCFRolloutGenerator, games: Sequence[GameSetup], seed:
     episodes = rollout.play(games, derive_seed(seed, "format skill"))
     figures = game_metrics(episodes)
     turns = rollout.read([game.original for game in games], derive_seed(seed, "verdicts"))
-    parsed = [parse_verdict(turn.completion.text) is not None for turn in turns]
+    parsed = [turn.verdict is not None for turn in turns]
     return {
         "vcf_first_attempt_rate": figures["vcf_first_attempt_rate"],
         "vcf_acceptance_rate": figures["vcf_acceptance_rate"],

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -115,14 +115,22 @@ class MedSeRLTrainer:
         with clock.phase("assess") as phase:
             episodes = self.rollout.assess(games, attempts, seed)
             gold = self.gold.practice(self.rollout, len(games), round_number)
-            phase.tokens = _completion_tokens([*_assessor_turns(episodes), *(each.turn for each in gold)])
+            read = [turn for episode in episodes for turn in episode.assessor_turns]
+            phase.tokens = _completion_tokens([*read, *(each.turn for each in gold)])
         return Played(episodes, gold)
 
     def learn(self, played: Played, clock: PhaseClock) -> dict[str, Any]:
         """Update the policy on the games of this round; returns the round's metrics."""
         episodes, repeat_rate = self.repeats.charge(played.episodes)
         samples = [*self.samples(episodes), *self._wanted(each.sample() for each in played.gold)]
-        metrics = {"round": self.round, **game_metrics(episodes), "samples": len(samples), "repeat_rate": repeat_rate}
+        metrics: dict[str, Any] = {
+            "round": self.round,
+            **game_metrics(episodes),
+            "samples": len(samples),
+            "repeat_rate": repeat_rate,
+        }
+
+        metrics["truncated_assessor"] += sum(each.turn.completion.truncated for each in played.gold)
 
         with clock.phase("reference") as phase:
             turns = self.weigh(samples)
@@ -372,10 +380,3 @@ def _tokens(turns: Sequence[WeightedTurn]) -> int:
 
 def _completion_tokens(turns: Sequence[Turn]) -> int:
     return sum(len(turn.completion.token_ids) for turn in turns)
-
-
-def _assessor_turns(episodes: Sequence[Episode]) -> Iterator[Turn]:
-    for episode in episodes:
-        if episode.assessor:
-            yield episode.assessor
-        yield from (reading.turn for reading in episode.more_readings)

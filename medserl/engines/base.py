@@ -6,7 +6,7 @@ The trainer and the rollout know this Protocol and nothing of torch, Ray or vLLM
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -20,8 +20,9 @@ class Sampling:
     """How completions are sampled. `temperature` 0 is greedy; equal seeds give equal completions.
 
     `seeds`, one for each prompt, take the place of `seed` where what is sampled for a prompt must not depend on the
-    others in the call. `role` and `snapshot` say whose weights write: they matter to an engine that keeps an adapter
-    for each role, or past policies (`Snapshots`).
+    others in the call. `limits`, likewise one for each prompt, take the place of `max_new_tokens`, so that one that has
+    much to write raises no other's. `role` and `snapshot` say whose weights write: they matter to an engine that keeps
+    an adapter for each role, or past policies (`Snapshots`).
     """
 
     max_new_tokens: int
@@ -29,8 +30,18 @@ class Sampling:
     top_p: float = 1.0
     seed: int = 0
     seeds: tuple[int, ...] = ()
+    limits: tuple[int, ...] = ()
     role: Role = "assessor"
     snapshot: str | None = None
+
+    def rooms(self, count: int) -> tuple[int, ...]:
+        """The most tokens that the completion of each of `count` prompts may have."""
+        return self.limits or (self.max_new_tokens,) * count
+
+    def of(self, places: Sequence[int]) -> Sampling:
+        """The same for the prompts at some places of the call alone."""
+        seeds, limits = (tuple(each[i] for i in places) if each else () for each in (self.seeds, self.limits))
+        return replace(self, seeds=seeds, limits=limits)
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,7 @@ def split_by_note(turns: Sequence[WeightedTurn], parts: int) -> list[list[Weight
 
 @dataclass(frozen=True)
 class UpdateStats:
-    """What one policy update did; means are over completion tokens."""
+    """What one policy update did; means are over completion tokens, log-probabilities at the sampling temperature."""
 
     loss: float
     grad_norm: float
@@ -87,8 +98,11 @@ class InferenceEngine(Protocol):
         """One completion for each prompt, in order, with the rollout weights.
 
         Raises:
-            ModelError: a prompt leaves no room for `max_new_tokens` in the model's context.
+            ModelError: a prompt leaves no room for its completion in the model's context.
         """
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens the model needs to write each text, without the end of its turn."""
 
     def weigh(self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]) -> list[tuple[float, ...]]:
         """How probable each of a prompt's alternative replies is among them: numbers that sum to 1.
@@ -108,7 +122,10 @@ class Engine(InferenceEngine, Protocol):
     """A policy with a frozen reference: sampled from, scored, updated, saved."""
 
     def logprobs(self, turns: Sequence[Turn], *, reference: bool = False) -> list[tuple[float, ...]]:
-        """Log-probability of every completion token of each turn, under the policy or the reference."""
+        """Log-probability of every completion token of each turn, under the policy or the reference.
+
+        Both at the temperature that games are sampled at, so that ratios and KL are of the distributions that play.
+        """
 
     def recite(self, role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
         """The replies as turns of `role`: tokens to the end of the turn, without log-probabilities."""

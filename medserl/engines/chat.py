@@ -106,11 +106,13 @@ def stop_token_ids(generation_config: Any, tokenizer: Any) -> frozenset[int]:
     return ChatRenderer(tokenizer).stop_ids(generation_config)
 
 
-def check_context(prompts: Sequence[Sequence[int]], max_new_tokens: int, limit: int | None) -> None:
-    """Raises ModelError where a prompt and its answer may not fit into the `limit` tokens of a model's context."""
-    longest = max(map(len, prompts), default=0)
-    if limit and longest + max_new_tokens > limit:
+def check_context(prompts: Sequence[Sequence[int]], rooms: Sequence[int], limit: int | None) -> None:
+    """Raises ModelError where a prompt and its answer, of as many tokens as its room, may not fit into the `limit`
+    tokens of a model's context."""
+    needs = [(len(prompt), room) for prompt, room in zip(prompts, rooms, strict=True)]
+    longest, room = max(needs, key=sum, default=(0, 0))
+    if limit and longest + room > limit:
         raise ModelError(
-            f"a note's prompt has {longest} tokens and may be answered with {max_new_tokens}, but the model's "
+            f"a note's prompt has {longest} tokens and may be answered with {room}, but the model's "
             f"context holds {limit}; leave such notes out, shorten them or use a model with a longer context"
         )

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from medserl.engines.base import Sampling
 from medserl.engines.prefill import Ids, Prefill, forward, prefill, right_pad
@@ -26,13 +27,18 @@ COMPACT_BELOW = 0.75
 
 @dataclass
 class Row:
-    """One prompt's completion while it is being written."""
+    """One prompt's completion, of at most `limit` tokens, while it is being written."""
 
     index: int
     prompt: Ids
+    limit: int
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     stopped: bool = False
+
+    @property
+    def done(self) -> bool:
+        return self.stopped or len(self.token_ids) == self.limit
 
 
 @torch.inference_mode()
@@ -48,63 +54,75 @@ def sample(
     reader: str = "",
     free: bool = True,
 ) -> list[Row]:
-    """Sample a completion for every prompt; `token_budget` bounds rows x (prompt + completion) of one batch.
+    """Sample a completion for every prompt; `token_budget` bounds rows x (longest prompt + largest limit) of a batch.
 
     With `prefixes`, what `reader` has read in an earlier call is not read again while it is kept there.
     A model that is not `free` (`families.Abilities`) gets batches of equally long prompts, which nobody leaves, and
     reads every prompt each time.
     """
-    draws = _draws(len(prompts), sampling)
-    rows = [Row(i, prompt) for i, prompt in enumerate(prompts)]
+    rooms = sampling.rooms(len(prompts))
+    draws = _draws(rooms, sampling)
+    rows = [Row(i, *each) for i, each in enumerate(zip(prompts, rooms, strict=True))]
     prefixes = prefixes or PrefixCache(0)
-    for batch in _batches(rows, sampling.max_new_tokens, token_budget, mixed=free):
+    for batch in _batches(rows, token_budget, mixed=free):
         wanted = tuple(row.prompt for row in batch)
         start = prefixes.read(model, wanted, pad_id, reader) if free else prefill(model, wanted, pad_id)
         _sample_batch(model, batch, start, sampling, draws, stop_ids, free)
     return rows
 
 
-def _draws(count: int, sampling: Sampling) -> Tensor:
-    """Uniform random numbers, (count, max_new_tokens)."""
+def _draws(rooms: Sequence[int], sampling: Sampling) -> list[Tensor]:
+    """Of each prompt as many uniform random numbers as its completion may have tokens."""
     if not sampling.seeds:
         generator = torch.Generator().manual_seed(sampling.seed)
-        return torch.rand(count, sampling.max_new_tokens, generator=generator)
-    streams = [torch.Generator().manual_seed(seed) for seed in sampling.seeds]
-    return torch.stack([torch.rand(sampling.max_new_tokens, generator=stream) for stream in streams])
+        return [torch.rand(room, generator=generator) for room in rooms]
+    return [
+        torch.rand(room, generator=torch.Generator().manual_seed(seed))
+        for room, seed in zip(rooms, sampling.seeds, strict=True)
+    ]
 
 
-def _batches(rows: list[Row], max_new_tokens: int, token_budget: int, *, mixed: bool = True) -> Iterator[list[Row]]:
-    """Rows in order of their prompts' lengths, within the budget; a batch of `mixed` lengths is padded."""
+def _batches(rows: list[Row], token_budget: int, *, mixed: bool = True) -> Iterator[list[Row]]:
+    """Rows in order of their prompts' lengths, within the budget once all are as long as they may become; a batch of
+    `mixed` lengths is padded."""
     batch: list[Row] = []
+    limit = 0
     for row in sorted(rows, key=lambda row: (len(row.prompt), row.prompt, row.index)):
-        full = (len(batch) + 1) * (len(row.prompt) + max_new_tokens) > token_budget
+        full = (len(batch) + 1) * (len(row.prompt) + max(limit, row.limit)) > token_budget
         if batch and (full or not (mixed or len(batch[0].prompt) == len(row.prompt))):
             yield batch
-            batch = []
+            batch, limit = [], 0
         batch.append(row)
+        limit = max(limit, row.limit)
     if batch:
         yield batch
 
 
 def _sample_batch(
-    model: Any, rows: list[Row], start: Prefill, sampling: Sampling, draws: Tensor, stop_ids: frozenset[int], free: bool
+    model: Any,
+    rows: list[Row],
+    start: Prefill,
+    sampling: Sampling,
+    draws: list[Tensor],
+    stop_ids: frozenset[int],
+    free: bool,
 ) -> None:
     logits, mask, positions, cache = start.logits, start.mask, start.positions, start.cache
-    for step in range(sampling.max_new_tokens):
-        uniforms = draws[[row.index for row in rows], step].to(mask.device)
-        tokens, logprobs = choose(logits, sampling, uniforms)
+    uniforms = pad_sequence([draws[row.index] for row in rows], batch_first=True).to(mask.device)
+    for step in range(uniforms.shape[1]):
+        tokens, logprobs = choose(logits, sampling, uniforms[:, step])
         for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
-            if not row.stopped:
+            if not row.done:
                 row.token_ids.append(token)
                 row.logprobs.append(logprob)
                 row.stopped = token in stop_ids
-        alive = [i for i, row in enumerate(rows) if not row.stopped]
-        if not alive or step + 1 == sampling.max_new_tokens:
+        alive = [i for i, row in enumerate(rows) if not row.done]
+        if not alive:
             return
         if free and len(alive) < COMPACT_BELOW * len(rows):
             kept = torch.tensor(alive, device=mask.device)
             cache.reorder_cache(kept)
-            tokens, mask, positions = tokens[kept], mask[kept], positions[kept]
+            tokens, mask, positions, uniforms = tokens[kept], mask[kept], positions[kept], uniforms[kept]
             rows = [rows[i] for i in alive]
         positions = positions[:, -1:] + 1
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
@@ -113,12 +131,17 @@ def _sample_batch(
 
 
 def choose(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-    """Next token of each row, and its log-probability under the unmodified policy. Logits (B, V), uniforms (B,)."""
-    logprobs = logits.log_softmax(-1)
+    """Next token of each row, and its log-probability at the sampling temperature. Logits (B, V), uniforms (B,).
+
+    A greedy choice draws from no distribution: its log-probability is the one at temperature 1. `top_p` cuts the
+    distribution but not the log-probabilities, so nothing that was sampled with it can be trained on.
+    """
+    scaled = at_temperature(logits, sampling.temperature)
+    logprobs = scaled.log_softmax(-1)
     if sampling.temperature == 0:
         tokens = logits.argmax(-1)
     else:
-        probabilities = (logits / sampling.temperature).softmax(-1)
+        probabilities = scaled.softmax(-1)
         if sampling.top_p < 1:
             probabilities = nucleus(probabilities, sampling.top_p)
         cumulative = probabilities.cumsum(-1)
@@ -126,6 +149,11 @@ def choose(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> tuple[Tensor
         tokens = torch.searchsorted(cumulative, target, right=True).squeeze(-1)
         tokens = tokens.clamp(max=logits.shape[-1] - 1)
     return tokens, logprobs.gather(-1, tokens[:, None]).squeeze(-1)
+
+
+def at_temperature(logits: Tensor, temperature: float) -> Tensor:
+    """The logits of the distribution that is sampled from; greedy choices (0) have none, so theirs stay as they are."""
+    return logits if temperature in (0.0, 1.0) else logits / temperature
 
 
 def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
@@ -146,10 +174,9 @@ def tail_logprobs(
     reader: str = "",
 ) -> list[tuple[float, ...]]:
     """Log-probability of every tail after its context. Each context is read once, then all its tails side by side."""
-    rows = [Row(i, choice.context) for i, choice in enumerate(choices)]
-    room = max((choice.room for choice in choices), default=0)
+    rows = [Row(i, choice.context, choice.room) for i, choice in enumerate(choices)]
     scores: list[tuple[float, ...]] = [()] * len(choices)
-    for batch in _batches(rows, room, token_budget):
+    for batch in _batches(rows, token_budget):
         members = [choices[row.index] for row in batch]
         each = [choice.context for choice in members for _ in choice.tails]
         start = (prefixes or PrefixCache(0)).read(model, each, pad_id, reader)

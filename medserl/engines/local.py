@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ class LocalEngine:
 
     def generate(self, prompts: Sequence[Messages], sampling: Sampling) -> list[Completion]:
         ids = [self.chat.ids(messages) for messages in prompts]
-        check_context(ids, sampling.max_new_tokens, self._context)
+        check_context(ids, sampling.rooms(len(ids)), self._context)
         with self._acting(sampling.role, sampling.snapshot) as model:
             rows = decoding.sample(
                 model,
@@ -93,6 +94,9 @@ class LocalEngine:
             finish="stop" if row.stopped else "length",
         )
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(self.chat.reply_ids(text)) for text in texts]
+
     @property
     def _context(self) -> int | None:
         return context_length(self.model.config)
@@ -101,9 +105,9 @@ class LocalEngine:
 
     def weigh(self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]) -> list[tuple[float, ...]]:
         choices = [alternatives(self.chat, *each) for each in zip(prompts, replies, strict=True)]
-        check_context([choice.context for choice in choices], max((c.room for c in choices), default=0), self._context)
+        check_context([choice.context for choice in choices], [choice.room for choice in choices], self._context)
         if not self._abilities.free:
-            return weigh_by_logprobs(self.chat, self.logprobs, prompts, replies)
+            return weigh_by_logprobs(self.chat, partial(self.logprobs, temperature=1.0), prompts, replies)
         logprobs = decoding.tail_logprobs(
             self.model,
             choices,
@@ -115,12 +119,14 @@ class LocalEngine:
         return [shares(each) for each in logprobs]
 
     @torch.inference_mode()
-    def logprobs(self, turns: Sequence[Turn], *, reference: bool = False) -> list[tuple[float, ...]]:
+    def logprobs(
+        self, turns: Sequence[Turn], *, reference: bool = False, temperature: float | None = None
+    ) -> list[tuple[float, ...]]:
         scores: list[tuple[float, ...]] = [()] * len(turns)
         for rows in self._passes(turns):
             members = turns_of(rows)
             with self._acting(turns[members[0]].role, reference=reference) as model:
-                logprobs, _ = self._score(model, rows, entropy=False)
+                logprobs, _ = self._score(model, rows, entropy=False, temperature=temperature)
             for i, values in zip(members, logprobs, strict=True):
                 scores[i] = tuple(values.tolist())
         return scores
@@ -128,12 +134,18 @@ class LocalEngine:
     def recite(self, role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
         return recited(self.chat, role, prompts, replies)
 
-    def _score(self, model: Any, rows: Sequence[Row], *, entropy: bool) -> tuple[list[Tensor], list[Tensor]]:
-        """Log-probability and (detached) entropy at every completion token: a 1-D tensor a turn, in the rows' order."""
+    def _score(
+        self, model: Any, rows: Sequence[Row], *, entropy: bool, temperature: float | None = None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Log-probability and (detached) entropy at every completion token: a 1-D tensor a turn, in the rows' order.
+
+        Both are of the distribution at a temperature: the one that games are sampled at, unless another is given.
+        """
         logits, targets = completion_logits(model, rows, self._pad_id, shared=self._abilities.shares_rows)
         lengths = [len(target) for row in rows for target in row.targets]
+        scaled = decoding.at_temperature(logits, temperature or self.settings.temperature)
         logprobs, entropies = [], []
-        for mine, said in zip(logits.split(lengths), targets.split(lengths), strict=True):
+        for mine, said in zip(scaled.split(lengths), targets.split(lengths), strict=True):
             full = mine.log_softmax(-1)
             logprobs.append(full.gather(-1, said[:, None]).squeeze(-1))
             if entropy:

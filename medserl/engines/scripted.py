@@ -41,11 +41,16 @@ class ScriptedEngine:
     def generate(self, prompts: Sequence[Messages], sampling: Sampling) -> list[Completion]:
         current, self.bias = self.bias, self._past[sampling.snapshot] if sampling.snapshot else self.bias
         completions = [
-            self._complete(self.player(messages, random.Random(seed)), messages)
-            for messages, seed in zip(prompts, _seeds(len(prompts), sampling), strict=True)
+            _cut(self._complete(self.player(messages, random.Random(seed)), messages), room)
+            for messages, seed, room in zip(
+                prompts, _seeds(len(prompts), sampling), sampling.rooms(len(prompts)), strict=True
+            )
         ]
         self.bias = current
         return completions
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
 
     def _complete(self, text: str, messages: Messages) -> Completion:
         tokens = tuple(range(1, len(text.split()) + 2))
@@ -116,6 +121,15 @@ class ScriptedEngine:
             return f"<note>{_swap_word(content.split(chr(10))[0], rng)}</note>"
         number, sentence = rng.choice(_NUMBERED.findall(content))
         return f"{number} {_swap_word(sentence, rng)}"
+
+
+def _cut(done: Completion, room: int) -> Completion:
+    """The completion as it is where its tokens, the end of the turn among them, have room; else its first words."""
+    if len(done.token_ids) <= room:
+        return done
+    words = list(re.finditer(r"\S+", done.text))[:room]
+    text = done.text[: words[-1].end()]
+    return replace(done, text=text, token_ids=done.token_ids[:room], logprobs=done.logprobs[:room], finish="length")
 
 
 def _seeds(count: int, sampling: Sampling) -> Sequence[int | str]:

@@ -25,6 +25,9 @@ from medserl.models import adapter_source, model_source, pick_dtype
 
 CPU_MEMORY_SHARE = 0.4
 """Of this machine's memory, for vLLM on a CPU; its own 0.92 fails wherever anything else runs."""
+RAW_LOGPROBS, PROCESSED_LOGPROBS = "raw_logprobs", "processed_logprobs"
+"""vLLM's modes: the model's log-probabilities, or those of the distribution that is sampled from, of which `weigh`,
+which allows a single token, would see nothing but 0."""
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The ranks that vLLM reserves memory for; an adapter needs one that is no smaller than its own."""
 
@@ -33,25 +36,35 @@ class VLLMEngine:
     """Implements `engines.base.InferenceEngine` over a `vllm.LLM`."""
 
     def __init__(
-        self, llm: Any, tokenizer: Any, stop_ids: frozenset[int], settings: Settings, lora: Any = None
+        self,
+        llm: Any,
+        tokenizer: Any,
+        stop_ids: frozenset[int],
+        settings: Settings,
+        lora: Any = None,
+        logprobs_mode: str = RAW_LOGPROBS,
     ) -> None:
-        """`lora` is the `LoRARequest` of the adapter, if there is one."""
+        """`lora` is the `LoRARequest` of the adapter, if there is one; `logprobs_mode` the one that `llm` has."""
         self.llm = llm
         self.tokenizer = tokenizer
         self.chat = ChatRenderer(tokenizer, settings.thinking)
         self._stop_ids = stop_ids
         self._lora = lora
+        self._raw = logprobs_mode == RAW_LOGPROBS
         self._context: int = llm.model_config.max_model_len
 
     def generate(self, prompts: Sequence[Messages], sampling: Sampling) -> list[Completion]:
         ids = [self.chat.ids(messages) for messages in prompts]
-        check_context(ids, sampling.max_new_tokens, self._context)
-        options = [self._options(seed, sampling) for seed in _seeds(len(ids), sampling)]
-        return [self._completion(prompt, each) for prompt, each in zip(ids, self._run(ids, options), strict=True)]
+        rooms = sampling.rooms(len(ids))
+        check_context(ids, rooms, self._context)
+        seeds = _seeds(len(ids), sampling)
+        options = [self._options(*each, sampling) for each in zip(seeds, rooms, strict=True)]
+        told = not self._raw or sampling.temperature in (0, 1)  # raw ones are those at temperature 1
+        return [self._completion(prompt, each, told) for prompt, each in zip(ids, self._run(ids, options), strict=True)]
 
-    def _options(self, seed: int, sampling: Sampling) -> dict[str, Any]:
+    def _options(self, seed: int, room: int, sampling: Sampling) -> dict[str, Any]:
         return {
-            "max_tokens": sampling.max_new_tokens,
+            "max_tokens": room,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "seed": seed,
@@ -59,7 +72,7 @@ class VLLMEngine:
             "logprobs": 0,  # the sampled token's alone
         }
 
-    def _completion(self, prompt: tuple[int, ...], output: Any) -> Completion:
+    def _completion(self, prompt: tuple[int, ...], output: Any, with_logprobs: bool) -> Completion:
         done = output.outputs[0]
         tokens = tuple(done.token_ids)
         said = tokens[:-1] if tokens and tokens[-1] in self._stop_ids else tokens
@@ -67,11 +80,20 @@ class VLLMEngine:
             text=self.chat.completion_text(said),
             prompt_ids=prompt,
             token_ids=tokens,
-            logprobs=tuple(at[token].logprob for token, at in zip(tokens, done.logprobs, strict=True)),
+            logprobs=tuple(at[token].logprob for token, at in zip(tokens, done.logprobs, strict=True) if with_logprobs),
             finish="length" if said is tokens else "stop",
         )
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(self.chat.reply_ids(text)) for text in texts]
+
     def weigh(self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]) -> list[tuple[float, ...]]:
+        """Raises ConfigError where vLLM was started to tell the probabilities of what it samples."""
+        if not self._raw:
+            raise ConfigError(
+                "probabilities of verdicts are those at temperature 1, and this vLLM tells the ones of its samples at "
+                "another: leave temperature at 1, or judge with `medserl evaluate`"
+            )
         return weigh_by_logprobs(self.chat, self.logprobs, prompts, replies)
 
     def logprobs(self, turns: Sequence[Turn]) -> list[tuple[float, ...]]:
@@ -89,7 +111,7 @@ class VLLMEngine:
             for place, token in enumerate(done.token_ids)
         ]
         prompts = [prompt for prompt, _ in wanted]
-        check_context(prompts, 1, self._context)
+        check_context(prompts, [1] * len(prompts), self._context)
         options = [
             {"max_tokens": 1, "temperature": 0.0, "logprobs": 0, "allowed_token_ids": [token]} for _, token in wanted
         ]
@@ -114,6 +136,11 @@ class VLLMEngine:
 
     def close(self) -> None:
         self.llm.llm_engine.engine_core.shutdown()
+
+
+def logprobs_mode(temperature: float) -> str:
+    """vLLM's mode that tells the log-probabilities of what is sampled; at temperature 1 they are the model's own."""
+    return RAW_LOGPROBS if temperature == 1 else PROCESSED_LOGPROBS
 
 
 def _seeds(count: int, sampling: Sampling) -> Sequence[int]:
@@ -144,7 +171,7 @@ def load_vllm(settings: Settings) -> VLLMEngine:
             seed=settings.seed,
             max_model_len=-1,  # the model's own, or what fits into memory
             generation_config="vllm",  # no sampling defaults of the model's: ours are complete
-            logprobs_mode="raw_logprobs",
+            logprobs_mode=RAW_LOGPROBS,
             **_lora_options(adapter),
             **({"gpu_memory_utilization": CPU_MEMORY_SHARE} if device == "cpu" else {}),
         )

@@ -12,7 +12,6 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -126,11 +125,13 @@ class CachedEngine:
         keys = [self.cache.key("generate", *each) for each in zip(prompts, decoding, strict=True)]
 
         def generate(places: list[int]) -> list[Any]:
-            seeds = tuple(sampling.seeds[i] for i in places) if sampling.seeds else ()
-            said = self.engine.generate([prompts[i] for i in places], replace(sampling, seeds=seeds))
+            said = self.engine.generate([prompts[i] for i in places], sampling.of(places))
             return [[each.text, each.finish] for each in said]
 
         return [Completion(text, (), (), (), finish) for text, finish in self.cache.through(keys, generate)]
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return self.engine.count_tokens(texts)
 
     def weigh(self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]) -> list[tuple[float, ...]]:
         keys = [self.cache.key("weigh", *each) for each in zip(prompts, replies, strict=True)]
@@ -146,11 +147,13 @@ class CachedEngine:
 
 def _decoding(sampling: Sampling, count: int) -> list[list[Any]]:
     """What of the settings each prompt's completion depends on."""
+    rooms = sampling.rooms(count)
     if sampling.temperature == 0:
-        return [[sampling.max_new_tokens]] * count
+        return [[room] for room in rooms]
     if not sampling.seeds:
         raise ValueError("sampled completions are kept only where each prompt has a seed of its own")
-    return [[sampling.max_new_tokens, sampling.temperature, sampling.top_p, seed] for seed in sampling.seeds]
+    drawn = zip(rooms, sampling.seeds, strict=True)
+    return [[room, sampling.temperature, sampling.top_p, seed] for room, seed in drawn]
 
 
 def model_identity(settings: Settings) -> str:

@@ -36,6 +36,7 @@ class Outcome:
     is_error: bool
     verdict: Verdict | None
     p_incorrect: float | None = None
+    truncated: bool = False
 
     @property
     def right(self) -> bool:
@@ -48,7 +49,8 @@ class DetectionMetrics:
 
     Shares, with Wilson intervals. accuracy: texts judged rightly. pairwise_accuracy: pairs with both twins judged
     rightly (guessing gives 0.25). recall: texts with an error, called INCORRECT. specificity: texts without, called
-    CORRECT. flag_rate: texts called INCORRECT. no_verdict_rate: texts called neither.
+    CORRECT. flag_rate: texts called INCORRECT. no_verdict_rate: texts called neither. truncated_rate: texts of which an
+    answer was cut at the token limit, and so gave no verdict.
 
     With bootstrap intervals. f1: of INCORRECT, 2 TP / (2 TP + FP + FN). balanced_accuracy: mean of recall and
     specificity. mcc: Matthews correlation, 0 where all texts are judged alike. brier, ece: see
@@ -66,6 +68,7 @@ class DetectionMetrics:
     mcc: Estimate
     flag_rate: Estimate
     no_verdict_rate: Estimate
+    truncated_rate: Estimate
     brier: Estimate
     ece: Estimate
     n_texts: int
@@ -102,6 +105,7 @@ def detection_metrics(texts: Sequence[LabelledText], predictions: Sequence[Predi
         mcc=bootstrap_estimate(mcc, confusion, clusters),
         flag_rate=_share(outcomes, lambda one: one.verdict == "INCORRECT"),
         no_verdict_rate=_share(outcomes, lambda one: one.verdict is None),
+        truncated_rate=_share(outcomes, lambda one: one.truncated),
         brier=brier_score(*probabilities),
         ece=calibration_error(*probabilities),
         n_texts=len(texts),
@@ -149,6 +153,7 @@ def _outcome(text: LabelledText, said: Prediction | None) -> Outcome:
         text.is_error,
         said.verdict if said else None,
         said.p_incorrect if said else None,
+        truncated=said is not None and said.truncated > 0,
     )
 
 

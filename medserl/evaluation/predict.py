@@ -14,7 +14,7 @@ from medserl.engines.base import InferenceEngine
 from medserl.errors import ConfigError
 from medserl.evaluation.completions import CachedEngine, CompletionCache
 from medserl.evaluation.predictions import LabelledText, Prediction
-from medserl.game.episode import Turn
+from medserl.game.episode import Completion, Turn
 from medserl.game.parsing import Answer, note_sentences, parse_answer, with_each_verdict
 from medserl.game.roles import Verdict
 from medserl.progress import track
@@ -28,11 +28,15 @@ H = TypeVar("H", bound=Hashable)
 
 @dataclass(frozen=True)
 class Said:
-    """One completion, what it answers, and the probability of INCORRECT at the place of its verdict, where known."""
+    """One completion, what it answers, and the probability of INCORRECT at the place of its verdict, where known.
+
+    A completion that was cut at the token limit (`truncated`) answers nothing.
+    """
 
     completion: str
     answer: Answer
     p_incorrect: float | None
+    truncated: bool = False
 
 
 def predict(
@@ -89,11 +93,16 @@ def _ask(
         seeds=() if samples == 1 else seeds,
     )
     chances = verdict_probabilities(rollout.engine, turns) if probabilities else [None] * len(turns)
-    completions = [turn.completion.text for turn in turns]
     return [
-        Said(completion, parse_answer(completion, subtasks, len(shown)), p)
-        for completion, shown, p in zip(completions, sentences, chances, strict=True)
+        _said(turn.completion, subtasks, len(shown), p)
+        for turn, shown, p in zip(turns, sentences, chances, strict=True)
     ]
+
+
+def _said(completion: Completion, subtasks: str, sentence_count: int, p_incorrect: float | None) -> Said:
+    cut = completion.truncated
+    answer = Answer(None) if cut else parse_answer(completion.text, subtasks, sentence_count)
+    return Said(completion.text, answer, p_incorrect, cut)
 
 
 def verdict_probabilities(engine: InferenceEngine, turns: Sequence[Turn]) -> list[float | None]:
@@ -139,6 +148,7 @@ def vote(text_id: str, said: Sequence[Said], probabilities: bool = False) -> Pre
         correction=shown.answer.correction,
         p_incorrect=sum(votes) / len(votes) if votes else None,
         completion=shown.completion,
+        truncated=sum(one.truncated for one in said),
     )
 
 

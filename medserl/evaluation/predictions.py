@@ -54,7 +54,8 @@ class Prediction:
     """What a system said of one text.
 
     `verdict` is None where the system gave none. `p_incorrect` is the probability of INCORRECT among the two verdicts.
-    `error_sentence_id` and `correction` answer MEDEC's subtasks B and C, where they were asked.
+    `error_sentence_id` and `correction` answer MEDEC's subtasks B and C, where they were asked. `truncated` is how many
+    of its samples were cut at the token limit, and so gave no verdict.
     """
 
     text_id: str
@@ -63,6 +64,7 @@ class Prediction:
     correction: str | None = None
     p_incorrect: float | None = None
     completion: str = ""
+    truncated: int = 0
 
 
 def labelled_texts(notes: Iterable[Note], *, published_only: bool = False) -> tuple[LabelledText, ...]:
@@ -158,6 +160,8 @@ def _prediction(line: str, where: str) -> Prediction:
 def _fits(name: str, value: Any) -> bool:
     if name in ("text_id", "completion"):
         return isinstance(value, str)
+    if name == "truncated":
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
     if value is None:
         return True
     if name == "verdict":

@@ -25,6 +25,7 @@ HEADERS = {
     "mcc": "MCC",
     "flag_rate": "flagged",
     "no_verdict_rate": "no verdict",
+    "truncated_rate": "cut off",
     "brier": "Brier",
     "ece": "ECE",
     "threshold": "threshold",

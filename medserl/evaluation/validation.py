@@ -13,7 +13,15 @@ from medserl.evaluation.predictions import labelled_texts
 from medserl.rollout import VCFRolloutGenerator
 from medserl.runlog import RunFolder
 
-FIGURES = ("accuracy", "pairwise_accuracy", "recall", "specificity", "flag_rate", "no_verdict_rate")
+FIGURES = (
+    "accuracy",
+    "pairwise_accuracy",
+    "recall",
+    "specificity",
+    "flag_rate",
+    "no_verdict_rate",
+    "truncated_rate",
+)
 
 
 class Validation:

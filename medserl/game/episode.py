@@ -10,6 +10,7 @@ from medserl.data.facts import Fact, load_facts
 from medserl.data.truth import Verdict as Truth
 from medserl.data.truth import check_edit
 from medserl.game.audit import EditClass
+from medserl.game.parsing import parse_verdict
 from medserl.game.prompts import Messages
 from medserl.game.rewards import NO_GAME, Rewards
 from medserl.game.roles import ROLES, Mode, Role, Verdict, truth
@@ -21,8 +22,9 @@ class Completion:
     """What an engine sampled for one prompt.
 
     `token_ids` and `logprobs` have equal length; the end-of-turn token, where one was sampled, is the last of both.
-    `logprobs` are natural logs of the sampled tokens' probabilities under the policy at temperature 1; there are none
-    where the text was given and not sampled (`Engine.recite`).
+    `logprobs` are natural logs of the sampled tokens' probabilities in the distribution they were sampled from: the
+    policy at the sampling temperature (a greedy completion's are at temperature 1). There are none where the text was
+    given and not sampled (`Engine.recite`), or where the engine cannot tell them.
     """
 
     text: str
@@ -30,6 +32,11 @@ class Completion:
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish: Literal["stop", "length"]
+
+    @property
+    def truncated(self) -> bool:
+        """Whether it was cut at the token limit: an answer that did not end is none, whatever stands in it."""
+        return self.finish == "length"
 
 
 @dataclass(frozen=True)
@@ -40,10 +47,15 @@ class Turn:
     messages: Messages
     completion: Completion
 
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the Assessor's completion says; nothing where it was truncated."""
+        return None if self.completion.truncated else parse_verdict(self.completion.text)
+
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try of the Injector. `modified` is None where the completion held no note; `vcf` then says `format`.
+    """One try of the Injector. `modified` is None where the completion held no note, or was truncated, as `vcf` says.
 
     `edit_class` is the edit audit's; None where the edit was not audited.
     """
@@ -101,6 +113,11 @@ class Episode:
     @property
     def modified(self) -> str | None:
         return self.accepted.modified if self.accepted else None
+
+    @property
+    def assessor_turns(self) -> list[Turn]:
+        """The Assessor's turns on the accepted note, its first sample first."""
+        return [self.assessor, *(each.turn for each in self.more_readings)] if self.assessor else []
 
     @property
     def edited_span(self) -> str | None:

@@ -30,11 +30,13 @@ MAX_WORD_EDITS = 6
 class Reason(StrEnum):
     """Why an attempt was rejected.
 
-    The rollout gives two kinds that the filter does not: `FORMAT`, the completion held no note at all, and the
-    `AUDIT_` ones of the edit audit (`game.audit`), which no note meets unless the setting `edit_audit` is `reject`.
+    The rollout gives three kinds that the filter does not: `TRUNCATED`, the completion was cut at the token limit, and
+    so is no answer; `FORMAT`, it held no note at all; and the `AUDIT_` ones of the edit audit (`game.audit`), which no
+    note meets unless the setting `edit_audit` is `reject`.
     """
 
     EMPTY = "empty"
+    TRUNCATED = "truncated"
     FORMAT = "format"
     NO_CHANGE = "no_change"
     TOO_MANY_EDITS = "too_many_edits"

@@ -35,6 +35,7 @@ FIGURES = {
         "mcc": ("MCC", "verdict against truth: 0 is chance, 1 perfect"),
         "flag_rate": ("flagged", "texts called INCORRECT, right or wrong"),
         "no_verdict_rate": ("no verdict", "counts as judged wrongly"),
+        "truncated_rate": ("cut off", "texts of which an answer met the token limit: it gives no verdict"),
     },
     CALIBRATION: {
         "brier": ("Brier score", "squared distance from the truth; 0.25 is saying half each time"),

@@ -68,11 +68,12 @@ def test_samples_are_those_of_a_plain_loop(model: Any, temperature: float) -> No
         assert row.token_ids == plain_sample(model, row.prompt, uniforms, temperature)
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
-def test_logprobs_are_the_policys_own_whatever_the_temperature(model: Any, temperature: float) -> None:
-    for row in run(model, PROMPTS, Sampling(6, temperature, top_p=0.9, seed=1)):
+@pytest.mark.parametrize(("temperature", "top_p"), [(0.0, 1.0), (0.7, 1.0), (1.0, 1.0), (1.6, 0.9)])
+def test_logprobs_are_those_of_the_temperature_that_is_sampled_at(model: Any, temperature: float, top_p: float) -> None:
+    """A greedy completion has those at temperature 1, and `top_p` cuts the distribution without renorming them."""
+    for row in run(model, PROMPTS, Sampling(6, temperature, top_p, seed=1)):
         logits = plain_logits(model, [*row.prompt, *row.token_ids])[len(row.prompt) - 1 : -1]
-        expected = logits.log_softmax(-1)[range(6), row.token_ids]
+        expected = (logits / (temperature or 1)).log_softmax(-1)[range(6), row.token_ids]
         assert row.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
 
 
@@ -260,13 +261,31 @@ def test_no_prompts(model: Any) -> None:
     assert run(model, [], Sampling(4)) == []
 
 
-@given(st.lists(st.integers(1, 50), max_size=20), st.integers(1, 30), st.integers(1, 400))
-def test_batches_keep_to_the_budget_and_lose_nobody(lengths: list[int], new: int, budget: int) -> None:
-    rows = [Row(i, (1,) * length) for i, length in enumerate(lengths)]
-    batches = list(decoding._batches(rows, new, budget))
-    assert sorted(row.index for batch in batches for row in batch) == list(range(len(lengths)))
+@given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 30)), max_size=20), st.integers(1, 400))
+def test_batches_keep_to_the_budget_and_lose_nobody(sizes: list[tuple[int, int]], budget: int) -> None:
+    rows = [Row(i, (1,) * length, limit) for i, (length, limit) in enumerate(sizes)]
+    batches = list(decoding._batches(rows, budget))
+    assert sorted(row.index for batch in batches for row in batch) == list(range(len(sizes)))
     for batch in batches:
-        assert len(batch) == 1 or len(batch) * (max(len(row.prompt) for row in batch) + new) <= budget
+        widest = max(len(row.prompt) for row in batch) + max(row.limit for row in batch)
+        assert len(batch) == 1 or len(batch) * widest <= budget
+
+
+@pytest.mark.parametrize("token_budget", [1, 130, 10_000])
+def test_each_prompt_has_a_limit_of_its_own(model: Any, token_budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One prompt may write on alone; the others end where they would have ended with that limit for all."""
+    sizes: list[int] = []
+    monkeypatch.setattr(decoding, "choose", lambda logits, *rest: sizes.append(len(logits)) or choose(logits, *rest))
+    limits = (3, 24, 1, 7, 3, 12, 9, 5)
+    seeds = tuple(range(len(PROMPTS)))
+    whole = run(model, PROMPTS, Sampling(24, seeds=seeds), stop_ids=MANY_STOPS)
+    sizes.clear()
+    rows = run(model, PROMPTS, Sampling(24, seeds=seeds, limits=limits), stop_ids=MANY_STOPS, token_budget=token_budget)
+    for row, longer, limit in zip(rows, whole, limits, strict=True):
+        assert row.token_ids == longer.token_ids[:limit]
+        assert row.stopped == (longer.stopped and len(longer.token_ids) <= limit)
+    if token_budget == 1:
+        assert len(sizes) == sum(len(row.token_ids) for row in rows)  # no step more than tokens kept
 
 
 def test_left_pad() -> None:
@@ -304,7 +323,8 @@ def test_choose_with_a_temperature_and_a_nucleus() -> None:
     sharpened = probabilities[:2].square()  # 0.25 : 0.09 : 0.0225 : 0.0025 is 68 %, 25 %, 6 %, 1 %
     shares = (tokens.bincount(minlength=4) / n).tolist()
     assert shares == pytest.approx([*(sharpened / sharpened.sum()).tolist(), 0, 0], abs=2 / n)
-    torch.testing.assert_close(logprobs, probabilities.log()[tokens])
+    whole = probabilities.square() / probabilities.square().sum()  # at the temperature, before the nucleus
+    torch.testing.assert_close(logprobs, whole.log()[tokens])
 
 
 @given(WEIGHTS, st.integers(1, 100))

@@ -35,6 +35,8 @@ from medserl.engines.openrlhf.arguments import openrlhf_arguments
         ({"clip_range": 0.1}, {"actor.eps_clip": 0.1, "actor.eps_clip_low_high": (0.1, 0.1)}),
         ({"training_token_budget": 8192}, {"train.max_tokens_per_gpu": 8192}),
         ({"seed": 7}, {"train.seed": 7}),
+        ({}, {"rollout.temperature": 1.0, "vllm.logprobs_mode": "raw_logprobs"}),
+        ({"temperature": 0.7}, {"rollout.temperature": 0.7, "vllm.logprobs_mode": "processed_logprobs"}),
     ],
 )
 def test_a_setting_is_passed_through(settings: dict[str, object], arguments: dict[str, object]) -> None:

@@ -109,16 +109,17 @@ def test_a_set_need_not_ask_for_more_than_the_flag(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"this set asks for A; add a table \[assessor.ABC\]"):
         prompts.assessor(NOTE, "ABC")
     with pytest.raises(ConfigError, match="this set asks for A"):
-        prompts.completion_tokens("assessor", [NOTE], "AB")
+        prompts.completion_tokens("assessor", "AB")
 
 
 def test_room_for_a_completion() -> None:
     edit, whole = load_prompts("brief", "edit"), load_prompts("brief", "note")
-    assert edit.completion_tokens("assessor", ["x" * 900]) == edit.questions["A"].max_new_tokens
-    assert [edit.completion_tokens("assessor", [], s) for s in ("A", "AB", "ABC")] == [16, 32, 128]
-    assert edit.completion_tokens("injector", ["x" * 900]) == edit.injector_tokens
-    assert whole.completion_tokens("injector", ["x" * 90, "x" * 900]) == whole.injector_tokens + 300
-    assert whole.completion_tokens("injector", []) == whole.injector_tokens
+    assert [edit.completion_tokens("assessor", s) for s in ("A", "AB", "ABC")] == [16, 32, 128]
+    assert edit.completion_tokens("injector") == whole.completion_tokens("injector") == 8  # besides the note's words
+    assert edit.repeated(NOTE) == (
+        "0 A man has fever.", "1 His temperature is 38.3 C (100.9 F).", "2 He is given amoxicillin."
+    )  # fmt: skip
+    assert whole.repeated(NOTE) == (f"<note>{NOTE}</note>",)
 
 
 # -- the answer that the Assessor should give -------------------------------------------------------------

@@ -19,7 +19,9 @@ from medserl.engines import create_engine, create_inference_engine, inference_en
 from medserl.engines import vllm as vllm_engine
 from medserl.engines.base import Sampling
 from medserl.engines.local import LocalEngine
+from medserl.engines.vllm import VLLMEngine
 from medserl.errors import ConfigError, ModelError, RunError
+from medserl.game.episode import Turn
 from medserl.game.prompts import Messages, load_prompts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -80,12 +82,11 @@ class FakeLLM:
             raw = self.model(torch.tensor([prompt + tokens])).logits[0, -1].log_softmax(-1)
             allowed = torch.full_like(raw, -torch.inf)
             allowed[params.allowed_token_ids or slice(None)] = 0.0
-            if params.temperature:
-                drawn = torch.multinomial(((raw + allowed) / params.temperature).softmax(-1), 1, generator=generator)
-            else:
-                drawn = (raw + allowed).argmax()[None]
-            tokens.append(int(drawn))
-            logprobs.append({tokens[-1]: SimpleNamespace(logprob=raw[tokens[-1]].item())})
+            processed = ((raw + allowed) / (params.temperature or 1)).log_softmax(-1)
+            drawn = torch.multinomial(processed.exp(), 1, generator=generator) if params.temperature else None
+            tokens.append(int(processed.argmax() if drawn is None else drawn))
+            told = raw if self.options["logprobs_mode"] == "raw_logprobs" else processed
+            logprobs.append({tokens[-1]: SimpleNamespace(logprob=told[tokens[-1]].item())})
             if tokens[-1] in (params.stop_token_ids or ()):
                 break
         return SimpleNamespace(outputs=[SimpleNamespace(token_ids=tokens, logprobs=logprobs)])
@@ -170,6 +171,45 @@ def test_sampling_settings_and_seeds_reach_every_prompt(tiny_llama: Path, fake_v
     assert [r.params.seed for r in fake_vllm.started[0].requests[-2:]] == [8, 9]
     other = engine.generate(chats(), Sampling(5, temperature=0.7, top_p=0.9, seed=5))
     assert [done.token_ids for done in other] != [done.token_ids for done in first]
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_logprobs_are_those_of_what_is_sampled_or_none(
+    tiny_llama: Path, fake_vllm: type[FakeLLM], temperature: float
+) -> None:
+    """A vLLM that is to train tells those of its samples; one that judges tells the model's, the same at 1."""
+    trains, judges = (create_inference_engine(settings(tiny_llama)) for _ in range(2))
+    mode = vllm_engine.logprobs_mode(temperature)
+    trains.llm.options["logprobs_mode"] = mode
+    player = VLLMEngine(trains.llm, trains.tokenizer, trains._stop_ids, settings(tiny_llama), logprobs_mode=mode)
+    sampling = Sampling(6, temperature, seed=3)
+    scorer = local(tiny_llama, temperature=temperature)
+    for messages, done, judged in zip(
+        chats(), player.generate(chats(), sampling), judges.generate(chats(), sampling), strict=True
+    ):
+        (expected,) = scorer.logprobs([Turn("assessor", messages, done)])
+        assert done.logprobs == pytest.approx(expected, abs=1e-4)
+        assert judged.token_ids == done.token_ids
+        assert judged.logprobs == (() if temperature == 0.7 else done.logprobs)
+
+
+def test_verdicts_are_not_weighed_where_vllm_tells_what_it_samples(tiny_llama: Path, fake_vllm: type[FakeLLM]) -> None:
+    engine = create_inference_engine(settings(tiny_llama))
+    mode = vllm_engine.logprobs_mode(0.7)
+    player = VLLMEngine(engine.llm, engine.tokenizer, engine._stop_ids, settings(tiny_llama), logprobs_mode=mode)
+    with pytest.raises(ConfigError, match="leave temperature at 1") as caught:
+        player.weigh(chats(), [PAIR] * len(NOTES))
+    assert "\n" not in str(caught.value)
+
+
+def test_each_prompt_has_a_limit_of_its_own(tiny_llama: Path, fake_vllm: type[FakeLLM]) -> None:
+    engine = create_inference_engine(settings(tiny_llama))
+    done = engine.generate(chats(), Sampling(9, temperature=0.0, limits=(3, 9, 1, 5)))
+    assert [each.params.max_tokens for each in fake_vllm.started[0].requests] == [3, 9, 1, 5]
+    assert [len(each.token_ids) for each in done] == [3, 9, 1, 5]
+    assert engine.count_tokens(["fever", "fever and cough"]) == [
+        len(engine.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in ("fever", "fever and cough")
+    ]
 
 
 def test_a_note_too_long_for_the_context_is_one_clear_line(tiny_llama: Path, fake_vllm: type[FakeLLM]) -> None:

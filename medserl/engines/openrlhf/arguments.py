@@ -12,6 +12,7 @@ from typing import Any
 from medserl.config import Settings
 from medserl.engines.local import ADAM_BETAS
 from medserl.engines.openrlhf.constraints import training_ranks
+from medserl.engines.vllm import logprobs_mode
 
 
 def openrlhf_arguments(settings: Settings, model: str) -> SimpleNamespace:
@@ -31,7 +32,7 @@ def openrlhf_arguments(settings: Settings, model: str) -> SimpleNamespace:
         },
         "train": _training(settings),
         "rollout": {
-            "temperature": 1.0,  # log-probabilities are those at temperature 1, whatever the games are sampled at
+            "temperature": settings.temperature,  # OpenRLHF's actors divide their logits by it, the reference's too
             "batch_size": settings.rollout_batch_size,
             "n_samples_per_prompt": 1,
             "micro_batch_size": 1,
@@ -129,6 +130,7 @@ def _vllm(settings: Settings) -> dict[str, Any]:
         "enforce_eager": settings.vllm_eager,
         "enable_sleep": settings.vllm_sleep,
         "gpu_memory_utilization": settings.vllm_gpu_memory,
+        "logprobs_mode": logprobs_mode(settings.temperature),
     }
 
 

@@ -104,6 +104,7 @@ class Cluster:
                 shared_pg=placement,
                 gpu_memory_utilization=options.gpu_memory_utilization,
                 vllm_enable_sleep=options.enable_sleep,
+                logprobs_mode=options.logprobs_mode,
             ),
             "starting vLLM",
         )

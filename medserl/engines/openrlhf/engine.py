@@ -56,7 +56,8 @@ class OpenRLHFEngine:
             self.cluster.start(strategy, model, with_reference=settings.kl_coef > 0 and not self.lora)
             self.trainer = MedSeRLTrainer(strategy, self.cluster, tokenizer)
             pool = EnginePool(self.cluster.engines, self.cluster.watch, settings.vllm_context)
-            self._player = VLLMEngine(pool, tokenizer, stop_ids, settings)
+            mode = strategy.args.vllm.logprobs_mode
+            self._player = VLLMEngine(pool, tokenizer, stop_ids, settings, logprobs_mode=mode)
             self._awake = not settings.vllm_sleep
             if self.lora:
                 self.sync()  # the engines started from the base model
@@ -69,6 +70,9 @@ class OpenRLHFEngine:
     def generate(self, prompts: Sequence[Messages], sampling: Sampling) -> list[Completion]:
         self._sleep_or_wake(awake=True)
         return self._player.generate(prompts, sampling)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return self._player.count_tokens(texts)
 
     def weigh(self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]) -> list[tuple[float, ...]]:
         self._sleep_or_wake(awake=True)

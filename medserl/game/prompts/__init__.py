@@ -74,12 +74,13 @@ class PromptSet:
         named = self.error_types.get(error_type, error_type) if error_type else "medical"
         return self._chat(self.injector_user[mode], note=number_sentences(note), error_type=named)
 
-    def completion_tokens(self, role: Role, notes: Sequence[str], subtasks: str = "A") -> int:
-        """Room for a role's completion; one that holds a whole note needs about a token for three characters."""
-        if role == "assessor":
-            return self._question(subtasks).max_new_tokens
-        whole_note = max(map(len, notes), default=0) // 3 if self.form == "note" else 0
-        return self.injector_tokens + whole_note
+    def completion_tokens(self, role: Role, subtasks: str = "A") -> int:
+        """Room for a role's completion: the Assessor's whole, the Injector's besides the words of the note."""
+        return self._question(subtasks).max_new_tokens if role == "assessor" else self.injector_tokens
+
+    def repeated(self, note: str) -> tuple[str, ...]:
+        """The texts of which an Injector's completion is one, but for a few words: a numbered sentence, or the note."""
+        return tuple(number_sentences(note).split("\n")) if self.form == "edit" else (f"<note>{note}</note>",)
 
     def _chat(self, user: str, **values: str) -> Messages:
         content = Template(user).substitute(values).strip()
