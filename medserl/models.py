@@ -26,6 +26,16 @@ from platformdirs import user_cache_path
 from medserl.errors import ModelError
 from medserl.files import sha256_of
 from medserl.game.roles import Role
+from medserl.loading import (
+    check_adapter_files,
+    check_adapter_weights,
+    check_finite,
+    pick_device,
+    read_tokenizer,
+    read_weights,
+    reading,
+    reason,
+)
 from medserl.lora import freeze_all_but_language, target_modules
 
 if TYPE_CHECKING:
@@ -72,33 +82,27 @@ def load_model(settings: Settings, *, trainable: bool = True) -> LoadedModel:
         ModelError: the model or adapter cannot be found, fetched or read.
     """
     import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    name = model_source(settings.model)
-    device = pick_device(settings.device)
+    device, name = pick_device(settings.device), model_source(settings.model)
     lora = settings.lora_rank > 0
-    dtype = pick_dtype(settings.dtype, device, full_training=trainable and not lora)
-    start = adapter_source(settings) if trainable and not lora else None
-    options = {"trust_remote_code": settings.trust_remote_code}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **options)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch.float32 if start else getattr(torch, dtype), use_safetensors=True, **options
-        )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(f"model {settings.model!r} cannot be loaded: {_first_line(error)}") from error
-    model = merged(model, start, settings).to(getattr(torch, dtype)) if start else model
-    model.to(device)
+    dtype = getattr(torch, pick_dtype(settings.dtype, device, full_training=trainable and not lora))
+    given = adapter_source(settings)
+    start = given if trainable and not lora else None
+    tokenizer = read_tokenizer(name, settings)
+    model = read_weights(name, settings, torch.float32 if start else dtype, tokenizer)
+    model = merged(model, start, settings).to(dtype) if start else model
+    with reading(f"model {settings.model!r}"):
+        model.to(device)
+    check_finite(model, f"model {settings.model!r}")
     if trainable and not lora:
         freeze_all_but_language(model)
     if settings.gradient_checkpointing and trainable:
         _enable_checkpointing(model)
     if not has_adapter(settings, trainable):
         return LoadedModel(model, tokenizer, has_adapter=False)
-    adapted = with_adapter(model, adapter_source(settings), settings, trainable)
+    adapted = with_adapter(model, given, settings, trainable)
     return LoadedModel(adapted, tokenizer, has_adapter=True)
 
 
@@ -131,13 +135,11 @@ def with_adapter(model: Any, adapter: Path | None, settings: Settings, trainable
     Raises:
         ModelError: the adapter, or `lora_targets`, does not fit the model.
     """
-    from safetensors import SafetensorError
-
     try:
         peft_model = _learning(model, adapter, settings) if trainable or not adapter else _judging(model, adapter)
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except Exception as error:  # of a library that reads the files, as `loading.reading` says
         what = f"adapter {adapter}" if adapter else f"a LoRA on {settings.lora_targets}"
-        raise ModelError(f"{what} does not fit {settings.model!r}: {_first_line(error)}") from error
+        raise ModelError(f"{what} does not fit {settings.model!r}: {reason(error)}") from error
     peft_model.set_adapter(POLICY, inference_mode=not trainable)
     return _named(peft_model, settings)
 
@@ -146,8 +148,10 @@ def _judging(model: Any, adapter: Path) -> Any:
     from peft import PeftModel
 
     peft_model = PeftModel.from_pretrained(model, adapter, adapter_name=POLICY)
+    check_adapter_weights(peft_model, POLICY, adapter)
     if (adapter / INJECTOR).is_dir():  # a checkpoint with an adapter for each role
         peft_model.load_adapter(adapter / INJECTOR, INJECTOR)
+        check_adapter_weights(peft_model, INJECTOR, adapter / INJECTOR)
     return peft_model
 
 
@@ -198,11 +202,8 @@ def _fill(peft_model: Any, name: str, adapter: Path) -> None:
     from peft import load_peft_weights, set_peft_model_state_dict
 
     device = str(next(peft_model.parameters()).device)
-    found: Any = set_peft_model_state_dict(
-        peft_model, load_peft_weights(str(adapter), device=device), adapter_name=name
-    )
-    if found.unexpected_keys:
-        raise ValueError(f"no place for its weight {found.unexpected_keys[0]}")
+    set_peft_model_state_dict(peft_model, load_peft_weights(str(adapter), device=device), adapter_name=name)
+    check_adapter_weights(peft_model, name, adapter)
 
 
 @contextmanager
@@ -258,6 +259,7 @@ def adapter_source(settings: Settings) -> Path | None:
     folder = Path(settings.adapter)
     if not (folder / "adapter_config.json").is_file():
         raise ModelError(f"adapter {folder}: no adapter_config.json there; give a PEFT folder, or --adapter none")
+    check_adapter_files(folder)
     return folder
 
 
@@ -278,21 +280,14 @@ def model_source(name: str) -> str:
     path = Path(name)
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise ModelError(f"model {name!r}: the folder holds no config.json, so it is no Hugging Face model")
+            gguf = next((f" ({file.name} is GGUF)" for file in path.glob("*.gguf")), "")
+            raise ModelError(f"model {name!r}: the folder holds no config.json, so it is no Hugging Face model{gguf}")
         return str(path)
+    if path.is_file():
+        raise ModelError(f"model {name!r}: this is a file; give the folder of a Hugging Face model")
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise ModelError(f"model {name!r}: no such folder; give {EMBEDDED!r}, a hub name (owner/name) or a folder")
     return name
-
-
-def pick_device(name: str) -> str:
-    import torch
-
-    if name != "auto":
-        return name
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def pick_dtype(name: str, device: str, *, full_training: bool = False) -> str:
@@ -378,7 +373,3 @@ def _convert(gguf: Path, folder: Path) -> None:
     )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

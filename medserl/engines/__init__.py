@@ -100,4 +100,5 @@ def inference_engine_name(settings: Settings) -> Literal["local", "vllm", "scrip
     from medserl.models import pick_device
 
     # vLLM takes the first visible GPU: one chosen by number is left to the local engine.
-    return "vllm" if find_spec("vllm") and pick_device(settings.device) == "cuda" else "local"
+    device = pick_device("auto") if settings.device == "auto" else settings.device
+    return "vllm" if find_spec("vllm") and device == "cuda" else "local"

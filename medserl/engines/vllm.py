@@ -21,6 +21,7 @@ from medserl.engines.weighing import weigh_by_logprobs
 from medserl.errors import ConfigError, ModelError, RunError
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages
+from medserl.loading import read_tokenizer
 from medserl.models import adapter_source, model_source, pick_dtype
 
 CPU_MEMORY_SHARE = 0.4
@@ -155,14 +156,13 @@ def load_vllm(settings: Settings) -> VLLMEngine:
         ModelError: vLLM cannot load the model or the adapter.
     """
     device = _vllm_device(settings.device)
-    from transformers import AutoTokenizer
     from vllm import LLM
 
     name, adapter = model_source(settings.model), adapter_source(settings)
     try:
         if adapter:
             _check_adapter(adapter, name, settings)
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=settings.trust_remote_code)
+        tokenizer = read_tokenizer(name, settings)
         stop_ids = stop_token_ids(generation_config(name, settings.trust_remote_code), tokenizer)
         llm = LLM(
             model=name,

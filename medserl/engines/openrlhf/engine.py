@@ -10,7 +10,7 @@ from typing import Any
 
 from openrlhf.trainer.ray.vllm_engine import batch_vllm_engine_call
 from openrlhf.utils import get_strategy
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig
 
 from medserl.config import Settings
 from medserl.engines.base import Sampling, UpdateStats, WeightedTurn
@@ -23,10 +23,11 @@ from medserl.engines.openrlhf.pool import EnginePool
 from medserl.engines.openrlhf.trainer import MedSeRLTrainer
 from medserl.engines.openrlhf.watch import Watch
 from medserl.engines.vllm import VLLMEngine, generation_config
-from medserl.errors import ModelError, RunError
+from medserl.errors import RunError
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages
 from medserl.game.roles import Role
+from medserl.loading import read_tokenizer, reading
 from medserl.models import adapter_source, has_adapter, model_source
 
 log = logging.getLogger("medserl")
@@ -141,9 +142,6 @@ def _reachable_everywhere(model: str) -> str:
 
 def _read_model(settings: Settings, model: str) -> tuple[Any, Any]:
     """Config and tokenizer. This refuses code that comes with the model, which OpenRLHF would run unasked."""
-    options = {"trust_remote_code": settings.trust_remote_code}
-    try:
-        return AutoConfig.from_pretrained(model, **options), AutoTokenizer.from_pretrained(model, **options)
-    except (OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"model {settings.model!r} cannot be loaded: {reason}") from error
+    with reading(f"model {settings.model!r}"):
+        config = AutoConfig.from_pretrained(model, trust_remote_code=settings.trust_remote_code)
+    return config, read_tokenizer(model, settings)
