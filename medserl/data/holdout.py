@@ -55,7 +55,7 @@ def _quotas(notes: Sequence[Note], wanted: int) -> list[tuple[int, Callable[[Not
         return [(min(wanted, pairs // 2), lambda note: note.is_pair)]
     wrong = sum(note.correct_note is None for note in notes)
     if wrong:
-        half = min(wrong, wanted // 2)
+        half = min(wrong, (wanted + 1) // 2)
         return [(half, lambda note: note.correct_note is None), (half, lambda note: note.correct_note is not None)]
     return [(wanted, lambda note: True)]
 
