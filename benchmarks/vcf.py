@@ -16,7 +16,8 @@ from statistics import fmean, median
 from medserl.data.readers import load_notes
 from medserl.data.sample_paths import sample_path
 from medserl.game import apply_vcf
-from medserl.game.text import split_sentences, split_words
+from medserl.game.sentences import forget_sentences
+from medserl.game.text import split_words
 
 TARGET = 5_000
 """Notes a second. A round has at most 128 games of 3 attempts, so the filter takes under a tenth of a second."""
@@ -46,7 +47,7 @@ def notes_file() -> Path:
 
 def timed_pass(pairs: list[tuple[str, str]]) -> float:
     """Processor seconds of one pass; nothing is remembered from the pass before."""
-    split_sentences.cache_clear()
+    forget_sentences()
     start = time.process_time()
     for correct, incorrect in pairs:
         apply_vcf(correct, incorrect)

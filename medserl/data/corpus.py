@@ -24,6 +24,7 @@ from typing import Any
 from medserl.data.facts import SLOTS, Fact, FactTable, load_facts
 from medserl.data.vignette import write_sentences
 from medserl.errors import DataError
+from medserl.game.sentences import library_sentences
 from medserl.game.text import split_sentences, split_words
 from medserl.game.vcf import apply_vcf
 
@@ -180,13 +181,14 @@ def _build_row(split: str, wordings: FactWordings, right: str, wrong: str, rng: 
 def _fits(correct: str, stated: str, incorrect: str, misstated: str) -> bool:
     """Whether the length is right, the twin passes the VCF, and the carrying sentence is one to a sentence splitter.
 
-    A unit of one letter ("1 g.", "6.0 mEq/L.") reads as an abbreviation inside a note; such a sentence has to end it.
+    The splitter is the library as it comes: to it a unit of one letter ("1 g.", "6.0 mEq/L.") reads as an abbreviation
+    inside a note, so such a sentence has to end it.
     """
     return (
         MIN_WORDS <= len(split_words(correct).keys) <= MAX_WORDS
         and apply_vcf(correct, incorrect).passed
-        and stated in _sentences(correct)
-        and misstated in _sentences(incorrect)
+        and stated in library_sentences(correct)
+        and misstated in library_sentences(incorrect)
     )
 
 

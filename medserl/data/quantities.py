@@ -87,5 +87,5 @@ def quantity_at(words: Sequence[str], i: int) -> Quantity | None:
 
 
 def as_number(word: str) -> float | None:
-    """The value of a word of digits, or None."""
-    return float(word) if re.fullmatch(r"\d+(?:\.\d+)?", word) else None
+    """The value of a word of digits, or None. It may have a minus, and nothing before the point."""
+    return float(word) if re.fullmatch(r"-?(?:\d+(?:\.\d+)?|\.\d+)", word) else None

@@ -19,6 +19,8 @@ from medserl.game.text import split_words
 
 Names = Literal["right", "wrong", "unlisted"]
 FAR_OFF = 3.0  # an amount this many times too large or too small is wrong, whatever the table lists
+_LONGEST_REMEMBERED = 1024
+"""Characters of the longest text whose words are remembered: phrases and sentences, no whole notes."""
 _RIGHT, _WRONG = "\0right", "\0wrong"
 
 
@@ -37,13 +39,28 @@ def lexicon() -> Mapping[str, Any]:
     return tomllib.loads(files("medserl.data").joinpath("truth.toml").read_text(encoding="utf-8"))
 
 
-@lru_cache(maxsize=8192)
 def keys(text: str) -> tuple[str, ...]:
-    """Words to compare by: lower case, singular, digits for spelled numbers, without articles and mere emphasis."""
+    """Words to compare by: lower case, singular, digits for spelled numbers, without articles and mere emphasis.
+
+    A slash before a word reads as "per".
+    """
+    return _remembered_keys(text) if len(text) <= _LONGEST_REMEMBERED else _keys(text)
+
+
+def _keys(text: str) -> tuple[str, ...]:
     for short, long in lexicon()["abbreviations"]:
         text = re.sub(rf"\b{short}\b", long, text)
-    words = split_words(with_digits(text)).keys
-    return tuple(_singular(word) for word in words if word not in lexicon()["dropped"])
+    found: list[str] = []
+    for word in split_words(with_digits(text)).keys:
+        if word[0] == "/":
+            found.append("per")
+            word = word[1:]
+        if word not in lexicon()["dropped"]:
+            found.append(_singular(word))
+    return tuple(found)
+
+
+_remembered_keys = lru_cache(maxsize=8192)(_keys)
 
 
 def read_statement(sentence: str, fact: Fact) -> Statement | None:
@@ -242,6 +259,8 @@ def _opposite_prefix(a: str, b: str) -> bool:
 def _singular(word: str) -> str:
     if word == "%":
         return "percent"
+    if word.startswith((".", "-.")):
+        return word.replace(".", "0.", 1)
     word = re.sub(r"['’]s$", "", word)
     if len(word) > 4 and word.endswith("ies"):
         return word[:-3] + "y"

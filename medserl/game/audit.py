@@ -63,6 +63,9 @@ _KINDS = {
 }
 """Kinds of the fact table's pools whose terms are made of words of one class."""
 
+_TELLING = (*(each for each in EditClass if each is not EditClass.NEUTRAL), EditClass.NEUTRAL)
+"""The most telling class first: an edit is neutral only if it is so both ways."""
+
 _NAMES = (EditClass.DRUG, EditClass.ORGANISM)
 _BY_WORD = (*_NAMES, EditClass.NUMBER, EditClass.TIME, EditClass.DIAGNOSIS, EditClass.MANAGEMENT)
 _CUE_REACH, _HEAD_REACH, _LONGEST_TERM = 3, 2, 4
@@ -106,24 +109,32 @@ class Audit:
 def audit(original: str, modified: str, rules: Rules | None = None) -> Audit:
     """What the edit that made `modified` of `original` is. Never raises on two strings.
 
+    The class is the same when the pair is turned round: the more telling of those that the two directions show.
     `rules` (of `rules_of`) are used instead of those of all `neutral_pairs`.
     """
     rules = neutral_rules() if rules is None else rules
     old, new = (simplest(keys(text), rules) for text in (original, modified))
     if _amounts(old) == _amounts(new):
         return Audit(EditClass.NEUTRAL)
-    stretches = _changed_stretches(old, new)
+    there, back = _changed_stretches(old, new), _changed_stretches(new, old)
+    denied = _denied(old) != _denied(new)
+    edit_class = min((_class_one_way(stretches, denied) for stretches in (there, back)), key=_TELLING.index)
+    slight = edit_class is EditClass.NUMBER and all(map(_is_slight, there + back))
+    added = chain.from_iterable(stretch.added for stretch in there)
+    return Audit(edit_class, slight, to_the_reader=not set(lexicon()["to_the_reader"]).isdisjoint(added))
+
+
+def _class_one_way(stretches: Sequence[Stretch], denied: bool) -> EditClass:
+    """The class by what was removed, added, and stands around it; `denied`: what the text denies was changed."""
     removed = tuple(chain.from_iterable(stretch.removed for stretch in stretches))
     added = tuple(chain.from_iterable(stretch.added for stretch in stretches))
-    edit_class = (
+    return (
         _known_change(removed, added, stretches)
-        or (EditClass.NEGATION if _denied(old) != _denied(new) and _denials(removed) else None)
+        or (EditClass.NEGATION if denied and _denials(removed) else None)
         or (EditClass.NEUTRAL if _is_wording(removed, added) else None)
         or _change_by_context(stretches)
         or EditClass.UNKNOWN
     )
-    slight = edit_class is EditClass.NUMBER and all(map(_is_slight, stretches))
-    return Audit(edit_class, slight, to_the_reader=not set(lexicon()["to_the_reader"]).isdisjoint(added))
 
 
 # -- what means the same -------------------------------------------------------------------------------------------
@@ -215,7 +226,7 @@ def _denied(words: Words) -> list[str]:
 
 
 def _numbers(words: Words) -> list[str]:
-    return [word for word in words if word[0].isdigit()]
+    return [word for word in words if word.lstrip("-.^_")[:1].isdigit()]
 
 
 def _counts_time(stretch: Stretch) -> bool:
@@ -238,7 +249,7 @@ def _near(a: str, b: str) -> bool:
     if len(old) != len(new):
         return False
     return all(
-        x is not None and y is not None and max(x, y) < lexicon()["smallest_telling_ratio"] * min(x, y)
+        x is not None and y is not None and x * y > 0 and max(x / y, y / x) < lexicon()["smallest_telling_ratio"]
         for x, y in zip(old, new, strict=True)
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from medserl.game.layout import laid_out_like
 from medserl.game.markup import brings_markup
 from medserl.game.roles import Verdict
 from medserl.game.text import split_sentences
@@ -140,12 +141,15 @@ def _with_new_sentence(text: str, original: str) -> str | None:
 
 
 def replace_sentence(note: str, number: int, sentence: str) -> str | None:
-    """`note` with its sentence `number` (counted from 0, as MEDEC does) replaced; None where there is none such."""
+    """`note` with its sentence `number` (counted from 0, as MEDEC does) replaced; None where there is none such.
+
+    All else stays to the byte, and so do the line breaks inside the sentence.
+    """
     spans = split_sentences(note)
     if not 0 <= number < len(spans):
         return None
     span = spans[number]
-    return note[: span.start] + sentence + note[span.end :]
+    return note[: span.start] + laid_out_like(note[span.start : span.end], sentence) + note[span.end :]
 
 
 def note_sentences(note: str) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 A pure function of two texts. It never raises on two strings, and every rejection names one reason. It says nothing
 about medicine: whether an edit is an error is the game's business, not the filter's.
 
-    words       NFKC, casefolded; numbers whole, signs such as `<` and `%` are words, punctuation is not
+    words       NFKC, casefolded, look-alike letters as one; numbers whole; signs and symbols are words, mere
+                punctuation is not; a mass of what is no word counts as too many edits
     word_edits  word-level Levenshtein operations from original to modified
     jaccard     |A ∩ B| / |A ∪ B| over the two bags of words
     bounds      length-aware, so that a change of a single word passes whatever the note's length (see `bounds`)
@@ -12,6 +13,7 @@ about medicine: whether an edit is an error is the game's business, not the filt
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +27,9 @@ from medserl.game.text import Words, split_sentences, split_words
 MIN_JACCARD = 0.85
 MAX_JACCARD = 0.99
 MAX_WORD_EDITS = 6
+MOST_NEW_FILLING = 64
+"""Characters that are no part of a word (blanks, punctuation, what cannot be seen) by which a note may grow, or one for
+each of its words if that is more: enough for another layout, not for a wall of marks beside a word."""
 
 
 class Reason(StrEnum):
@@ -53,7 +58,7 @@ class Reason(StrEnum):
 class Edit:
     """One changed stretch of words; nothing `original` is an insertion, nothing `modified` a deletion.
 
-    Offsets are characters in the NFKC form of each note (`game.text.normalize`).
+    Offsets are characters in the normalised form of each note (`game.text.normalize`).
     """
 
     original: str
@@ -104,7 +109,7 @@ def apply_vcf(
     reason = None
     if word_edits == 0:
         reason = Reason.NO_CHANGE
-    elif word_edits > max_word_edits:
+    elif word_edits > max_word_edits or _filled_up(original, a, modified, b):
         reason = Reason.TOO_MANY_EDITS
     elif jaccard < floor:
         reason = Reason.TOO_DIFFERENT
@@ -166,9 +171,18 @@ def _unbroken(words: Words, first: int, last: int) -> bool:
     if last - first < 2:
         return True
     start, end = words.spans[first][0], words.spans[last - 1][1]
-    if not any(mark in words.text[start:end] for mark in _MAY_END_SENTENCE):
+    if not _MAY_END_SENTENCE.search(words.text, start, end):
         return True  # most edits are a word or two: no need to look for sentences at all
     return not any(start < sentence.start < end for sentence in split_sentences(words.text))
 
 
-_MAY_END_SENTENCE = ".!?\n\r;:…。！？"
+_MAY_END_SENTENCE = re.compile(r"[^\w ,'-]")
+"""Whatever is no letter, digit, blank or comma: the splitter knows the full stops of a hundred scripts."""
+
+
+def _filled_up(original: str, a: Words, modified: str, b: Words) -> bool:
+    """Whether `modified` holds far more characters that are no part of a word."""
+    before, after = (
+        len(text) - sum(end - start for start, end in w.spans) for text, w in ((original, a), (modified, b))
+    )
+    return after - before > max(MOST_NEW_FILLING, len(a.keys))

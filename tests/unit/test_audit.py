@@ -64,7 +64,19 @@ EDITS = [
     ("He grew up here.", "The patient grew up here.", "neutral"),
     ("She likes chess.", "She likes football.", "unknown"),
     ("He sees a doctor.", "She sees a doctor.", "unknown"),
-    ("It is febrile.", "It is fеbrile.", "unknown"),  # a Cyrillic letter
+    ("It is febrile.", "It is fеbrile.", "neutral"),  # a Cyrillic letter: nobody can see it
+    ("A. fumigatus is the cause.", "А. fumigatus is the cause.", "neutral"),  # another
+    ("It is hypertension.", "It is hyper\u00adtension.", "neutral"),
+    ("The T-score is -2.5.", "The T-score was 2.5.", "number"),
+    ("He takes .5 mg of it.", "He is taking 5 mg of it.", "number"),
+    ("He takes .5 mg of it.", "He takes 0.5 mg of it.", "neutral"),
+    ("Leukocytes are 10⁹/L.", "Leukocytes were 109/L.", "number"),
+    ("Potassium is ↑ because of it.", "Potassium is ↓ due to it.", "number"),
+    ("The level was ≥ 5 today.", "The level is ≤ 5 today.", "number"),
+    ("Half is given: ½ tablet.", "Half is given: 2 tablets.", "number"),
+    ("Babinski + on exam, seen.", "Babinski -, on exam, seen.", "negation"),
+    ("Pulse is 82/min.", "Pulse is 82 per minute.", "neutral"),
+    ("It was 38 °C.", "It was 38 C.", "neutral"),
 ]
 
 
@@ -148,6 +160,46 @@ def test_laws_on_any_words(old: list[str], new: list[str]) -> None:
     one, other = " ".join(old), " ".join(new)
     assert audit(one, one) == Audit(EditClass.NEUTRAL)
     assert (audit(one, other).edit_class == "neutral") == (audit(other, one).edit_class == "neutral")
+
+
+STATING = st.sampled_from([word for edit in EDITS for text in edit[:2] for word in text.rstrip(".").split()])
+CORE = st.lists(STATING, min_size=1, max_size=12)
+
+
+@given(CORE, st.integers(0, 12), st.integers(0, 3), st.lists(STATING, max_size=3))
+def test_the_class_is_the_same_when_the_pair_is_turned_round(
+    old: list[str], place: int, taken: int, put: list[str]
+) -> None:
+    one, other = " ".join(old), " ".join(old[:place] + put + old[place + taken :])
+    there, back = audit(one, other), audit(other, one)
+    assert (there.edit_class, there.slight) == (back.edit_class, back.slight)
+
+
+SIGNS = [
+    "-2.5|2.5",
+    ".5|5",
+    "10⁹|109",
+    "½|2",
+    "↑|↓",
+    "→|←",
+    "<|>",
+    "≠|=",
+    "~5|5",
+    "+|-",
+    "♀|♂",
+    "√|×",
+    "1/2|12",
+    "(-)|(+)",
+    "Δ|",
+]
+
+
+@pytest.mark.parametrize("pair", SIGNS)
+@pytest.mark.parametrize(("old", "new"), [("is", "was"), ("because of", "due to"), ("examined", "seen")])
+def test_a_sign_changed_beside_a_synonym_is_never_neutral(pair: str, old: str, new: str) -> None:
+    before, after = pair.split("|")
+    one, other = f"He {old} with a finding {before}, today.", f"He {new} with a finding {after}, today."
+    assert EditClass.NEUTRAL not in {audit(one, other).edit_class, audit(other, one).edit_class}
 
 
 @given(st.text(max_size=80), st.text(max_size=80))
