@@ -1,4 +1,4 @@
-"""`medserl sft | train | evaluate | seeds | play | data | report`. Commands import what they need when they run."""
+"""The commands of `medserl`, their flags, and how they end. They import what they need when they run."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from medserl.config import SECTIONS, Settings, concerns, describe, merge
 from medserl.console import BROKEN_PIPE, complain, console, errors, say, set_up_logging
 from medserl.errors import MedSeRLError
 from medserl.evaluation.options import EvaluationOptions
+from medserl.pipeline import Pipeline, PipelineOptions
 
 app = App(
     name="medserl",
@@ -25,6 +26,7 @@ app = App(
     help="Self-play reinforcement learning for medical error detection in clinical notes. Not a medical device.",
     console=console,
     error_console=errors,
+    help_format="plaintext",
 )
 data_app = App(name="data", help="Get and convert data.")
 app.command(data_app)
@@ -109,6 +111,21 @@ def evaluate(
 
 
 @app.command
+def pipeline(
+    *,
+    options: Annotated[PipelineOptions | None, Parameter(name="*")] = None,
+    settings: TrainFlags = None,
+    config: Path | None = None,
+) -> None:
+    """Warm up where it is needed, train, evaluate before and after, write the report: all with the same settings.
+
+    Args:
+        config: TOML file of settings.
+    """
+    Pipeline(_merge(settings, config), options or PipelineOptions()).play()
+
+
+@app.command
 def seeds(evaluations: list[Path], /, *, output: Path = Path("outputs/seeds")) -> None:
     """Put evaluations of runs that differ in their seed into one table: means over the seeds, with 95 % intervals.
 
@@ -117,8 +134,9 @@ def seeds(evaluations: list[Path], /, *, output: Path = Path("outputs/seeds")) -
         output: Folder of the tables.
     """
     from medserl.evaluation.seeds import write_seeds
+    from medserl.markdown_shown import say_markdown
 
-    say(write_seeds(evaluations, output))
+    say_markdown(write_seeds(evaluations, output))
     say(f"tables: {output}")
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +25,7 @@ from medserl.evaluation.validation import Validation
 from medserl.game.prompts import SHIPPED, load_prompts
 from medserl.game.roles import MODES
 from medserl.game.setup import GameSetup
+from medserl.markdown_shown import say_markdown
 from medserl.models import adapter_source
 from medserl.overlap import OverlappedTrainer
 from medserl.resume import check_extent, resumed_settings
@@ -115,10 +118,29 @@ def build_trainer(settings: Settings, data: RunData, engine: str | None = None) 
     return kind(settings, create_engine(chosen), notes, validation)
 
 
-def warm_up(settings: Settings, plan: WarmUp, output: Path, measure: int) -> None:
-    """Teach a model both roles and say what it can do then, on validation notes that it has not seen."""
+def warm_up(
+    settings: Settings,
+    plan: WarmUp,
+    output: Path,
+    measure: int,
+    without_pairs: str = "give a file that holds some, or --prompt-data sample",
+) -> None:
+    """Teach a model both roles and say what it can do then, on validation notes that it has not seen.
+
+    Raises:
+        ConfigError: the adapter cannot go to `output`.
+        DataError: there are no pairs to learn from; `without_pairs` says what to do then.
+    """
+    if measure < 0:
+        raise ConfigError(f"--measure {measure}: give 0 or more")
+    check_adapter_folder(output)
     data = run_data(settings)
     pairs = [note for note in data.train.notes if note.is_pair]
+    if not pairs:
+        raise DataError(
+            f"{settings.prompt_data}: no pairs of a correct note and its wrong twin, which a warm-up learns from; "
+            f"{without_pairs}"
+        )
     held_out = data.validation.notes if data.validation and measure else ()
     twins = [(note.correct_note, note.incorrect_note) for note in held_out if note.is_pair][:measure]
     judge = (lambda rollout: pair_ordering(rollout, twins)) if twins else None
@@ -134,6 +156,18 @@ def warm_up(settings: Settings, plan: WarmUp, output: Path, measure: int) -> Non
         for name, figure in figures.items():
             say(f"{name}: {figure:.3f} ({len(games)} notes)")
     say(f"adapter: {output}")
+
+
+def check_adapter_folder(output: Path) -> None:
+    """Raises ConfigError where an adapter would be mixed with other files, or could not be written."""
+    try:
+        if output.is_dir() and not (output / "adapter_config.json").is_file() and any(output.iterdir()):
+            raise ConfigError(f"--output {output}: the folder holds other files; name one for the adapter alone")
+        there = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise ConfigError(f"--output {output}: {there} is no folder that can be written; name another")
+    except OSError as error:
+        raise ConfigError(f"--output {output}: {error.strerror or error}; name another folder") from None
 
 
 def _rollout(settings: Settings) -> VCFRolloutGenerator:
@@ -161,8 +195,7 @@ def evaluate(settings: Settings, options: EvaluationOptions) -> None:
     _require_labels(judged)
     ask_models = options.compare or not options.predictions
     models = resolve_systems(settings, options.compare, options.run) if ask_models else {}
-    sources = _sources(judged, settings, options)
-    say(judge(sources, models, options, settings.seed))
+    say_markdown(judge(_sources(judged, settings, options), models, options, settings.seed))
     say(f"tables, predictions and submissions: {options.folder}")
 
 
@@ -210,15 +243,23 @@ def play(settings: Settings, note_file: Path | None, mode: str, run: Path | None
 
 
 def _note_to_play(path: Path | None, seed: int) -> Note:
+    """The note of a file, or for `-` of standard input; without either one of the sample's."""
     if path is None:
         return random.Random(seed).choice(load("sample", "test").notes)
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        text = (_standard_input() if str(path) == "-" else path.read_text(encoding="utf-8")).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"note {path}: {error}") from None
     if not text:
         raise DataError(f"note {path}: the file is empty")
     return Note(path.stem, text)
+
+
+def _standard_input() -> str:
+    if sys.stdin is None:
+        raise DataError("note -: standard input is closed")
+    stream = getattr(sys.stdin, "buffer", None)
+    return stream.read().decode("utf-8") if stream else sys.stdin.read()
 
 
 def medec(source: Path | None, output: Path) -> None:

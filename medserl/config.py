@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import os
 import reprlib
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from medserl.errors import ConfigError
 from medserl.game.rewards import InjectorReward
 from medserl.game.vcf import MAX_JACCARD, MAX_WORD_EDITS, MIN_JACCARD
+from medserl.toml_files import read_toml
 
 RolesTrained = Literal["both", "assessor", "injector"]
 KLEstimator = Literal["k1", "k2", "k3"]
@@ -340,16 +340,8 @@ def read_config(path: str | Path) -> dict[str, Any]:
         ConfigError: the file is missing, is no TOML, or holds an unknown key.
     """
     try:
-        table = tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
+        table = read_toml(Path(path), f"config file {path}")
     except FileNotFoundError:
         raise ConfigError(f"config file {path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"config file {path}: byte {error.start + 1} is not UTF-8; save it as UTF-8") from None
-    except RecursionError:
-        raise ConfigError(f"config file {path}: nested too deeply for a file of settings") from None
-    except OSError as error:
-        raise ConfigError(f"config file {path}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise ConfigError(f"config file {path}: {error}") from None
     check_names(table, str(path))
     return table

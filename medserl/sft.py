@@ -52,6 +52,14 @@ class WarmUp:
     learning_rate: float = 1e-3
     steps: int | None = None
 
+    def __post_init__(self) -> None:
+        """Raises ConfigError where nothing could be learnt so."""
+        for flag, value in (("epochs", self.epochs), ("batch-size", self.batch_size), ("steps", self.steps)):
+            if value is not None and value < 1:
+                raise ConfigError(f"--{flag} {value}: give 1 or more")
+        if not 0 < self.learning_rate <= 1:
+            raise ConfigError(f"--sft-learning-rate {self.learning_rate}: give a rate above 0, at most 1")
+
 
 @dataclass(frozen=True)
 class Twins:

@@ -207,3 +207,36 @@ def test_an_unknown_set_gives_one_line_that_names_the_known_ones(tmp_path: Path)
     with pytest.raises(ConfigError) as caught:
         load_prompts(str(tmp_path / "latin.toml"), "edit")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("[assessor]", None, "never shows the note"),
+        ("[injector.edit]", None, "never shows the note"),
+        ("max_new_tokens = ", "max_new_tokens = -", "expected a number of tokens"),
+        ("max_new_tokens = ", "max_new_tokens = 0.", "expected a number of tokens"),
+        ("[error_types]\n", "[error_types]\nodd = 3\n", "error_types.odd: expected string"),
+        ("[assessor]\n", "[assessor]\nanswer = 'final_answer'\n", "$verdict"),
+        ("system = ", "system = [1] #", "system"),
+        ("[assessor]\n", "[assessor]\nx = " + "[" * 5000 + "]" * 5000 + "\n", "nested too deeply"),
+        ("[assessor]\n", "[assessor]\nx = " + "9" * 5000 + "\n", "digits"),
+    ],
+)
+def test_a_set_that_the_game_cannot_use_is_refused_in_one_line(
+    tmp_path: Path, old: str, new: str | None, told: str
+) -> None:
+    text = shipped_text("brief")
+    assert old in text
+    if new is None:  # the note left out, from this table on
+        head, rest = text.split(old, 1)
+        text = head + old + rest.replace("$note", "it", 2)
+    else:
+        text = text.replace(old, new)
+    with pytest.raises(ConfigError, match=re.escape(told)) as caught:
+        load_prompts(write(tmp_path, text), "edit")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_set(tmp_path: Path) -> None:
+    load_prompts(write(tmp_path, "\ufeff" + shipped_text("brief")), "edit")

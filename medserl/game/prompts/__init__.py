@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import tomllib
+import reprlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -11,8 +12,15 @@ from string import Template
 from typing import Any, TypedDict, get_args
 
 from medserl.errors import ConfigError
-from medserl.game.parsing import InjectorFormat, Subtasks, note_sentences, number_sentences, numbered_lines
+from medserl.game.parsing import (
+    InjectorFormat,
+    Subtasks,
+    note_sentences,
+    number_sentences,
+    numbered_lines,
+)
 from medserl.game.roles import MODES, Mode, Role, Verdict
+from medserl.toml_files import read_toml
 
 SHIPPED = ("term", "brief", "full")
 
@@ -98,52 +106,79 @@ def load_prompts(name: str, form: InjectorFormat) -> PromptSet:
     """The prompt set called `name`, or the one in the TOML file at that path.
 
     Raises:
-        ConfigError: there is no such set or file, or it lacks an entry or holds an unknown `$placeholder`.
+        ConfigError: there is no such set or file; it lacks an entry, holds an unknown `$placeholder`, leaves the note
+            out of a prompt, or the verdict out of the answer.
     """
     where = files(__package__).joinpath(f"{name}.toml") if name in SHIPPED else Path(name)
     try:
-        table = tomllib.loads(where.read_text(encoding="utf-8"))
+        table = read_toml(where, f"prompts: {name}")
     except FileNotFoundError:
         raise ConfigError(f"prompts: no file {name!r}; give one of {', '.join(SHIPPED)} or a TOML file") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"prompts: {name}: {error}") from None
     try:
         prompts = _prompt_set(table, form)
-        for subtasks in prompts.questions:
-            prompts.assessor("probe", subtasks)
-        prompts.injector("probe", "error", "diagnosis")
-        prompts.injector("probe", "benign", None)
-        prompts.gold_answer("CORRECT", "probe")
+        _try_out(prompts)
     except KeyError as error:
         raise ConfigError(f"prompts: {name}: no entry or unknown placeholder {error}") from None
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"prompts: {name}: {error}; write a dollar sign as $$") from None
+        raise ConfigError(f"prompts: {name}: {error}") from None
     return prompts
 
 
+_PROBE = "Probe of a note."
+
+
+def _try_out(prompts: PromptSet) -> None:
+    """Raises KeyError or ValueError where a prompt or an answer is not as the game needs it."""
+    shown = {f"assessor ({subtasks})": prompts.assessor(_PROBE, subtasks) for subtasks in prompts.questions}
+    shown |= {f"injector ({mode})": prompts.injector(_PROBE, mode, "diagnosis") for mode in MODES}
+    for which, messages in shown.items():
+        if _PROBE not in messages[-1]["content"]:
+            raise ValueError(f"the prompt of the {which} never shows the note; write $note where it belongs")
+    if prompts.gold_answer("CORRECT", "probe") == prompts.gold_answer("INCORRECT", "probe"):
+        raise ValueError("assessor.answer is the same for both verdicts; write $verdict in it")
+
+
 def _prompt_set(table: Mapping[str, Any], form: InjectorFormat) -> PromptSet:
-    """Raises KeyError with the dotted path of an entry that is missing."""
+    """Raises KeyError with the dotted path of an entry that is missing, TypeError for one of another type."""
     injector = f"injector.{form}"
     asked = {"A": "assessor"} | {
         name: f"assessor.{name}" for name in get_args(Subtasks) if name in _entry(table, "assessor")
     }
     return PromptSet(
         form=form,
-        error_types=dict(_entry(table, "error_types")),
-        system=_entry(table, "system"),
+        error_types={name: _text(table, f"error_types.{name}") for name in _entry(table, "error_types")},
+        system=_text(table, "system"),
         questions={
-            name: Question(_entry(table, f"{path}.user"), _entry(table, f"{path}.max_new_tokens"))
+            name: Question(_text(table, f"{path}.user"), _room(table, f"{path}.max_new_tokens"))
             for name, path in asked.items()
         },
-        injector_user={mode: _entry(table, f"{injector}.{mode}") for mode in MODES},
-        injector_tokens=_entry(table, f"{injector}.max_new_tokens"),
-        answer=_entry(table, "assessor").get("answer", PLAIN_ANSWER),
+        injector_user={mode: _text(table, f"{injector}.{mode}") for mode in MODES},
+        injector_tokens=_room(table, f"{injector}.max_new_tokens"),
+        answer=_text(table, "assessor.answer") if "answer" in _entry(table, "assessor") else PLAIN_ANSWER,
     )
+
+
+def _text(table: Any, path: str) -> str:
+    value = _entry(table, path)
+    if not isinstance(value, str):
+        raise TypeError(f"{path}: expected string, not {reprlib.repr(value)}")
+    try:
+        Template(value).substitute(defaultdict(str))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; write a dollar sign as $$") from None
+    return value
+
+
+def _room(table: Any, path: str) -> int:
+    value = _entry(table, path)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise TypeError(f"{path}: expected a number of tokens, not {reprlib.repr(value)}")
+    return value
 
 
 def _entry(table: Any, path: str) -> Any:
     for name in path.split("."):
-        if name not in table:
+        if not isinstance(table, Mapping) or name not in table:
             raise KeyError(path)
         table = table[name]
     return table

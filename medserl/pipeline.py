@@ -1,0 +1,189 @@
+"""`medserl pipeline`: warm-up, online self-play, evaluation, report, one after the other in one process.
+
+Every stage is the command of its name with the same settings. Its model is dropped before the next one loads its own.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from medserl.config import Settings, validate
+from medserl.console import say
+from medserl.errors import ConfigError, RunError
+
+log = logging.getLogger("medserl")
+
+STAGES = ("warmup", "train", "evaluate", "report")
+ENVIRONMENT = "env"
+"""The stage of `scripts/run_medserl_pipeline.sh` before these; where this runs, it is done."""
+DEMONSTRATION_ROUNDS = 5
+"""Rounds where no flag, file or variable says how long the run is."""
+
+
+@dataclass(frozen=True)
+class PipelineOptions:
+    """What the pipeline can be asked besides settings; each field is one of its flags."""
+
+    run: Path | None = None
+    """Run folder; default outputs/medserl_pipeline_<time>."""
+    stage: str = STAGES[0]
+    """Begin with this stage, of the run that --run names: warmup, train, evaluate or report."""
+    rebuild_warmup: bool = False
+    """Warm up again, though a warm-up adapter is shipped or given."""
+    warmup_data: str | None = None
+    """Pairs to warm up on, where the training notes hold none: a file, or sample. Default: the training notes."""
+    warmup_steps: int | None = None
+    """Stop the warm-up after so many steps."""
+    test_data: str = "sample"
+    """Labelled notes to evaluate on: a file, or sample (the embedded test set)."""
+
+
+class Pipeline:
+    """The stages, as far as they are due."""
+
+    def __init__(self, settings: Settings, options: PipelineOptions) -> None:
+        """Raises ConfigError or RunError where a stage is asked for that cannot be."""
+        self.settings, self.options = settings, options
+        self.first = _first_stage(options.stage)
+        self.folder = self._run_folder()
+        self.adapter = Path(f"{self.folder}-warmup") if self._needs_warm_up() else None
+
+    def _run_folder(self) -> Path:
+        given = [Path(p) for p in (self.options.run, self.settings.resume, self.settings.output_dir) if p]
+        if len(set(given)) > 1:
+            raise ConfigError(f"--run {given[0]}, but another setting says {given[1]}: name one run folder")
+        if given:
+            return given[0]
+        if self.first > STAGES.index("train"):
+            raise ConfigError(f"--stage {self.options.stage} needs --run RUN, the run that it is to go on with")
+        return Path("outputs") / f"medserl_pipeline_{datetime.now():%Y%m%d_%H%M%S}"
+
+    def _needs_warm_up(self) -> bool:
+        from medserl.models import shipped_warmup
+
+        if self.settings.resume or self.first > STAGES.index("train"):
+            return False
+        unprepared = self.settings.adapter == "auto" and shipped_warmup(self.settings) is None
+        if not self.options.rebuild_warmup and (not unprepared or self.settings.engine == "scripted"):
+            return False
+        if not self.settings.lora_rank:
+            raise ConfigError(
+                "lora_rank 0 trains all weights, and a warm-up makes a LoRA adapter: "
+                "give --adapter none to start from the model as it is"
+            )
+        return True
+
+    def play(self) -> None:
+        """Run the stages that are due.
+
+        Raises:
+            KeyboardInterrupt: a signal ended a stage; those after it are left out.
+        """
+        stages: list[Callable[[], None]] = [self._warm_up, self._train, self._evaluate, self._report]
+        for stage in stages[self.first :]:
+            stage()
+            _drop_models()
+
+    # -- stages ---------------------------------------------------------------------------------------------------
+
+    def _warm_up(self) -> None:
+        from medserl.commands import warm_up
+        from medserl.sft import WarmUp
+
+        if self.adapter is None:
+            return
+        changes: dict[str, Any] = {}
+        if self.options.warmup_data:
+            changes["prompt_data"] = self.options.warmup_data
+        settings = self._given(**changes)
+        _announce(f"warm-up: both roles are taught on the pairs of {settings.prompt_data}")
+        warm_up(
+            settings,
+            WarmUp(steps=self.options.warmup_steps),
+            self.adapter,
+            measure=settings.eval_notes,
+            without_pairs="add --warmup-data sample to warm up on the sample's pairs, or give --adapter FOLDER",
+        )
+
+    def _train(self) -> None:
+        from medserl.commands import train
+
+        settings = self._given() if self.settings.resume else self._given(**self._of_a_new_run())
+        length = f"{settings.max_rounds} rounds" if settings.max_rounds else f"epochs: {settings.max_epochs}"
+        _announce(f"online self-play: {length}, {settings.rollout_batch_size} notes a round{_about(settings)}")
+        try:
+            train(settings)
+        except KeyboardInterrupt:
+            log.warning("the pipeline ends here; medserl pipeline --resume %s goes on", self.folder)
+            raise
+
+    def _of_a_new_run(self) -> dict[str, Any]:
+        changes: dict[str, Any] = {"output_dir": str(self.folder)}
+        if self.adapter:
+            changes["adapter"] = str(self.adapter)
+        if not self.settings.model_fields_set & {"max_rounds", "max_epochs"}:
+            changes["max_rounds"] = DEMONSTRATION_ROUNDS
+        return changes
+
+    def _evaluate(self) -> None:
+        from medserl.commands import evaluate
+        from medserl.evaluation.options import EvaluationOptions
+        from medserl.runlog import read_settings
+
+        played = read_settings(self.folder)
+        warm = played.adapter != "none"
+        _announce(f"evaluation: base, {'warm-up, ' if warm else ''}trained, on {self.options.test_data}")
+        if self.options.test_data == "sample" and played.prompt_data != "sample":
+            log.warning("the sample's invented notes are judged: give --test-data FILE for labelled notes of your own")
+        systems = ("base", "warmup", "trained") if warm else ("base", "trained")
+        evaluate(
+            self._given(without=("adapter", "output_dir", "resume")),
+            EvaluationOptions(data=self.options.test_data, run=self.folder, compare=systems),
+        )
+
+    def _report(self) -> None:
+        from medserl.reports.html import write_report
+
+        if not self.folder.is_dir():
+            raise RunError(f"{self.folder}: no such run folder")
+        _announce("report")
+        say(f"report: {write_report(self.folder)}")
+
+    def _given(self, without: tuple[str, ...] = (), **changes: Any) -> Settings:
+        """The settings that were given, and no others, with some changed: a run's own hold for the rest."""
+        given = self.settings.model_dump(include=self.settings.model_fields_set - set(without))
+        return validate({**given, **changes})
+
+
+def _first_stage(name: str) -> int:
+    if name == ENVIRONMENT:
+        return 0
+    if name not in STAGES:
+        raise ConfigError(f"--stage {name}: give one of {' '.join((ENVIRONMENT, *STAGES))}")
+    return STAGES.index(name)
+
+
+def _announce(text: str) -> None:
+    say(f"\n== {text}")
+
+
+def _about(settings: Settings) -> str:
+    from medserl.models import EMBEDDED
+
+    known = settings.model == EMBEDDED and settings.engine in ("auto", "local") and settings.device in ("auto", "cpu")
+    return " (about 1 to 2 minutes a round on two CPU cores)" if known else ""
+
+
+def _drop_models() -> None:
+    """Nothing refers to the stage's model any more but cycles, and the allocator's cache on a GPU."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,199 @@
+"""Where settings come from: flags, environment, file; whatever is wrong in one of them is one line that names it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from medserl.cli import main
+from medserl.config import SECTIONS, Settings, concerns, merge, read_config
+from medserl.errors import ConfigError
+
+COMMANDS = ("train", "sft", "evaluate", "play", "pipeline")
+
+
+def line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        main(list(arguments))
+    assert stopped.value.code == 2
+    (told,) = [each for each in capsys.readouterr().err.splitlines() if each.startswith("error: ")]
+    return told
+
+
+# -- flags -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "arguments", [["--prompt-data", "a.jsonl", "b.jsonl"], ["b.jsonl"], ["b.jsonl", "--seed", "1"], ["--", "b.jsonl"]]
+)
+def test_a_stray_argument_is_refused_by_name(
+    capsys: pytest.CaptureFixture[str], command: str, arguments: list[str]
+) -> None:
+    assert "'b.jsonl'" in line(capsys, command, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--seed", "99999999999999999999"),
+        ("--seed", "9" * 5000),
+        ("--seed", "-1"),
+        ("--seed", "1.5"),
+        ("--learning-rate", "nan"),
+        ("--learning-rate", "inf"),
+        ("--learning-rate", "1e999"),
+        ("--temperature", "-inf"),
+        ("--kl-coef", "-1"),
+        ("--kl-coef", "nan"),
+        ("--device", ""),
+        ("--device", "gpu"),
+        ("--device", "cuda:x"),
+        ("--model", ""),
+        ("--output-dir", ""),
+        ("--adapter", ""),
+        ("--max-rounds", "0"),
+        ("--max-rounds", "three"),
+        ("--dtype", "int8"),
+        ("--tensorboard", "maybe"),
+        ("--prompt-data", ""),
+    ],
+)
+def test_a_value_that_cannot_be_is_one_line(capsys: pytest.CaptureFixture[str], flag: str, value: str) -> None:
+    told = line(capsys, "train", "--engine", "scripted", flag, value)
+    assert flag.strip("-") in told.replace("_", "-") or "unexpected argument" in told
+    assert len(told) < 300
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--steps", "0"),
+        ("--epochs", "-1"),
+        ("--batch-size", "0"),
+        ("--sft-learning-rate", "nan"),
+        ("--sft-learning-rate", "inf"),
+        ("--measure", "-1"),
+    ],
+)
+def test_a_warm_up_that_cannot_be_is_one_line(capsys: pytest.CaptureFixture[str], flag: str, value: str) -> None:
+    assert flag in line(capsys, "sft", flag, value)
+
+
+def test_output_of_a_warm_up_is_a_folder_of_its_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "notes.jsonl").write_text("{}\n", encoding="utf-8")
+    for output in (tmp_path, tmp_path / "notes.jsonl", tmp_path / "notes.jsonl/adapter"):
+        assert str(output) in line(capsys, "sft", "--output", str(output))
+
+
+# -- environment -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_variable_that_is_no_setting_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("MEDSERL_LEARNIN_RATE", "1e-4")
+    told = line(capsys, command)
+    assert "MEDSERL_LEARNIN_RATE" in told and "did you mean 'MEDSERL_LEARNING_RATE'" in told
+
+
+def test_variables_that_are_ours_are_let_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDSERL_CACHE", "/elsewhere")
+    monkeypatch.setenv("MEDSERL_TEST_STARTED_BY", "a test")
+    monkeypatch.setenv("MEDSERL_SEED", "7")
+    assert merge({}, None).seed == 7
+
+
+def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDSERL_KL_COEF", "much")
+    with pytest.raises(ConfigError, match=r"MEDSERL_KL_COEF: kl_coef: .*'much'"):
+        merge({}, None)
+    assert merge({"kl_coef": 0.5}, None).kl_coef == 0.5, "a flag wins"
+
+
+def test_every_variable_that_the_code_reads_is_a_setting_or_listed() -> None:
+    from medserl.config import NOT_SETTINGS
+
+    root = Path(__file__).resolve().parents[2]
+    files = [*root.glob("medserl/**/*.py"), *root.glob("scripts/*.sh")]
+    read = set(re.findall(r"\bMEDSERL_[A-Z_]+\b", "\n".join(file.read_text(encoding="utf-8") for file in files)))
+    settings = {f"MEDSERL_{name.upper()}" for name in Settings.model_fields}
+    assert read - settings - {"MEDSERL_TEST_"} == set(NOT_SETTINGS)
+
+
+# -- file ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("seed = 1\nseed = 2\n", "line 2"),
+        ("seed = ", "Invalid value"),
+        ("[model]\nname = 'x'\n", "model"),
+        ("kl_coef = 'much'\n", "kl_coef"),
+        ("kl_coef = [1]\n", "kl_coef"),
+        ("seed = true_\n", "line 1"),
+        ("seed = " + "9" * 5000, "digits"),
+        ("seed = " + "[" * 9999, "nested"),
+        ("unheard_of = 1\n", "unheard_of"),
+        ("learnin_rate = 1\n", "did you mean 'learning_rate'"),
+        ("seed = 1\n".encode("utf-16"), "UTF-8"),
+        (b"model = '\xff'\n", "UTF-8"),
+        (b"model = 'a\x00b'\n", "line 1"),
+        ("learning_rate = nan\n", "learning_rate"),
+        ("model = ''\n", "model"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, content: str | bytes, told: str
+) -> None:
+    file = tmp_path / "run.toml"
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    said = line(capsys, "train", "--engine", "scripted", "--config", str(file))
+    assert told in said and "run.toml" in said
+
+
+def test_no_file_and_a_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "no such file" in line(capsys, "train", "--config", str(tmp_path / "none.toml"))
+    assert "directory" in line(capsys, "train", "--config", str(tmp_path))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_bytes(b"\xef\xbb\xbfseed = 3\r\n")
+    assert read_config(file) == {"seed": 3}
+
+
+# -- help ------------------------------------------------------------------------------------------------------
+
+
+def shown(capsys: pytest.CaptureFixture[str], command: str) -> str:
+    main([command, "--help"])
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_the_settings_that_concern_the_command_in_their_groups(
+    capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    text = shown(capsys, command)
+    for section in SECTIONS:
+        names = list(section.model_fields)
+        mine = [name for name in names if concerns(command, name)]
+        assert (f"─ {section.__doc__} ─" in text) == bool(mine)
+        for name in names:
+            assert (re.search(rf"--{name.replace('_', '-')}\b(?!-)", text) is not None) == (name in mine), name
+
+
+def test_sections_hold_every_setting_once() -> None:
+    names = [name for section in SECTIONS for name in section.model_fields]
+    assert names == list(Settings.model_fields)
+
+
+def test_a_setting_that_is_not_shown_is_accepted_all_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not concerns("play", "learning_rate")
+    main(["play", "--engine", "scripted", "--learning-rate", "0.1", "--max-rounds", "3"])
+    assert "VCF" in capsys.readouterr().out
