@@ -99,19 +99,26 @@ class Checkpoints:
         return None
 
     def best(self) -> Path | None:
-        """The checkpoint that did best on the validation notes; None where no round was saved and validated.
+        """The checkpoint that did best on the validation notes; None where no round was saved and validated, or none
+        did better than the policy that training started from, of which there is no checkpoint (`best_round`).
 
         Raises:
             RunError: it is damaged.
         """
-        newest = self.newest()
-        name = _best_of(newest[1]) if newest else None
-        if name is None:
+        number = self.best_round()
+        if not number:
             return None
+        name = f"round_{number}"
         damage = find_damage(self.folder / name)
         if damage:
             raise RunError(f"checkpoint {self.folder / name}, the best of the run, is damaged: {damage}")
         return self.folder / name
+
+    def best_round(self) -> int | None:
+        """The round that did best on the validation notes, 0 being the start of training; None without validation."""
+        newest = self.newest()
+        best = newest[1].get("best") if newest else None
+        return best["round"] if best else None
 
     def set_aside_after(self, round_number: int) -> None:
         """Rename the (damaged) checkpoints of later rounds, so that they neither count nor stand in the way."""

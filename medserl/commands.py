@@ -111,6 +111,7 @@ def _made_of(settings: Settings) -> dict[str, Path]:
 
 def build_trainer(settings: Settings, data: RunData, engine: str | None = None) -> MedSeRLTrainer:
     """A trainer on the notes of a run; `engine` is the one that `auto` means, where that is known already."""
+    settings.require_trainable()
     notes = [note for note in data.train.notes if note.correct_note]
     validation = Validation(data.validation.notes, settings.eval_notes, settings.seed) if data.validation else None
     kind = OverlappedTrainer if settings.async_rollout else MedSeRLTrainer

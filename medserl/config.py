@@ -115,9 +115,11 @@ class RolloutSettings(_Section):
     rollout_batch_size: int = Field(32, ge=2, description="Games a round.")
     max_epochs: int = Field(1, ge=1, description="Passes over the notes.")
     max_rounds: int | None = Field(None, ge=1, description="Stop after so many rounds, if that is sooner.")
-    temperature: float = Field(1.0, gt=0, description="Sampling temperature of both roles.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling of both roles.")
-    max_new_tokens_injector: int = Field(0, ge=0, description="0: enough for the injector format.")
+    temperature: float = Field(
+        1.0, gt=0, description="Sampling temperature of both roles; training updates that policy."
+    )
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling of both roles; training needs 1.")
+    max_new_tokens_injector: int = Field(0, ge=0, description="0: follows from each note.")
     max_new_tokens_assessor: int = Field(0, ge=0, description="0: enough for the prompt set.")
     generation_token_budget: int = Field(16384, ge=256, description="Tokens of one generation batch.")
 
@@ -221,6 +223,15 @@ class Settings(  # of the bases pydantic takes the last one's fields first
         if self.several_adapters and self.engine == "openrlhf":
             raise ValueError("adapters 'per_role' and past_fraction are the local engine's: give --engine local")
         return self
+
+    def require_trainable(self) -> None:
+        """Raises ConfigError where games played with these settings could not be learnt from."""
+        if self.top_p < 1:
+            raise ConfigError(
+                f"top_p is {self.top_p:g}, but training needs 1: the update takes every token's probability from the "
+                "whole distribution, and below 1 games are sampled from a part of it; give --temperature instead, and "
+                "--top-p to `medserl evaluate` and `play` alone"
+            )
 
     @property
     def several_adapters(self) -> bool:

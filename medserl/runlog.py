@@ -251,6 +251,10 @@ class RunFolder:
         """As `Checkpoints.best`: the one that did best on the validation notes."""
         return self._checkpoints.best()
 
+    def best_round(self) -> int | None:
+        """As `Checkpoints.best_round`: 0 where no checkpoint did better than what training started from."""
+        return self._checkpoints.best_round()
+
     def forget_after(self, round_number: int, unwritten: Mapping[str, str] | None = None) -> None:
         """Drop what no checkpoint holds, records and checkpoints of later rounds: a resumed run plays them again.
 

@@ -33,7 +33,7 @@ from medserl.lessons import game_lessons, weighted
 from medserl.past import PastPolicies, past_metrics
 from medserl.phases import PhaseClock
 from medserl.progress import RoundPrinter
-from medserl.reinforce_pp import ReinforcePlusPlus
+from medserl.reinforce_pp import ReinforcePlusPlus, variance_metrics
 from medserl.repeats import RepeatPenalty
 from medserl.rollout import VCFRolloutGenerator, derive_seed
 from medserl.round_metrics import game_metrics, update_metrics
@@ -75,6 +75,7 @@ class MedSeRLTrainer:
         **changes: Any,
     ) -> None:
         self.settings = (settings or Settings()).with_overrides(**changes)
+        self.settings.require_trainable()
         self.engine = engine or create_engine(self.settings)
         prompts = load_prompts(self.settings.prompts, self.settings.injector_format)
         self.rollout = VCFRolloutGenerator(self.engine, prompts, self.settings)
@@ -146,6 +147,12 @@ class MedSeRLTrainer:
                 self.sync()
 
             metrics |= update_metrics(turns, stats, self.learning_rate()) | self.algorithm.metrics()
+            metrics |= variance_metrics(
+                rewards=[sample.reward for sample in samples],
+                lengths=[len(sample.turn.completion.token_ids) for sample in samples],
+                roles=[sample.turn.role for sample in samples],
+                modes=[sample.mode for sample in samples],
+            )
 
         self.past.after_round(self.round)
         metrics |= gold_metrics(played.gold) | past_metrics(episodes)
@@ -183,6 +190,7 @@ class MedSeRLTrainer:
             return []
         turns = [sample.turn for sample in samples]
         old = [turn.completion.logprobs for turn in turns]
+        self._require_tokens(samples)
         ref = self.engine.logprobs(turns, reference=True) if self.settings.kl_coef else None
         advantages = self.algorithm.advantages(
             rewards=[sample.reward for sample in samples],
@@ -214,7 +222,17 @@ class MedSeRLTrainer:
         """That of the round at hand: `lr_warmup_rounds` lead up to the setting, `lr_schedule` down from it."""
         risen = min(1.0, self.round / (self.settings.lr_warmup_rounds + 1))
         fallen = (self.round - 1) / self.total_rounds() if self.settings.lr_schedule == "linear" else 0.0
-        return self.settings.learning_rate * risen * (1 - fallen)
+        return self.settings.learning_rate * risen * max(0.0, 1 - fallen)
+
+    def _require_tokens(self, samples: Sequence[Sample]) -> None:
+        """A reward goes to the tokens that earned it: every turn has some, each with its log-probability."""
+        for sample in samples:
+            tokens, logprobs = len(sample.turn.completion.token_ids), len(sample.turn.completion.logprobs)
+            if not tokens or tokens != logprobs:
+                raise RunError(
+                    f"round {self.round}, note {sample.note_id} ({sample.turn.role}): the engine gave {tokens} tokens "
+                    f"and {logprobs} log-probabilities, so there is nothing to learn from; use another --engine"
+                )
 
     def _require_finite(self, samples: Sequence[Sample], *figures: Sequence[Any] | None) -> None:
         """Rewards, log-probabilities and advantages of every turn are numbers, or the run stops here."""
@@ -242,7 +260,9 @@ class MedSeRLTrainer:
                 self.validation.meet_opponent(self.rollout, self.run, self.round)
             self.past.after_round(self.round)
             if self.round == 0 and self.validation:
-                self._record({"round": 0, "epoch": 0, **self.validation.evaluate(self.rollout)}, printer)
+                started = {"round": 0, "epoch": 0, **self.validation.evaluate(self.rollout)}
+                self._is_best(started)
+                self._record(started, printer)
             while not self.finished:
                 epoch = sampler.epoch
                 metrics = self.training_step(sampler.next_batch())
@@ -261,6 +281,8 @@ class MedSeRLTrainer:
                 if self.interrupted:
                     log.warning("stopped after round %d; --resume %s goes on", self.round, self.run and self.run.path)
                     break
+            if self.finished and self._best and self._best["round"] == 0:
+                log.warning("no validated round did better on the validation notes than what training started from")
         return history
 
     def total_rounds(self) -> int:

@@ -92,6 +92,13 @@ def _resolve(name: str, settings: Settings, run: Path | None) -> Settings:
     if name in ("trained", "best"):
         if run is None:
             raise ConfigError(f"--compare {name} needs --run RUN, the run whose newest or best checkpoint is meant")
+        if name == "best" and RunFolder(run).best_round() == 0:
+            log.warning(
+                "best: no checkpoint of %s did better on its validation notes than what training started from, so that "
+                "is judged under this name",
+                run,
+            )
+            return settings
         return _resolve(str(_checkpoint(name, RunFolder(run))), settings, run)
     path = Path(name)
     if (path / "adapter_config.json").is_file():

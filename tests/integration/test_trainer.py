@@ -16,8 +16,10 @@ from medserl.data.sample_paths import sample_path
 from medserl.data.sampler import sample_notes
 from medserl.engines.base import UpdateStats, WeightedTurn
 from medserl.engines.scripted import ScriptedEngine
-from medserl.errors import RunError
+from medserl.errors import ConfigError, RunError
 from medserl.evaluation.validation import Validation
+from medserl.game.prompts import load_prompts
+from medserl.rollout import VCFRolloutGenerator
 from medserl.runlog import RunFolder, read_rows
 from medserl.trainer import MedSeRLTrainer
 
@@ -137,3 +139,64 @@ def test_a_non_finite_reward_or_loss_stops_the_run() -> None:
 
     with pytest.raises(RunError, match=r"round 1.*note .*not finite"):
         build(engine=Broken()).training_step(sample_notes(size=16))
+
+
+# -- what cannot be learnt from ----------------------------------------------------------------------------
+
+
+def test_a_nucleus_is_refused_in_training_and_allowed_in_play() -> None:
+    with pytest.raises(ConfigError, match=r"top_p is 0\.9, but training needs 1") as caught:
+        build(top_p=0.9)
+    assert "\n" not in str(caught.value)
+    nucleus = SETTINGS.with_overrides(top_p=0.9)
+    rollout = VCFRolloutGenerator(ScriptedEngine(), load_prompts("term", "edit"), nucleus)
+    assert rollout.play(sample_notes(size=4), 0)
+
+
+def test_an_edit_cut_at_the_limit_is_none() -> None:
+    """The first words of a sentence are a numbered sentence too, and may well pass the VCF."""
+    trainer = build(max_new_tokens_injector=12)
+    metrics = trainer.training_step(sample_notes(size=16))
+    attempts = sum(value for key, value in metrics.items() if key.startswith("vcf_reject_")) + metrics["accepted_games"]
+    assert 0 < metrics["truncated_injector"] == metrics["vcf_reject_truncated"] < attempts
+    assert metrics["truncated_assessor"] == 0
+
+
+def test_a_verdict_cut_at_the_limit_is_none() -> None:
+    """`final_answer: CORRECT` and no room for the end of the turn: what would have followed nobody knows."""
+    metrics = build(max_new_tokens_assessor=2, gold_fraction=0.5).training_step(sample_notes(size=16))
+    assert metrics["accepted_games"] > 0 and metrics["no_verdict_rate"] == 1.0 and metrics["gold_accuracy"] == 0.0
+    gold = 16  # turns on gold texts, half of all where one sample is taken of each game
+    assert metrics["truncated_assessor"] == metrics["accepted_games"] + gold
+    assert metrics["no_variance_assessor"] == 1.0
+    with_room = build(max_new_tokens_assessor=3).training_step(sample_notes(size=16))
+    assert with_room["no_verdict_rate"] == with_room["truncated_assessor"] == 0
+
+
+def test_rounds_tell_where_rewards_did_not_vary() -> None:
+    engine = ScriptedEngine()
+    default = engine.player
+    engine.player = lambda messages, rng: (
+        "final_answer: CORRECT" if "final_answer" in messages[-1]["content"] else default(messages, rng)
+    )
+    metrics = build(engine=engine).training_step(sample_notes(size=16))
+    # one verdict for all: each mode ended alike, and the roles did not
+    assert metrics["no_variance_share"] == 1.0
+    assert metrics["no_variance_assessor"] == metrics["no_variance_injector"] == 0.0
+
+
+def test_turns_without_log_probabilities_stop_the_run() -> None:
+    class Silent(ScriptedEngine):
+        def _complete(self, text: str, messages: Any) -> Any:
+            return replace(super()._complete(text, messages), logprobs=())
+
+    with pytest.raises(RunError, match=r"round 1, note .*0 log-probabilities"):
+        build(engine=Silent()).training_step(sample_notes(size=16))
+
+
+def test_a_falling_learning_rate_never_turns_negative() -> None:
+    trainer = build(lr_schedule="linear", max_rounds=2)
+    rates = []
+    for trainer.round in (1, 2, 3, 4):
+        rates.append(trainer.learning_rate() / trainer.settings.learning_rate)
+    assert rates == [1.0, 0.5, 0.0, 0.0]

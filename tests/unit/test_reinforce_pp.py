@@ -11,11 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from medserl.engines.base import Sampling
+from medserl.engines.decoding import at_temperature, choose
 from medserl.reinforce_pp import (
     ReinforcePlusPlus,
     clipped_loss,
     kl_estimate,
     token_returns,
+    variance_metrics,
     whiten,
     whiten_per_mode,
 )
@@ -145,9 +148,10 @@ def test_advantages_have_mean_0_and_population_std_1(turns: Turns, normalization
     for group in set(roles) if normalization == "per_role" else {None}:
         members = [i for i, role in enumerate(roles) if group in (None, role)]
         tokens = torch.cat([advantages[i] for i in members])
-        variance = torch.cat([returns[i] for i in members]).var(correction=0).item()
+        std = torch.cat([returns[i] for i in members]).std(correction=0).item()
         assert abs(tokens.mean().item()) < 1e-6
-        expected = math.sqrt(variance / max(variance, 1e-8))  # 1, but for the floor
+        unvaried = len({rewards[i] for i in members}) == 1
+        expected = std if unvaried else std / max(std, 0.1)  # 1 where there is anything to learn
         assert tokens.square().mean().sqrt().item() == pytest.approx(expected, abs=1e-6)
 
 
@@ -216,7 +220,7 @@ class PaddedReference:
         inside = [g for row, mask in rows for g, m in zip(row, mask, strict=True) if m]
         mean = math.fsum(inside) / len(inside)
         variance = math.fsum((g - mean) ** 2 for g in inside) / len(inside)
-        scale = 1 / math.sqrt(max(variance, 1e-8))
+        scale = 1 / math.sqrt(variance) if len(set(self.scores)) > 1 else 1.0
         return [[(g - mean) * scale for g in row] for row in table]
 
     def loss(self, clip: float) -> float:
@@ -268,7 +272,7 @@ def test_whitening_per_mode_by_hand() -> None:
 
 
 @given(TURNS)
-def test_both_modes_of_a_role_weigh_alike(turns: Turns) -> None:
+def test_both_modes_of_a_role_weigh_alike_up_to_the_bound(turns: Turns) -> None:
     """The tokens of each role and mode sum to 0, and the weights that they carry to the same number of tokens."""
     roles, rewards, _, old, ref = columns(turns)
     modes = ["error" if i % 3 else "benign" for i in range(len(turns))]
@@ -278,14 +282,14 @@ def test_both_modes_of_a_role_weigh_alike(turns: Turns) -> None:
     for role in set(roles):
         mine = [i for i, name in enumerate(roles) if name == role]
         tokens = torch.cat([returns[i] for i in mine])
-        std = math.sqrt(max(tokens.var(correction=0).item(), 1e-8))
+        std = tokens.std(correction=0).item() if len({rewards[i] for i in mine}) > 1 else 1.0
         for mode in {modes[i] for i in mine}:
             members = [i for i in mine if modes[i] == mode]
             group = torch.cat([returns[i] for i in members])
             weighed = torch.cat([advantages[i] for i in members])
             assert weighed.sum().item() == pytest.approx(0, abs=1e-6 * max(1, len(tokens)))
             alike = len(tokens) / len({modes[i] for i in mine})  # tokens that each mode stands for
-            expected = (group - group.mean()) / std * alike / len(group)
+            expected = (group - group.mean()) / std * min(3, alike / len(group))
             torch.testing.assert_close(weighed, expected, rtol=1e-6, atol=1e-6)
 
 
@@ -313,3 +317,110 @@ def test_games_of_a_mode_that_all_ended_alike_do_not_have_their_kl_blown_up() ->
     modes = ["error", "error", "benign", "benign"]
     rows = algorithm.advantages([1.0, 1.0, -1.0, -1.0], old, ref, ["assessor"] * 4, modes)
     assert max(row.abs().max().item() for row in rows) < 1e-4
+
+
+# -- nothing to tell turns apart ---------------------------------------------------------------------------
+
+
+def noisy(n: int, noise: float) -> tuple[list[Tensor], list[Tensor]]:
+    """Log-probabilities of turns of 20 tokens and their reference, `noise` nats apart to either side."""
+    old = [tensor(*[-1.0] * 20)] * n
+    return old, [row + noise * (-1) ** i for i, row in enumerate(old)]
+
+
+@pytest.mark.parametrize("normalization", ["global", "per_role", "per_mode"])
+@pytest.mark.parametrize("reward", [1.0, -1.0, 0.4])
+def test_where_all_rewards_are_alike_the_kl_keeps_its_own_size(normalization: str, reward: float) -> None:
+    old, ref = noisy(30, 0.1)
+    roles, modes = ["assessor"] * 30, ["error", "error", "benign", "benign"] * 7 + ["error", "error"]
+    rows = ReinforcePlusPlus(0.01, "k1", normalization).advantages([reward] * 30, old, ref, roles, modes)
+    largest = max(row.abs().max().item() for row in rows)
+    assert largest == pytest.approx(0.02, rel=0.2)  # 0.01 * 0.1 * 20, times a mode's weight of about 1
+
+
+def test_rewards_that_hardly_differ_do_not_blow_the_kl_up_either() -> None:
+    """A penalty of a hundredth is worth a hundredth, not one standard deviation."""
+    old, ref = noisy(30, 0.1)
+    rewards = [1.0 - 0.01 * (i < 15) for i in range(30)]
+    rows = ReinforcePlusPlus(0.01).advantages(rewards, old, ref, ["assessor"] * 30)
+    assert max(row.abs().max().item() for row in rows) < 0.03
+
+
+@pytest.mark.parametrize(("others", "scaled"), [(1, True), (7, True), (397, True), (398, False)])
+def test_one_turn_that_ended_otherwise_is_whitened_up_to_its_hundreds(others: int, scaled: bool) -> None:
+    """By hand: std of one -1 among n+1 turns is 2 sqrt(n) / (n + 1), which falls below 0.1 at n = 398."""
+    rewards = [1.0] * others + [-1.0]
+    *_, last = ReinforcePlusPlus(0.0).advantages(rewards, [tensor(-1)] * len(rewards), None, ["a"] * len(rewards))
+    mean = (others - 1) / (others + 1)
+    std = 2 * math.sqrt(others) / (others + 1)
+    assert last.item() == pytest.approx((-1 - mean) / (std if scaled else 1), rel=1e-5)
+
+
+def test_a_role_of_one_turn_learns_its_kl_alone() -> None:
+    """Its own mean is its baseline: no reward is left, and nothing to divide by."""
+    old, ref = [tensor(-1, -1)] * 3, [tensor(-1.5, -1.0)] * 3
+    lone, *_ = ReinforcePlusPlus(0.1, "k1", "per_role").advantages(
+        [1.0, 1.0, -1.0], old, ref, ["injector", "assessor", "assessor"]
+    )
+    close(lone, -0.025, 0.025)
+
+
+def test_no_turns_have_no_advantages() -> None:
+    for normalization in ("global", "per_role", "per_mode", "running"):
+        assert ReinforcePlusPlus(0.1, "k1", normalization, kl_target=0.1).advantages([], [], [], [], []) == []
+
+
+def test_the_share_of_groups_without_variance_by_hand() -> None:
+    roles = ["injector", "injector", "assessor", "assessor", "assessor"]
+    modes = ["error", "benign", "error", "benign", "benign"]
+    assert variance_metrics([1.0, -1.0, 1.0, -1.0, 1.0], [3, 3, 1, 5, 5], roles, modes) == {
+        "no_variance_injector": 0.0,
+        "no_variance_assessor": 0.0,
+        "no_variance_share": 3 / 4,  # both modes of the Injector, and the Assessor in error mode
+    }
+    assert variance_metrics([1.0, 1.0], [2, 2], ["assessor"] * 2, ["error", "benign"]) == {
+        "no_variance_assessor": 1.0,
+        "no_variance_share": 1.0,
+    }
+    assert variance_metrics([], [], [], []) == {}
+
+
+@pytest.mark.parametrize(
+    ("errors", "benign", "weights"), [(30, 2, (32 / 60, 3.0)), (10, 2, (0.6, 3.0)), (6, 6, (1, 1))]
+)
+def test_a_modes_weight_is_bounded_by_hand(errors: int, benign: int, weights: tuple[float, float]) -> None:
+    """Half of each mode won: returns less their mean are +-1, the role's std 1, so |A| is the weight."""
+    modes = ["error"] * errors + ["benign"] * benign
+    rewards = [(-1.0) ** i for i in range(errors + benign)]
+    old = [tensor(-1)] * len(modes)
+    rows = ReinforcePlusPlus(0.0, "k1", "per_mode").advantages(rewards, old, None, ["assessor"] * len(modes), modes)
+    assert [rows[0].abs().item(), rows[-1].abs().item()] == pytest.approx(list(weights), rel=1e-6)
+
+
+def test_k3_has_a_gradient_however_far_the_reference_is() -> None:
+    """exp of 200 overflows in float32: times the 0 of the clamp it would be no number."""
+    logprobs = torch.tensor([-201.0, -1.0], requires_grad=True)
+    kl_estimate(logprobs, torch.tensor([-1.0, -1.5]), "k3").sum().backward()
+    torch.testing.assert_close(logprobs.grad, torch.tensor([0.0, 1 - math.exp(-0.5)]))
+
+
+# -- a sampling temperature --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.5])
+def test_the_expected_update_is_the_gradient_of_what_is_sampled(temperature: float) -> None:
+    """Four actions, all of them weighed by how often they are drawn: the mean update is that of the expected reward."""
+    logits = torch.tensor([1.0, -0.5, 0.3, 0.0], dtype=torch.float64, requires_grad=True)
+    rewards = torch.tensor([1.0, -1.0, 0.5, -0.2], dtype=torch.float64)
+    policy = (logits / temperature).softmax(-1)
+    (expected,) = torch.autograd.grad((policy * rewards).sum(), logits)
+
+    drawn = policy.detach()
+    within = drawn.cumsum(-1) - drawn / 2  # a uniform number that draws each action
+    sampling = Sampling(1, temperature)
+    actions, old = choose(logits.detach().expand(4, -1), sampling, within)
+    assert actions.tolist() == [0, 1, 2, 3]
+    new = at_temperature(logits, temperature).log_softmax(-1)
+    losses, _ = clipped_loss(new, old, rewards)
+    (update,) = torch.autograd.grad((drawn * losses).sum(), logits)
+    torch.testing.assert_close(-update, expected, rtol=1e-6, atol=1e-9)

@@ -40,11 +40,13 @@ def test_running_means_by_hand() -> None:
         close(got, *expected)
     assert algorithm.metrics() == {"kl_coef": 0.0, "running_mean_assessor": 0.25, "running_mean_injector": 0.5}
     second = algorithm.advantages([1.0, 1.0], old[:2], None, roles[:2])
-    # 0.95 * 0.25 + 0.05 * 1; no division by a deviation; a role that did not play keeps its mean
-    close(second[0], 0.7125, 0.7125)
+    # the mean of before is taken off, then 0.95 * 0.25 + 0.05 * 1 is kept; no division by a deviation; a role that did
+    # not play keeps its mean
+    close(second[0], 0.75, 0.75)
     assert algorithm.running_means == {"assessor": pytest.approx(0.2875), "injector": 0.5}
     (third,) = algorithm.advantages([-1.0], old[2:], None, roles[2:])
-    close(third, -1.425, -1.425)  # 0.95 * 0.5 - 0.05
+    close(third, -1.5, -1.5)
+    assert algorithm.running_means["injector"] == pytest.approx(0.425)  # 0.95 * 0.5 - 0.05
 
 
 def test_a_running_mean_is_of_whole_turns_with_their_kl() -> None:
