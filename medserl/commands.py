@@ -196,8 +196,9 @@ def evaluate(settings: Settings, options: EvaluationOptions) -> None:
     _require_labels(judged)
     ask_models = options.compare or not options.predictions
     models = resolve_systems(settings, options.compare, options.run) if ask_models else {}
-    say_markdown(judge(_sources(judged, settings, options), models, options, settings.seed))
-    say(f"tables, predictions and submissions: {options.folder}")
+    tables, folder = judge(_sources(judged, settings, options), models, options, settings.seed)
+    say_markdown(tables)
+    say(f"tables, predictions and submissions: {folder}")
 
 
 def _require_labels(judged: LoadedNotes) -> None:

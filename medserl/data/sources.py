@@ -11,6 +11,7 @@ from medserl.data.columns import ColumnNames
 from medserl.data.holdout import split_notes
 from medserl.data.readers import BY_GUESS, LoadedNotes, kinds_of, load_notes
 from medserl.data.sample_paths import SampleSplit, is_sample, sample_path
+from medserl.data.seen import seen_in
 from medserl.data.tabular import HUB, Place
 from medserl.errors import DataError
 
@@ -69,6 +70,8 @@ class RunData:
     def record(self) -> dict[str, object]:
         """What a run's provenance says of it."""
         record: dict[str, object] = {"sha256": self.train.sha256, "validation": self.judged_by}
+        if self.validation:
+            record["notes"] = seen_in(self.validation.notes, self.train.notes).record()
         if self.is_split and self.validation:
             record["held_out"] = [note.note_id for note in self.validation.notes]
         return record

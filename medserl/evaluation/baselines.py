@@ -1,4 +1,4 @@
-"""What a system must beat: the more frequent class, and a classifier that sees words and no medicine."""
+"""What a system must beat besides guessing: a classifier that sees words and no medicine."""
 
 from __future__ import annotations
 
@@ -6,18 +6,6 @@ from collections.abc import Sequence
 
 from medserl.errors import DataError
 from medserl.evaluation.predictions import LabelledText, Prediction
-
-
-def majority_predictions(train: Sequence[LabelledText], texts: Sequence[LabelledText]) -> list[Prediction]:
-    """The same verdict for every text: the more frequent one in training, INCORRECT where both are as frequent.
-
-    Raises:
-        DataError: no training texts.
-    """
-    if not train:
-        raise DataError("the majority baseline needs training texts, and there are none")
-    share = sum(text.is_error for text in train) / len(train)
-    return [_prediction(text, share) for text in texts]
 
 
 def tfidf_predictions(train: Sequence[LabelledText], texts: Sequence[LabelledText]) -> list[Prediction]:
@@ -41,8 +29,7 @@ def tfidf_predictions(train: Sequence[LabelledText], texts: Sequence[LabelledTex
     )
     model.fit([text.text for text in train], labels)
     chances = model.predict_proba([text.text for text in texts])[:, list(model.classes_).index(True)]
-    return [_prediction(text, float(chance)) for text, chance in zip(texts, chances, strict=True)]
-
-
-def _prediction(text: LabelledText, p_incorrect: float) -> Prediction:
-    return Prediction(text.text_id, "INCORRECT" if p_incorrect >= 0.5 else "CORRECT", p_incorrect=p_incorrect)
+    return [
+        Prediction(text.text_id, "INCORRECT" if chance >= 0.5 else "CORRECT", p_incorrect=float(chance))
+        for text, chance in zip(texts, chances, strict=True)
+    ]

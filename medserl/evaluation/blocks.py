@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from medserl.evaluation.calibration import Threshold, apply_threshold, choose_threshold
 from medserl.evaluation.checkpoint_metrics import Scorers
+from medserl.evaluation.guessing import COIN, FLAG_RATES, guess_figures
 from medserl.evaluation.metrics import Attribute, DetectionMetrics, by_group, detection_metrics
-from medserl.evaluation.official import OfficialScores, not_asked, official_scores_by_collection
-from medserl.evaluation.predictions import LabelledText
+from medserl.evaluation.official import OfficialScores, not_asked, official_scores_by_collection, scored_texts
+from medserl.evaluation.predictions import LabelledText, Prediction
 from medserl.evaluation.statistics import Estimate
+from medserl.evaluation.submission import submission_rows
 from medserl.evaluation.systems import Judgement
 from medserl.evaluation.table import HEADERS, Figures, Row, group_markdown, markdown, rows
 
 ALL = "all"
 GROUPINGS: tuple[Attribute, ...] = ("collection", "split", "error_type", "length")
 PROBABILITY_FIGURES = ("brier", "ece")
+OF_TWO_CLASSES = ("accuracy", "f1")
+"""Figures by which always saying the same is perfect on texts of one class, and which are then left out."""
 
 
 @dataclass(frozen=True)
@@ -53,50 +57,98 @@ def _bullets(lines: Sequence[str]) -> str:
 def detection_block(results: Mapping[str, DetectionMetrics], lines: Sequence[str]) -> Block:
     """Error detection by the verdicts, on all texts."""
     figures = {name: _figures(found, besides=PROBABILITY_FIGURES) for name, found in results.items()}
-    return Block("", {ALL: figures}, tuple(lines))
+    return Block("", {ALL: _guesses(results) | figures}, tuple(lines))
 
 
 def _figures(found: DetectionMetrics, besides: Sequence[str] = ()) -> dict[str, Estimate]:
-    return {name: estimate for name, estimate in found.items() if name not in besides}
+    left_out = (*besides, *(OF_TWO_CLASSES if found.of_one_class else ()))
+    return {name: estimate for name, estimate in found.items() if name not in left_out}
+
+
+def _guesses(results: Mapping[str, DetectionMetrics]) -> dict[str, Figures]:
+    """What guessing gets on the texts of these results, which are the same for all systems."""
+    found = next(iter(results.values()), None)
+    if found is None:
+        return {}
+    left_out = OF_TWO_CLASSES if found.of_one_class else ()
+    guesses = guess_figures(found.n_errors, found.n_texts - found.n_errors, found.n_pairs)
+    return {
+        guess: {name: estimate for name, estimate in figures.items() if name not in left_out}
+        for guess, figures in guesses.items()
+    }
 
 
 def group_blocks(texts: Sequence[LabelledText], judgements: Sequence[Judgement]) -> list[Block]:
     """All figures of detection by collection, split, error type and length, where there are several groups of these."""
     blocks = []
     for attribute in GROUPINGS:
-        groups: dict[str, dict[str, Figures]] = defaultdict(dict)
+        groups: dict[str, dict[str, DetectionMetrics]] = defaultdict(dict)
         for one in judgements:
             for group, found in by_group(texts, one.predictions, attribute).items():
-                groups[f"{attribute}={group}"][one.name] = _figures(found)
+                groups[f"{attribute}={group}"][one.name] = found
         if len(groups) > 1:
-            blocks.append(Block(f"By {attribute.replace('_', ' ')}", groups))
+            shown = {
+                group: _guesses(results) | {name: _figures(found) for name, found in results.items()}
+                for group, results in groups.items()
+            }
+            blocks.append(Block(f"By {attribute.replace('_', ' ')}", shown))
     return blocks
 
 
 def official_results(
     texts: Sequence[LabelledText], judgements: Sequence[Judgement], scorers: Scorers
 ) -> dict[str, dict[str, OfficialScores]]:
-    """The shared task's scores on the published texts, by system and collection (`all`, `MS`, `UW`)."""
-    published = [text for text in texts if text.is_published]
+    """The shared task's scores on the texts that it scores, by system and collection (`all`, `MS`, `UW`)."""
+    scored = scored_texts(texts)
     return {
         one.name: official_scores_by_collection(
-            published, one.rows, scorers.available, scorers.left_out | not_asked(one.subtasks)
+            scored, one.rows, scorers.available, scorers.left_out | not_asked(one.subtasks)
         )
         for one in judgements
     }
 
 
-def official_blocks(results: Mapping[str, Mapping[str, OfficialScores]]) -> list[Block]:
+def official_blocks(
+    texts: Sequence[LabelledText], results: Mapping[str, Mapping[str, OfficialScores]], scorers: Scorers
+) -> list[Block]:
     """The official scores, with lines on what they leave out; of each collection apart where there are several."""
     groups: dict[str, dict[str, Figures]] = defaultdict(dict)
-    for name, collections in results.items():
+    shown = {figure for collections in results.values() for figure in collections[ALL].figures()}
+    for name, collections in {**_official_guesses(texts, scorers), **results}.items():
         for collection, scores in collections.items():
-            groups[ALL if collection == ALL else f"collection={collection}"][name] = scores.figures()
-    n_texts = next(iter(results.values()))[ALL].n_texts
+            figures = {figure: one for figure, one in scores.figures().items() if figure in shown}
+            if name in FLAG_RATES:
+                figures = {figure: _exact(one) for figure, one in figures.items()}
+            groups[ALL if collection == ALL else f"collection={collection}"][name] = figures
+    scored = scored_texts(texts)
     together = {ALL: groups.pop(ALL)}
-    title = f"Official scores (MEDIQA-CORR 2024), {n_texts} published texts"
+    kind = "published texts" if all(text.is_published for text in scored) else "texts, both twins of each pair"
+    title = f"Official scores (MEDIQA-CORR 2024), {len(scored)} {kind}"
     blocks = [Block(title, together, tuple(_left_out(results)))]
     return [*blocks, Block("Official scores by collection", groups)] if groups else blocks
+
+
+def _official_guesses(texts: Sequence[LabelledText], scorers: Scorers) -> dict[str, dict[str, OfficialScores]]:
+    """What guessing gets there: it names no sentence and corrects nothing, so a coin differs in its flags alone."""
+    scored = scored_texts(texts)
+    found: dict[str, dict[str, OfficialScores]] = {}
+    for name, rate in FLAG_RATES.items():
+        said = [Prediction(text.text_id, "INCORRECT" if rate == 1 else "CORRECT") for text in scored]
+        found[name] = official_scores_by_collection(scored, submission_rows(said), scorers.available, scorers.left_out)
+        if name == COIN:
+            found[name] = {collection: _tossed(scores, rate) for collection, scores in found[name].items()}
+    return found
+
+
+def _tossed(scores: OfficialScores, rate: float) -> OfficialScores:
+    if scores.flag_accuracy is None:
+        return scores
+    return replace(scores, flag_accuracy=Estimate(rate, None, None, scores.n_texts))
+
+
+def _exact(estimate: Estimate) -> Estimate:
+    """Without an interval: what guessing gets on these very texts is known."""
+    return replace(estimate, low=None, high=None)
 
 
 def _left_out(results: Mapping[str, Mapping[str, OfficialScores]]) -> list[str]:
@@ -141,5 +193,25 @@ def probability_block(
             found = detection_metrics(texts, apply_threshold(one.predictions, threshold))
             figures[one.name]["threshold"] = Estimate(threshold.value, None, None, found.n_texts)
             figures[one.name] |= {f"threshold_{name}": estimate for name, estimate in _figures(found).items()}
+    if figures:
+        by_threshold = any(one.name in thresholds for one in judgements)
+        figures = _guessed_probabilities(results, by_threshold) | figures
     shown = {name: {key: one[key] for key in HEADERS if key in one} for name, one in figures.items()}
     return Block("Probabilities", {ALL: shown}, tuple(lines))
+
+
+def _guessed_probabilities(
+    results: Mapping[str, DetectionMetrics], by_threshold: bool
+) -> dict[str, dict[str, Estimate]]:
+    """What each way to guess gets that states its flag rate as P(INCORRECT)."""
+    found = next(iter(results.values()))
+    errors = found.n_errors / found.n_texts
+    rows: dict[str, dict[str, Estimate]] = {}
+    for name, figures in _guesses(results).items():
+        rate = FLAG_RATES[name]
+        brier = errors * (1 - rate) ** 2 + (1 - errors) * rate**2
+        values = {"brier": brier, "ece": abs(rate - errors)}
+        rows[name] = {figure: Estimate(value, None, None, found.n_texts) for figure, value in values.items()}
+        if by_threshold:
+            rows[name] |= {f"threshold_{figure}": one for figure, one in figures.items()}
+    return rows

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from medserl import __version__
 from medserl.config import Settings
+from medserl.data.sample_paths import is_sample
 from medserl.errors import ConfigError
 from medserl.evaluation.blocks import (
     choose_thresholds,
@@ -21,59 +23,65 @@ from medserl.evaluation.blocks import (
 )
 from medserl.evaluation.calibration import Threshold
 from medserl.evaluation.checkpoint_metrics import Scorers, load_scorers
+from medserl.evaluation.guessing import FLAG_RATES, GUESSING
 from medserl.evaluation.inputs import Sources, Texts, choose_texts
-from medserl.evaluation.metrics import DetectionMetrics, detection_metrics
+from medserl.evaluation.metrics import detection_metrics
 from medserl.evaluation.official import OfficialScores
 from medserl.evaluation.options import EvaluationOptions
+from medserl.evaluation.places import claim, write_record
 from medserl.evaluation.predictions import write_predictions
-from medserl.evaluation.submission import write_submission
+from medserl.evaluation.remarks import no_verdict_counts, remarks
+from medserl.evaluation.submission import submission_id, write_submission
 from medserl.evaluation.systems import (
-    BASELINES,
+    TFIDF,
     Judgement,
     about_texts,
     ask_model,
-    judge_by_baselines,
+    judge_by_words,
     read_judgement,
 )
-from medserl.evaluation.table import Row, comparison_table, write_tables
-from medserl.files import private_folder, write_private
+from medserl.evaluation.table import Row, comparison_table, escape_markdown, write_tables
 from medserl.runlog import git_revision
 
-RECORD = "evaluation.json"
-"""What was judged, by whom and how: options, files with hashes, counts, thresholds, scores that were left out."""
+log = logging.getLogger("medserl")
 
 Official = Mapping[str, Mapping[str, OfficialScores]]
 
 
-def evaluate(sources: Sources, models: Mapping[str, Settings], options: EvaluationOptions, seed: int) -> str:
-    """Judge, score, and write all of it to the options' folder; returns the main tables as Markdown.
+def evaluate(
+    sources: Sources, models: Mapping[str, Settings], options: EvaluationOptions, seed: int
+) -> tuple[str, Path]:
+    """Judge, score, and write all of it; returns the main tables as Markdown, and the folder they are in.
 
-    `models` are the settings of each model by the system's name.
+    `models` are the settings of each model by the system's name. The folder is the options', or one in it where that
+    holds an evaluation of something else (`places`).
 
     Raises:
         MedSeRLError: something that cannot be read, loaded, compared or written.
     """
     files = [read_judgement(given) for given in options.predictions]
-    _check_names([*BASELINES, *models, *(file.name for file in files)])
+    _check_names([*FLAG_RATES, GUESSING, TFIDF, *models, *(file.name for file in files)])
     texts = choose_texts(sources, options, seed, files)
     files = [about_texts(file, texts.judged) for file in files]
+    systems = {name: _model_record(settings) for name, settings in models.items()}
+    systems |= {file.name: {"file": given} for file, given in zip(files, options.predictions, strict=True)}
+    record = _record(sources, texts, systems, options, seed)
+    folder = claim(options, record, sources.judged.file.stem)
     subtasks = max([options.subtasks, *(file.subtasks for file in files)], key=len)
     judgements = [
-        *judge_by_baselines(texts.train, texts.judged, texts.held_out, subtasks),
+        *([judge_by_words(texts.train, texts.judged, texts.held_out, subtasks)] if texts.train else []),
         *(ask_model(name, settings, texts.judged, texts.held_out, options) for name, settings in models.items()),
     ]
-    _write_judgements(options.folder, judgements)
+    _write_judgements(folder, judgements)
     judgements += files
     scorers = Scorers()
     if subtasks == "ABC":
         scorers = load_scorers(options.bertscore, options.bleurt)
     official = official_results(texts.judged, judgements, scorers)
     thresholds = choose_thresholds(texts.held_out, judgements)
-    summary = _write_blocks(sources, texts, judgements, official, thresholds, options)
-    systems = {name: _model_record(settings) for name, settings in models.items()}
-    systems |= {file.name: {"file": given} for file, given in zip(files, options.predictions, strict=True)}
-    _write_record(options.folder, _record(sources, texts, systems, official, thresholds, options, seed))
-    return summary
+    summary = _write_blocks(folder, sources, texts, judgements, official, thresholds, scorers, options)
+    write_record(folder, record | _results(texts, judgements, official, thresholds))
+    return summary, folder
 
 
 def _check_names(names: Iterable[str]) -> None:
@@ -86,7 +94,13 @@ def _check_names(names: Iterable[str]) -> None:
 
 def _write_judgements(folder: Path, judgements: Sequence[Judgement]) -> None:
     """Predictions and submission of each system."""
-    private_folder(folder)
+    changed = sum(submission_id(row.text_id) != row.text_id for one in judgements[:1] for row in one.rows)
+    if changed:
+        log.warning(
+            "%d ids hold white space or a percent sign, which a line of a submission cannot: "
+            "there they are written as %%20 and the like, and read again as they were",
+            changed,
+        )
     for one in judgements:
         write_predictions(folder / f"{one.name}.predictions.jsonl", one.predictions)
         write_submission(folder / f"{one.name}.submission.txt", one.rows)
@@ -96,11 +110,13 @@ def _write_judgements(folder: Path, judgements: Sequence[Judgement]) -> None:
 
 
 def _write_blocks(
+    folder: Path,
     sources: Sources,
     texts: Texts,
     judgements: Sequence[Judgement],
     official: Official,
     thresholds: Mapping[str, Threshold],
+    scorers: Scorers,
     options: EvaluationOptions,
 ) -> str:
     """Write the tables; returns those that are to be shown."""
@@ -108,15 +124,15 @@ def _write_blocks(
     comparisons = comparison_table(results)
     last = [row["sentence"] for row in comparisons if row["system"] == judgements[-1].name]
     blocks = [
-        detection_block(results, [*last, *_remarks(sources, texts, results)]),
-        *official_blocks(official),
+        detection_block(results, [*last, *remarks(sources, texts, results)]),
+        *official_blocks(texts.judged, official, scorers),
         probability_block(texts.judged, judgements, results, thresholds, _threshold_lines(sources, texts, options)),
     ]
     groups = group_blocks(texts.judged, judgements)
     shown = "\n\n".join([_head(sources, texts), *(block.markdown() for block in blocks)])
     whole = [shown, *(block.markdown() for block in groups), _all_comparisons(comparisons)]
     table = [row for block in [*blocks, *groups] for row in block.rows()]
-    write_tables(options.folder, "\n\n".join(filter(None, whole)), table, comparisons)
+    write_tables(folder, "\n\n".join(filter(None, whole)), table, comparisons)
     return shown
 
 
@@ -124,22 +140,8 @@ def _head(sources: Sources, texts: Texts) -> str:
     errors = sum(text.is_error for text in texts.judged)
     pairs = len({text.pair_id for text in texts.judged if text.pair_id is not None})
     of_them = f"{errors} with an error" + (f", {pairs} pairs of twins" if pairs else "")
-    return f"{len(texts.judged)} texts of {sources.judged.file.name} ({of_them}); percent, with 95 % intervals"
-
-
-def _remarks(sources: Sources, texts: Texts, results: Mapping[str, DetectionMetrics]) -> list[str]:
-    """What a reader of the table must know."""
-    lines = [
-        f"{name}: {found.missing} of {found.n_texts} texts are not predicted and count as wrong."
-        for name, found in results.items()
-        if found.missing
-    ]
-    if sources.judged.loaded.skipped:
-        lines.append(f"{sources.judged.file.name}: {sources.judged.loaded.skipped_summary()}.")
-    fitted = [name for name in BASELINES if name in results]
-    if fitted:
-        lines.append(f"{' and '.join(fitted)} are fitted on the {len(texts.train)} texts of {sources.train.file.name}.")
-    return lines
+    file = escape_markdown(sources.judged.file.name)
+    return f"{len(texts.judged)} texts of {file} ({of_them}); percent, with 95 % intervals"
 
 
 def _threshold_lines(sources: Sources, texts: Texts, options: EvaluationOptions) -> list[str]:
@@ -149,7 +151,8 @@ def _threshold_lines(sources: Sources, texts: Texts, options: EvaluationOptions)
         return ["no threshold: no validation notes of both classes besides the judged ones; give --validation-data"]
     return [
         f"each threshold has the best balanced accuracy on {len(texts.held_out)} texts of "
-        f"{sources.validation.file.name}, none of which is judged here; what follows it is by it, not by the verdicts"
+        f"{escape_markdown(sources.validation.file.name)}, none of which is judged here; what follows it is by it, "
+        "not by the verdicts"
     ]
 
 
@@ -164,14 +167,9 @@ def _all_comparisons(comparisons: Sequence[Row]) -> str:
 
 
 def _record(
-    sources: Sources,
-    texts: Texts,
-    systems: Mapping[str, Any],
-    official: Official,
-    thresholds: Mapping[str, Threshold],
-    options: EvaluationOptions,
-    seed: int,
+    sources: Sources, texts: Texts, systems: Mapping[str, Any], options: EvaluationOptions, seed: int
 ) -> dict[str, Any]:
+    """What is asked: known before anything is judged."""
     return {
         "medserl": __version__,
         "git": git_revision(),
@@ -180,6 +178,8 @@ def _record(
             "n": len(texts.judged),
             "errors": sum(text.is_error for text in texts.judged),
             "published_only": texts.published_only,
+            "sample": is_sample(str(sources.judged.file)),
+            "notes": texts.seen.record(),
             "fitted_on": len(texts.train),
             "held_out": len(texts.held_out),
         },
@@ -196,6 +196,16 @@ def _record(
             "seed": seed,
         },
         "systems": systems,
+    }
+
+
+def _results(
+    texts: Texts, judgements: Sequence[Judgement], official: Official, thresholds: Mapping[str, Threshold]
+) -> dict[str, Any]:
+    """What came of it, beside the tables."""
+    return {
+        "finished": datetime.now().isoformat(timespec="seconds"),
+        "no_verdict": {one.name: no_verdict_counts(texts.judged, one.predictions) for one in judgements},
         "thresholds": {name: asdict(threshold) for name, threshold in thresholds.items()},
         "official": {
             name: {collection: _official_counts(scores) for collection, scores in collections.items()}
@@ -217,7 +227,3 @@ def _official_counts(scores: OfficialScores) -> dict[str, Any]:
         "n_both_na": scores.n_both_na,
         "left_out": dict(scores.left_out),
     }
-
-
-def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    write_private(folder / RECORD, json.dumps(record, indent=1))

@@ -1,4 +1,4 @@
-"""The texts of an evaluation: those that are judged, and those that baselines and thresholds are fitted on."""
+"""The texts of an evaluation: those that are judged, and those that TF-IDF and thresholds are fitted on."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from medserl.data.notes import Note
 from medserl.data.readers import LoadedNotes
+from medserl.data.seen import Seen, seen_in
 from medserl.evaluation.options import EvaluationOptions
 from medserl.evaluation.predictions import LabelledText, labelled_texts
 from medserl.evaluation.systems import Judgement
@@ -38,15 +39,17 @@ class Sources:
 
 @dataclass(frozen=True)
 class Texts:
-    """The texts to judge, those that baselines are fitted on, and those that thresholds are chosen on.
+    """The texts to judge, those that the TF-IDF baseline is fitted on, and those that thresholds are chosen on.
 
-    `held_out` is empty, or holds texts of both classes.
+    `train` and `held_out` are empty, or hold texts of both classes; `train` is empty where judged notes are among the
+    training notes (`seen`).
     """
 
     judged: tuple[LabelledText, ...]
     train: tuple[LabelledText, ...]
     held_out: tuple[LabelledText, ...]
     published_only: bool
+    seen: Seen
 
     @property
     def fingerprint(self) -> str:
@@ -59,7 +62,8 @@ def choose_texts(sources: Sources, options: EvaluationOptions, seed: int, files:
     """The texts of an evaluation in which these judgements were read from files."""
     notes = _draw(sources.judged.loaded.notes, options.limit, seed)
     alone = options.published_only or _lack_corrected_twins(files, labelled_texts(notes))
-    train = _fitting_texts(sources.train.loaded.notes, published_only=alone)
+    seen = seen_in(notes, sources.train.loaded.notes)
+    train = () if seen.ids else _fitting_texts(sources.train.loaded.notes, published_only=alone)
     held_out: tuple[LabelledText, ...] = ()
     if sources.validation is not None:
         unseen = _draw(_unseen(sources.validation.loaded.notes, notes), options.limit, seed)
@@ -69,7 +73,8 @@ def choose_texts(sources: Sources, options: EvaluationOptions, seed: int, files:
                 "no thresholds: %s holds no notes of both classes besides the judged ones", sources.validation.file
             )
             held_out = ()
-    return Texts(labelled_texts(notes, published_only=alone), train, held_out, alone)
+    judged = labelled_texts(notes, published_only=alone)
+    return Texts(judged, train if _of_both_classes(train) else (), held_out, alone, seen)
 
 
 def _fitting_texts(notes: Sequence[Note], published_only: bool) -> tuple[LabelledText, ...]:
@@ -83,9 +88,9 @@ def _draw(notes: Sequence[Note], limit: int, seed: int) -> Sequence[Note]:
 
 
 def _unseen(notes: Sequence[Note], judged: Sequence[Note]) -> list[Note]:
-    """The notes of which neither text is one of a judged note: a threshold chosen on judged texts is no finding."""
-    seen = {text for note in judged for text in (note.correct_note, note.incorrect_note) if text is not None}
-    return [note for note in notes if note.correct_note not in seen and note.incorrect_note not in seen]
+    """The notes that are not judged: a threshold chosen on judged texts is no finding."""
+    seen = set(seen_in(notes, judged).ids)
+    return [note for note in notes if note.note_id not in seen]
 
 
 def _lack_corrected_twins(files: Sequence[Judgement], texts: Sequence[LabelledText]) -> bool:

@@ -1,7 +1,8 @@
 """Error detection: every figure that is computed from verdicts on labelled texts.
 
-INCORRECT is the positive class. A text without a verdict, and one without a prediction, counts as judged wrongly in
-every figure: as a missed error where there was one, as a false alarm where there was none.
+INCORRECT is the positive class. A text without a verdict, and one without a prediction, counts as judged wrongly: as a
+missed error where there was one, as a false alarm where there was none. The one exception is Matthews' correlation of
+verdict and truth, which rests on the texts that have a verdict: silence is no verdict against the truth.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from medserl.evaluation.calibration import brier_score, calibration_error
-from medserl.evaluation.predictions import LabelledText, Prediction, check_unique
+from medserl.evaluation.predictions import LabelledText, NoVerdict, Prediction, check_unique
 from medserl.evaluation.statistics import Array, Estimate, bootstrap_estimate, share_estimate
 from medserl.game.roles import Verdict
 
@@ -28,7 +29,10 @@ LENGTH_EDGES = (100, 150, 200, 400)
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one text was judged. `cluster` is the pair's id, or the text's own where it has no twin."""
+    """How one text was judged. `cluster` is the pair's id, or the text's own where it has no twin.
+
+    `predicted` is False where the system said nothing of the text.
+    """
 
     text_id: str
     cluster: str
@@ -36,6 +40,8 @@ class Outcome:
     is_error: bool
     verdict: Verdict | None
     p_incorrect: float | None = None
+    no_verdict: NoVerdict | None = None
+    predicted: bool = True
     truncated: bool = False
 
     @property
@@ -48,19 +54,24 @@ class DetectionMetrics:
     """All figures on one set of texts.
 
     Shares, with Wilson intervals. accuracy: texts judged rightly. pairwise_accuracy: pairs with both twins judged
-    rightly (guessing gives 0.25). recall: texts with an error, called INCORRECT. specificity: texts without, called
-    CORRECT. flag_rate: texts called INCORRECT. no_verdict_rate: texts called neither. truncated_rate: texts of which an
-    answer was cut at the token limit, and so gave no verdict.
+    rightly. recall: texts with an error, called INCORRECT. specificity: texts without, called CORRECT. flag_rate: texts
+    called INCORRECT. no_verdict_rate: texts called neither. truncated_rate: texts of which an answer was cut at the
+    token limit, and so gave no verdict.
+
+    pairwise_chance, without an interval: what `pairwise_accuracy` would be for a coin that calls as many texts of the
+    pairs INCORRECT, and as many CORRECT, without reading them: the product of the two shares, at most 0.25.
 
     With bootstrap intervals. f1: of INCORRECT, 2 TP / (2 TP + FP + FN). balanced_accuracy: mean of recall and
-    specificity. mcc: Matthews correlation, 0 where all texts are judged alike. brier, ece: see
-    `medserl.evaluation.calibration`; they rest on the texts that have a probability.
+    specificity. mcc: Matthews correlation over the texts that have a verdict, 0 where all of these are judged alike,
+    None where they are of one class or there are none. brier, ece: see `medserl.evaluation.calibration`; they rest on
+    the texts that have a probability.
 
     `missing` counts texts without a prediction, `unmatched` predictions without a text.
     """
 
     accuracy: Estimate
     pairwise_accuracy: Estimate
+    pairwise_chance: Estimate
     recall: Estimate
     specificity: Estimate
     f1: Estimate
@@ -78,6 +89,11 @@ class DetectionMetrics:
     unmatched: int
     outcomes: tuple[Outcome, ...] = field(repr=False)
 
+    @property
+    def of_one_class(self) -> bool:
+        """Whether all texts have an error, or none has: then always saying the same is right throughout."""
+        return self.n_errors in (0, self.n_texts)
+
     def items(self) -> list[tuple[str, Estimate]]:
         """The figures by name, in the order above."""
         return [(name, value) for name, value in vars(self).items() if isinstance(value, Estimate)]
@@ -91,6 +107,7 @@ def detection_metrics(texts: Sequence[LabelledText], predictions: Sequence[Predi
     """
     outcomes = judge(texts, predictions)
     confusion, clusters = _confusion(outcomes), [one.cluster for one in outcomes]
+    answered = [one for one in outcomes if one.verdict is not None]
     pairs = pairs_right(outcomes)
     chances = [(p, one.is_error, one.cluster) for one in outcomes if (p := one.p_incorrect) is not None]
     probabilities = [p for p, _, _ in chances], [e for _, e, _ in chances], [c for _, _, c in chances]
@@ -98,11 +115,12 @@ def detection_metrics(texts: Sequence[LabelledText], predictions: Sequence[Predi
     return DetectionMetrics(
         accuracy=_share(outcomes, lambda one: one.right),
         pairwise_accuracy=share_estimate(pairs),
+        pairwise_chance=Estimate(pairs_by_coin(outcomes), None, None, len(pairs)),
         recall=_share([one for one in outcomes if one.is_error], lambda one: one.right),
         specificity=_share([one for one in outcomes if not one.is_error], lambda one: one.right),
         f1=bootstrap_estimate(f1, confusion, clusters),
         balanced_accuracy=bootstrap_estimate(balanced_accuracy, confusion, clusters),
-        mcc=bootstrap_estimate(mcc, confusion, clusters),
+        mcc=bootstrap_estimate(mcc, _confusion(answered), [one.cluster for one in answered]),
         flag_rate=_share(outcomes, lambda one: one.verdict == "INCORRECT"),
         no_verdict_rate=_share(outcomes, lambda one: one.verdict is None),
         truncated_rate=_share(outcomes, lambda one: one.truncated),
@@ -153,17 +171,33 @@ def _outcome(text: LabelledText, said: Prediction | None) -> Outcome:
         text.is_error,
         said.verdict if said else None,
         said.p_incorrect if said else None,
+        no_verdict=said.no_verdict if said else None,
+        predicted=said is not None,
         truncated=said is not None and said.truncated > 0,
     )
 
 
 def pairs_right(outcomes: Iterable[Outcome]) -> list[bool]:
     """For each pair with both twins present, whether both are right; in order of first appearance."""
-    twins: dict[str, dict[bool, bool]] = defaultdict(dict)
+    return [wrong.right and correct.right for wrong, correct in _twins(outcomes)]
+
+
+def pairs_by_coin(outcomes: Iterable[Outcome]) -> float | None:
+    """The share of pairs that are right where verdicts are as frequent as these, and independent of the texts."""
+    judged = [one for pair in _twins(outcomes) for one in pair]
+    if not judged:
+        return None
+    flagged, passed = (sum(one.verdict == verdict for one in judged) for verdict in ("INCORRECT", "CORRECT"))
+    return flagged * passed / len(judged) ** 2
+
+
+def _twins(outcomes: Iterable[Outcome]) -> list[tuple[Outcome, Outcome]]:
+    """The pairs of which both texts were judged, the one with the error first."""
+    twins: dict[str, dict[bool, Outcome]] = defaultdict(dict)
     for one in outcomes:
         if one.has_twin:
-            twins[one.cluster][one.is_error] = one.right
-    return [all(right.values()) for right in twins.values() if len(right) == 2]
+            twins[one.cluster][one.is_error] = one
+    return [(pair[True], pair[False]) for pair in twins.values() if len(pair) == 2]
 
 
 def _share(outcomes: Sequence[Outcome], hit: Callable[[Outcome], bool]) -> Estimate:

@@ -1,7 +1,8 @@
 """MEDIQA-CORR 2024's scores (Ben Abacha et al., ClinicalNLP 2024), by the definitions of the shared task's own script.
 
 - Flag and sentence accuracy over all reference texts. A text without a row is wrong in both. The sentence id of a text
-  without an error is -1, and ids are compared whatever the flag says.
+  without an error is -1, and ids are compared whatever the flag says. Where all texts have an error there is no flag
+  accuracy, and where none has one no score at all: always saying the same would be right throughout.
 - The reference correction of a text without an error is NA; a flag of 0 makes a row's correction NA.
 - A text's score in a metric of corrections is the metric where neither side is NA, 1 where both are, 0 where one is or
   where there is no row. The *composite* is the mean of that over all reference texts; the *subset* score is the mean
@@ -30,7 +31,7 @@ from medserl.evaluation.submission import NO_SENTENCE, NOT_APPLICABLE, Submissio
 ROUGE = {"ROUGE-1": "rouge-1", "ROUGE-2": "rouge-2", "ROUGE-L": "rouge-l"}
 BERTSCORE, BLEURT, AGGREGATE = "BERTScore", "BLEURT", "AggregateScore"
 CORRECTION_METRICS = (*ROUGE, BERTSCORE, BLEURT, AGGREGATE)
-SENTENCE_ACCURACY = "sentence accuracy"
+FLAG_ACCURACY, SENTENCE_ACCURACY = "flag accuracy", "sentence accuracy"
 
 Scorer = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
 """From predictions and as many references to one score each."""
@@ -44,7 +45,7 @@ class OfficialScores:
     says why a score is not there. `subset` is `NOTHING` where no text has a correction on both sides.
     """
 
-    flag_accuracy: Estimate
+    flag_accuracy: Estimate | None
     sentence_accuracy: Estimate | None
     subset: Mapping[str, Estimate]
     composite: Mapping[str, Estimate]
@@ -56,9 +57,9 @@ class OfficialScores:
 
     def figures(self) -> dict[str, Estimate]:
         """Every score that there is, by name; of a metric `ROUGE-1` over the subset and `ROUGE-1 composite`."""
-        sentence = {} if self.sentence_accuracy is None else {SENTENCE_ACCURACY: self.sentence_accuracy}
+        accuracies = {FLAG_ACCURACY: self.flag_accuracy, SENTENCE_ACCURACY: self.sentence_accuracy}
         composites = {f"{name} composite": estimate for name, estimate in self.composite.items()}
-        return {"flag accuracy": self.flag_accuracy} | sentence | dict(self.subset) | composites
+        return {name: one for name, one in accuracies.items() if one is not None} | dict(self.subset) | composites
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,16 @@ def not_asked(subtasks: str) -> dict[str, str]:
     """The scores that answers to these subtasks alone (`A`, `AB`, `ABC`) cannot have, and why."""
     sentence = {} if "B" in subtasks else {SENTENCE_ACCURACY: "subtask B was not asked"}
     return sentence if "C" in subtasks else sentence | dict.fromkeys(CORRECTION_METRICS, "subtask C was not asked")
+
+
+def scored_texts(texts: Sequence[LabelledText]) -> list[LabelledText]:
+    """The texts that the shared task scores: the published ones.
+
+    Where these are of one class, as in a file of pairs, both twins: of texts that all have an error none is flagged
+    wrongly by always saying so.
+    """
+    published = [text for text in texts if text.is_published]
+    return published if len({text.is_error for text in published}) == 2 else list(texts)
 
 
 def reference_correction(text: LabelledText) -> str:
@@ -185,7 +196,9 @@ def _summary(judged: Sequence[_Judged], scorers: Mapping[str, Scorer], left_out:
     metrics = [name for name in CORRECTION_METRICS if name not in reasons]
     both = [one for one in judged if one.scores]
     return OfficialScores(
-        flag_accuracy=share_estimate([one.row is not None and one.row.flag == _flag(one.text) for one in judged]),
+        flag_accuracy=None
+        if FLAG_ACCURACY in reasons
+        else share_estimate([one.row is not None and one.row.flag == _flag(one.text) for one in judged]),
         sentence_accuracy=None
         if SENTENCE_ACCURACY in reasons
         else share_estimate([one.row is not None and one.row.sentence_id == _sentence(one.text) for one in judged]),
@@ -210,6 +223,11 @@ def _reasons(judged: Sequence[_Judged], scorers: Mapping[str, Scorer], left_out:
     """Why a score cannot be computed, by its name."""
     reasons = dict(left_out)
     errors = [one.text for one in judged if one.text.is_error]
+    if len(errors) == len(judged):
+        reasons.setdefault(FLAG_ACCURACY, f"all {len(judged)} texts have an error: always INCORRECT would be right")
+    if not errors:
+        why = f"none of the {len(judged)} texts has an error: always CORRECT would be right"
+        return dict.fromkeys((FLAG_ACCURACY, SENTENCE_ACCURACY, *CORRECTION_METRICS), why) | reasons
     if any(text.error_sentence_id is None for text in errors):
         reasons.setdefault(SENTENCE_ACCURACY, "the reference does not number the sentence with the error")
     if errors and all(text.corrected_sentence is None for text in errors):

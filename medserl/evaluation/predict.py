@@ -13,7 +13,7 @@ from typing import TypeVar
 from medserl.engines.base import InferenceEngine
 from medserl.errors import ConfigError
 from medserl.evaluation.completions import CachedEngine, CompletionCache
-from medserl.evaluation.predictions import LabelledText, Prediction
+from medserl.evaluation.predictions import LabelledText, NoVerdict, Prediction
 from medserl.game.episode import Completion, Turn
 from medserl.game.parsing import Answer, note_sentences, parse_answer, with_each_verdict
 from medserl.game.roles import Verdict
@@ -37,6 +37,13 @@ class Said:
     answer: Answer
     p_incorrect: float | None
     truncated: bool = False
+
+    @property
+    def no_verdict(self) -> NoVerdict | None:
+        """Why it holds no verdict; None where it holds one."""
+        if self.answer.verdict:
+            return None
+        return "truncated" if self.truncated else "unreadable"
 
 
 def predict(
@@ -100,6 +107,7 @@ def _ask(
 
 
 def _said(completion: Completion, subtasks: str, sentence_count: int, p_incorrect: float | None) -> Said:
+    """What a completion says. One that was cut off says nothing: what would have followed may have taken it back."""
     cut = completion.truncated
     answer = Answer(None) if cut else parse_answer(completion.text, subtasks, sentence_count)
     return Said(completion.text, answer, p_incorrect, cut)
@@ -149,6 +157,7 @@ def vote(text_id: str, said: Sequence[Said], probabilities: bool = False) -> Pre
         p_incorrect=sum(votes) / len(votes) if votes else None,
         completion=shown.completion,
         truncated=sum(one.truncated for one in said),
+        no_verdict=_most_frequent(one.no_verdict for one in said) if verdict is None else None,
     )
 
 

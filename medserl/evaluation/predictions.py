@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from medserl.data.notes import Note
 from medserl.errors import DataError
@@ -15,6 +16,9 @@ from medserl.game.parsing import note_sentences
 from medserl.game.roles import Verdict
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+
+NoVerdict = Literal["unreadable", "truncated", "too_long"]
+"""Why a system gave no verdict: none could be read, its answer was cut off, or the note has no room in the model."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,9 @@ class LabelledText:
 class Prediction:
     """What a system said of one text.
 
-    `verdict` is None where the system gave none. `p_incorrect` is the probability of INCORRECT among the two verdicts.
-    `error_sentence_id` and `correction` answer MEDEC's subtasks B and C, where they were asked. `truncated` is how many
-    of its samples were cut at the token limit, and so gave no verdict.
+    `verdict` is None where the system gave none, and `no_verdict` says why, where that is known. `p_incorrect` is the
+    probability of INCORRECT among the two verdicts. `error_sentence_id` and `correction` answer MEDEC's subtasks B and
+    C, where they were asked. `truncated` is how many of its samples were cut at the token limit: these give no verdict.
     """
 
     text_id: str
@@ -65,16 +69,20 @@ class Prediction:
     p_incorrect: float | None = None
     completion: str = ""
     truncated: int = 0
+    no_verdict: NoVerdict | None = None
 
 
 def labelled_texts(notes: Iterable[Note], *, published_only: bool = False) -> tuple[LabelledText, ...]:
     """The texts of the notes: both twins of a pair, one text of a lone note.
 
     The text that the source publishes, of a pair the one with the error, has the note's id, as in MEDEC's rows; its
-    corrected twin is called `NOTE-corrected`. With `published_only` there are no corrected twins.
+    corrected twin is called `NOTE-corrected`. With `published_only` there are no corrected twins. A note of which
+    nobody says whether it is correct gives no text: a missing label is none.
     """
     texts: list[LabelledText] = []
     for note in notes:
+        if not note.labelled:
+            continue
         if note.incorrect_note is None:
             texts.append(_correct(note, note.note_id))
         elif note.is_pair and not published_only:
@@ -136,11 +144,32 @@ def read_predictions(path: str | Path) -> list[Prediction]:
     Raises:
         DataError: no such file, or a line that is no prediction; the message names it.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8", errors="surrogatepass").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
+    lines = read_text(path).split("\n")
     return [_prediction(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a file of predictions: UTF-8, or UTF-16 by its byte order mark; lone surrogates as they stand.
+
+    Raises:
+        DataError: no regular file (a pipe may never end), or bytes that are neither.
+    """
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_file():
+            raise DataError(
+                f"{path}: cannot be read: it is a {'folder' if path.is_dir() else 'device or pipe'}, no file"
+            )
+        content = path.read_bytes()
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return content.decode("utf-16", "surrogatepass")
+        return content.decode("utf-8", "surrogatepass").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: cannot be read: byte {error.start} is no {error.encoding}; save it as UTF-8"
+        ) from None
+    except (OSError, ValueError) as error:  # a zero byte in the path is a ValueError
+        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _prediction(line: str, where: str) -> Prediction:
@@ -148,12 +177,16 @@ def _prediction(line: str, where: str) -> Prediction:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: no JSON: {error.msg}") from None
+    except (ValueError, RecursionError):  # a number of thousands of digits, or brackets thousands deep
+        raise DataError(f"{where}: no prediction: JSON that is too deep, or holds too long a number") from None
     known = [field.name for field in fields(Prediction)]
     if not isinstance(row, dict) or not {"text_id", "verdict"} <= row.keys() <= set(known):
         raise DataError(f"{where}: no prediction; wanted is an object with text_id and verdict, and of {known} only")
     wrong = [name for name, value in row.items() if not _fits(name, value)]
     if wrong:
-        raise DataError(f"{where}: {wrong[0]} cannot be {json.dumps(row[wrong[0]])[:40]}")
+        value = row[wrong[0]]
+        shown = f"a {type(value).__name__}" if isinstance(value, list | dict) else json.dumps(value)[:40]
+        raise DataError(f"{where}: {wrong[0]} cannot be {shown}")
     return Prediction(**row)
 
 
@@ -166,6 +199,8 @@ def _fits(name: str, value: Any) -> bool:
         return True
     if name == "verdict":
         return value in VERDICTS
+    if name == "no_verdict":
+        return value in get_args(NoVerdict)
     if name == "correction":
         return isinstance(value, str)
     if isinstance(value, bool):
@@ -180,5 +215,15 @@ def check_unique(ids: Sequence[str], what: str) -> None:
     seen: set[str] = set()
     for one in ids:
         if one in seen:
-            raise DataError(f"{what} {one!r} occurs twice; ids must be unique")
+            raise DataError(f"{what} {shorten(one)!r} occurs twice; ids must be unique")
         seen.add(one)
+
+
+def listed(ids: Sequence[str], most: int = 3) -> str:
+    """`'a', 'b', 'c' and 4 more`."""
+    more = f" and {len(ids) - most} more" if len(ids) > most else ""
+    return ", ".join(repr(shorten(one)) for one in ids[:most]) + more
+
+
+def shorten(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."

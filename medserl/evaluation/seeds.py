@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medserl.errors import DataError, RunError
-from medserl.evaluation.evaluate import RECORD
+from medserl.evaluation.places import RECORD
 from medserl.evaluation.statistics import Estimate, over_seeds
 from medserl.evaluation.table import Row, cell, write_tables
 

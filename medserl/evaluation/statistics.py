@@ -6,6 +6,7 @@ of a pair, or one lone text), and it is clusters that intervals and tests take t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -127,6 +128,16 @@ def compare(a: Sequence[bool], b: Sequence[bool], clusters: Sequence[str]) -> Co
     return Comparison(difference, permutation_p(a, b, clusters), "permutation test by pair")
 
 
+def share_against(found: Estimate, chance: float) -> Comparison:
+    """A share of independent hits against a known one: two-sided exact binomial test."""
+    from scipy.stats import binomtest
+
+    assert found.value is not None and found.low is not None and found.high is not None
+    p = float(binomtest(round(found.value * found.n), found.n, chance).pvalue)
+    difference = Estimate(found.value - chance, found.low - chance, found.high - chance, found.n)
+    return Comparison(difference, min(1.0, p), "exact binomial test")
+
+
 def mcnemar_p(a: Sequence[bool], b: Sequence[bool]) -> float:
     """Two-sided p-value of McNemar's exact test on paired hits (McNemar, Psychometrika 12, 1947)."""
     from statsmodels.stats.contingency_tables import mcnemar
@@ -160,14 +171,31 @@ def permutation_p(a: Sequence[float], b: Sequence[float], clusters: Sequence[str
     return float(found.pvalue)
 
 
-def comparison_sentence(name: str, other: str, comparison: Comparison, unit: str) -> str:
-    """`trained is better than base by 4.1 points of texts right (p = 0.012).`, or that they cannot be told apart."""
+def comparison_sentence(
+    name: str, other: str, comparison: Comparison, unit: str, *, better_than_guessing: bool = True
+) -> str:
+    """`trained is better than base by 4.1 points of texts right (p = 0.012).`, or that they cannot be told apart.
+
+    Who is better than another and not than guessing is not praised for it.
+    """
     p = format_p(comparison.p_value)
     points = comparison.difference.value
     if points is None or comparison.p_value >= SIGNIFICANCE:
         return f"{name} is not distinguishable from {other} in {unit} right ({p})."
     word = "better" if points > 0 else "worse"
-    return f"{name} is {word} than {other} by {100 * abs(points):.1f} points of {unit} right ({p})."
+    but = ", but no better than guessing" if points > 0 and not better_than_guessing else ""
+    return f"{name} is {word} than {other} by {100 * abs(points):.1f} points of {unit} right ({p}){but}."
+
+
+FEW = 10
+"""Below so many texts, pairs or games a share is told as a count: percents of three or four look like a finding."""
+
+
+def as_count(value: float | None, n: int) -> str | None:
+    """`3 of 4` where a share is one of fewer than 10; None where there are more, or where it is no share of `n`."""
+    if value is None or not 0 < n < FEW or not math.isclose(value * n, round(value * n), abs_tol=1e-6):
+        return None
+    return f"{round(value * n)} of {n}"
 
 
 def format_p(p_value: float) -> str:

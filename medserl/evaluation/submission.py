@@ -17,9 +17,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from medserl.errors import DataError
-from medserl.evaluation.predictions import Prediction
+from medserl.evaluation.predictions import Prediction, read_text
 from medserl.files import write_private
 from medserl.game.roles import Verdict
 
@@ -27,6 +28,7 @@ log = logging.getLogger("medserl")
 
 NO_SENTENCE = "-1"
 NOT_APPLICABLE = "NA"
+_MOST_DIGITS = 9
 _LINE = re.compile(r"(\S+)\s([0-9]+)\s(-?[0-9]+)\s(.+)")
 
 
@@ -67,26 +69,37 @@ def row_predictions(rows: Iterable[SubmissionRow]) -> list[Prediction]:
         Prediction(
             row.text_id,
             verdicts.get(row.flag),
-            int(row.sentence_id) if row.flag == "1" and int(row.sentence_id) >= 0 else None,
+            _sentence_number(row.sentence_id) if row.flag == "1" else None,
             row.correction if row.flag == "1" and row.correction != NOT_APPLICABLE else None,
+            no_verdict=None if row.flag in verdicts else "unreadable",
         )
         for row in rows
     ]
 
 
+def _sentence_number(sentence_id: str) -> int | None:
+    """None for -1, and for a number that no sentence has."""
+    return int(sentence_id) if len(sentence_id) <= _MOST_DIGITS and int(sentence_id) >= 0 else None
+
+
+def submission_id(text_id: str) -> str:
+    """The id as a line can hold it: white space and the percent sign as `%` and two hexadecimal digits a byte.
+
+    Different ids stay different; one without either stays as it is.
+    """
+    return re.sub(r"[\s%]", lambda found: quote(found[0], safe=""), text_id)
+
+
 def write_submission(path: str | Path, rows: Iterable[SubmissionRow]) -> None:
-    """Write the rows, corrections in double quotes.
+    """Write the rows, corrections in double quotes; ids that a line cannot hold are written as `submission_id` says.
 
     Raises:
-        DataError: a text's id that a line cannot hold.
         OutputError: the file cannot be written.
     """
     lines = []
     for row in rows:
-        if not re.fullmatch(r"\S+", row.text_id):
-            raise DataError(f"{path}: the text id {row.text_id!r} holds white space, which a submission cannot")
         correction = row.correction if row.correction == NOT_APPLICABLE else f'"{row.correction}"'
-        lines.append(f"{row.text_id} {row.flag} {row.sentence_id} {correction}\n")
+        lines.append(f"{submission_id(row.text_id)} {row.flag} {row.sentence_id} {correction}\n")
     write_private(Path(path), lines)
 
 
@@ -101,17 +114,14 @@ def read_submission(path: str | Path, skip_malformed: bool = False) -> list[Subm
     """
     rows: dict[str, SubmissionRow] = {}
     malformed, repeated = [], []
-    try:
-        with Path(path).open(encoding="utf-8", errors="surrogatepass") as file:
-            for number, line in enumerate(file, start=1):
-                row = _row(line.strip())
-                if row is None:
-                    malformed += [number] if line.strip() else []
-                    continue
-                repeated += [number] if row.text_id in rows else []
-                rows[row.text_id] = row
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
+    lines = read_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    for number, line in enumerate(lines, start=1):
+        row = _row(line.strip())
+        if row is None:
+            malformed += [number] if line.strip() else []
+            continue
+        repeated += [number] if row.text_id in rows else []
+        rows[row.text_id] = row
     if malformed:
         problem = f"{path}: {_lines(malformed)} malformed; wanted is `id flag sentence-id correction`, NA for none"
         if not skip_malformed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,12 +12,26 @@ from pathlib import Path
 from medserl.config import Settings
 from medserl.engines import create_inference_engine
 from medserl.errors import ConfigError, DataError, RunError
-from medserl.evaluation.baselines import majority_predictions, tfidf_predictions
+from medserl.evaluation.baselines import tfidf_predictions
 from medserl.evaluation.completions import CompletionCache, model_identity
+from medserl.evaluation.official import scored_texts
 from medserl.evaluation.options import EvaluationOptions
 from medserl.evaluation.predict import predict
-from medserl.evaluation.predictions import LabelledText, Prediction, check_unique, read_predictions
-from medserl.evaluation.submission import SubmissionRow, read_submission, row_predictions, submission_rows
+from medserl.evaluation.predictions import (
+    LabelledText,
+    Prediction,
+    check_unique,
+    listed,
+    read_predictions,
+    shorten,
+)
+from medserl.evaluation.submission import (
+    SubmissionRow,
+    read_submission,
+    row_predictions,
+    submission_id,
+    submission_rows,
+)
 from medserl.game.prompts import load_prompts
 from medserl.rollout import VCFRolloutGenerator
 from medserl.runlog import RunFolder, read_settings
@@ -27,10 +41,7 @@ log = logging.getLogger("medserl")
 _NAMED = re.compile(r"([^=/\\]+)=(.+)")
 _FILE_ENDINGS = re.compile(r"(\.predictions|\.submission)?\.(jsonl|txt)$")
 
-BASELINES: Mapping[str, Callable[[Sequence[LabelledText], Sequence[LabelledText]], list[Prediction]]] = {
-    "majority": majority_predictions,
-    "tf-idf": tfidf_predictions,
-}
+TFIDF = "tf-idf"
 
 
 @dataclass(frozen=True)
@@ -145,28 +156,22 @@ def ask_model(
             said_held_out = ask(held_out, f"{name}, validation") if held_out else []
     finally:
         engine.close()
-    return Judgement(name, said, _published_rows(texts, said), options.subtasks, tuple(said_held_out))
+    return Judgement(name, said, _scored_rows(texts, said), options.subtasks, tuple(said_held_out))
 
 
 # -- baselines and files -----------------------------------------------------------------------------------
 
 
-def judge_by_baselines(
+def judge_by_words(
     train: Sequence[LabelledText], texts: Sequence[LabelledText], held_out: Sequence[LabelledText], subtasks: str
-) -> list[Judgement]:
-    """Majority and TF-IDF; none, with a line in the log, where the training texts are of one class only.
+) -> Judgement:
+    """TF-IDF, fitted on training texts of both classes, none of which is judged.
 
-    They flag texts and name no sentence, so their submission is a complete one, and a poor one, to any subtask.
+    It flags texts and names no sentence, so its submission is a complete one, and a poor one, to any subtask.
     """
-    if len({text.is_error for text in train}) < 2:
-        log.warning("no baselines: the training notes hold no texts with and without an error to fit them on")
-        return []
-    found = []
-    for name, fit_and_predict in BASELINES.items():
-        said = fit_and_predict(train, [*texts, *held_out])
-        on_texts, on_held_out = said[: len(texts)], said[len(texts) :]
-        found.append(Judgement(name, on_texts, _published_rows(texts, on_texts), subtasks, tuple(on_held_out)))
-    return found
+    said = tfidf_predictions(train, [*texts, *held_out])
+    on_texts, on_held_out = said[: len(texts)], said[len(texts) :]
+    return Judgement(TFIDF, on_texts, _scored_rows(texts, on_texts), subtasks, tuple(on_held_out))
 
 
 def read_judgement(given: str) -> Judgement:
@@ -192,23 +197,37 @@ def read_judgement(given: str) -> Judgement:
 
 
 def about_texts(judgement: Judgement, texts: Sequence[LabelledText]) -> Judgement:
-    """The judgement without what it says of other texts; the log says how many these are.
+    """The judgement without what it says of other texts; the log names these, and those that it says nothing of.
+
+    Ids may be as they are in a submission, which cannot hold white space (`submission_id`).
 
     Raises:
         DataError: it is about none of the texts, or about one twice.
     """
-    check_unique([one.text_id for one in judgement.predictions], f"{judgement.name}: prediction for text")
     known = {text.text_id for text in texts}
-    said = [one for one in judgement.predictions if one.text_id in known]
-    if not said:
-        example = judgement.predictions[0].text_id
-        raise DataError(f"{judgement.name}: about none of the judged texts; {example!r} is not one of their ids")
-    others = len(judgement.predictions) - len(said)
+    by_submission = {submission_id(text_id): text_id for text_id in known}
+
+    def own(text_id: str) -> str:
+        return text_id if text_id in known else by_submission.get(text_id, text_id)
+
+    said = [replace(one, text_id=own(one.text_id)) for one in judgement.predictions]
+    check_unique([one.text_id for one in said], f"{judgement.name}: prediction for text")
+    about = [one for one in said if one.text_id in known]
+    if not about:
+        raise DataError(
+            f"{judgement.name}: about none of the judged texts; {shorten(said[0].text_id)!r} is not one of their ids"
+        )
+    others = [one.text_id for one in said if one.text_id not in known]
     if others:
-        log.warning("%s: passed over %d of its predictions, on texts that are not judged", judgement.name, others)
-    return replace(judgement, predictions=said)
+        log.warning(
+            "%s: passed over %d of its predictions, on texts that are not judged (%s)",
+            judgement.name, len(others), listed(others),
+        )  # fmt: skip
+    return replace(
+        judgement, predictions=about, rows=[replace(row, text_id=own(row.text_id)) for row in judgement.rows]
+    )
 
 
-def _published_rows(texts: Sequence[LabelledText], said: Sequence[Prediction]) -> list[SubmissionRow]:
-    published = {text.text_id for text in texts if text.is_published}
-    return submission_rows(one for one in said if one.text_id in published)
+def _scored_rows(texts: Sequence[LabelledText], said: Sequence[Prediction]) -> list[SubmissionRow]:
+    scored = {text.text_id for text in scored_texts(texts)}
+    return submission_rows(one for one in said if one.text_id in scored)

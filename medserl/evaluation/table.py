@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 from itertools import combinations
@@ -11,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from medserl.errors import DataError
+from medserl.evaluation.guessing import GUESSING, against_guessing
 from medserl.evaluation.metrics import DetectionMetrics, pairs_right
-from medserl.evaluation.statistics import NOTHING, Estimate, compare, comparison_sentence
+from medserl.evaluation.statistics import NOTHING, Comparison, Estimate, as_count, compare, comparison_sentence
 from medserl.files import private_folder, write_private
+from medserl.visible import visible_line
 
 HEADERS = {
     "accuracy": "accuracy",
     "pairwise_accuracy": "pairs right",
+    "pairwise_chance": "pairs by coin",
     "recall": "recall",
     "specificity": "specificity",
     "f1": "F1",
@@ -31,6 +35,7 @@ HEADERS = {
     "threshold": "threshold",
     "threshold_accuracy": "accuracy",
     "threshold_pairwise_accuracy": "pairs right",
+    "threshold_pairwise_chance": "pairs by coin",
     "threshold_recall": "recall",
     "threshold_specificity": "specificity",
     "threshold_f1": "F1",
@@ -39,6 +44,8 @@ HEADERS = {
     "threshold_flag_rate": "flagged",
 }
 """Figures in their order, and the words for them in a table's head; others are called what they are."""
+COUNTED = ("accuracy", "pairwise_accuracy", "recall", "specificity", "flag_rate", "no_verdict_rate", "truncated_rate")
+"""Figures that are so many texts, or pairs, out of `n`; beside them those by threshold, and two official scores."""
 _ON_OWN_SCALE = ("mcc", "brier", "ece", "threshold", "threshold_mcc")  # all others are shares, shown in percent
 
 Row = dict[str, Any]
@@ -65,32 +72,41 @@ def rows(results: Mapping[str, Figures], group: str = "all") -> list[Row]:
 
 
 def comparison_table(results: Mapping[str, DetectionMetrics]) -> list[Row]:
-    """Each system against each one before it, in texts judged rightly, and in pairs where there are any.
+    """Each system against guessing, then against each one before it, in texts judged rightly, and in pairs.
 
     `difference` is the system's share minus the other's, with its 95 % interval. The p-values are not corrected for
-    their number.
+    their number. Of texts of one class there are no comparisons: always saying the same would win each.
 
     Raises:
         DataError: two systems were scored on different texts.
     """
-    found = []
+    guessing = {name: against_guessing(found) for name, found in results.items()}
+    rows = [
+        _row(name, GUESSING, unit, one.comparison, one.sentence(name))
+        for name, units in guessing.items()
+        for unit, one in units.items()
+    ]
     for other, system in combinations(results, 2):
         if [o.text_id for o in results[system].outcomes] != [o.text_id for o in results[other].outcomes]:
             raise DataError(f"{system} and {other} were scored on different texts and cannot be compared")
-        found.append(_compared(system, results[system], other, results[other], "texts"))
-        if results[system].n_pairs:
-            found.append(_compared(system, results[system], other, results[other], "pairs"))
-    return found
+        for unit, chance in guessing[system].items():
+            comparison = _compare(results[system], results[other], unit)
+            sentence = comparison_sentence(system, other, comparison, unit, better_than_guessing=chance.better)
+            rows.append(_row(system, other, unit, comparison, sentence))
+    return rows
 
 
-def _compared(system: str, mine: DetectionMetrics, other: str, theirs: DetectionMetrics, unit: str) -> Row:
+def _compare(mine: DetectionMetrics, theirs: DetectionMetrics, unit: str) -> Comparison:
     if unit == "pairs":
         right, other_right = pairs_right(mine.outcomes), pairs_right(theirs.outcomes)
         clusters = [str(i) for i in range(len(right))]
     else:
         right, other_right = [o.right for o in mine.outcomes], [o.right for o in theirs.outcomes]
         clusters = [o.cluster for o in mine.outcomes]
-    comparison = compare(right, other_right, clusters)
+    return compare(right, other_right, clusters)
+
+
+def _row(system: str, other: str, unit: str, comparison: Comparison, sentence: str) -> Row:
     return {
         "system": system,
         "against": other,
@@ -101,7 +117,7 @@ def _compared(system: str, mine: DetectionMetrics, other: str, theirs: Detection
         "n": comparison.difference.n,
         "p_value": comparison.p_value,
         "test": comparison.test,
-        "sentence": comparison_sentence(system, other, comparison, unit),
+        "sentence": sentence,
     }
 
 
@@ -118,9 +134,9 @@ def group_markdown(title: str, groups: Mapping[str, Mapping[str, Figures]]) -> s
 
 def _markdown(head: Sequence[str], lines: Sequence[tuple[Sequence[str], Figures]]) -> str:
     names = _measured(figures for _, figures in lines)
-    titles = [*head, *(HEADERS.get(name, name) for name in names)]
+    titles = [*map(escape_markdown, head), *(HEADERS.get(name, name) for name in names)]
     cells = [
-        [*(text.replace("|", "\\|") for text in first), *(cell(name, figures.get(name, NOTHING)) for name in names)]
+        [*map(escape_markdown, first), *(cell(name, figures.get(name, NOTHING)) for name in names)]
         for first, figures in lines
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in [titles, ["---"] * len(titles), *cells])
@@ -135,15 +151,30 @@ def _measured(results: Iterable[Figures]) -> list[str]:
     return [name for name in (*HEADERS, *(name for name in found if name not in HEADERS)) if found.get(name)]
 
 
+def escape_markdown(text: str) -> str:
+    """A name, id or message as one cell or line of Markdown: what is markup in it is shown as it stands."""
+    return re.sub(r"([\\|<>`*\[\]])", r"\\\1", visible_line(" ".join(text.split())))
+
+
 def cell(name: str, estimate: Estimate) -> str:
-    """`61.3 (57.2 to 65.2)`, in percent but for figures on their own scale; `-` where there is no value."""
+    """`61.3 (57.2 to 65.2)`, in percent but for figures on their own scale; `-` where there is no value.
+
+    Of fewer than ten texts or pairs `3 of 4 (30.1 to 95.4)`.
+    """
     if estimate.value is None:
         return "-"
     scale, digits = (1, 2) if name in _ON_OWN_SCALE else (100, 1)
     value = f"{scale * estimate.value:.{digits}f}"
+    if is_count(name) and estimate.low is not None:
+        value = as_count(estimate.value, estimate.n) or value
     if estimate.low is None or estimate.high is None:
         return value
     return f"{value} ({scale * estimate.low:.{digits}f} to {scale * estimate.high:.{digits}f})"
+
+
+def is_count(name: str) -> bool:
+    """Whether a figure's value is a number of texts or pairs, out of its `n`."""
+    return name.removeprefix("threshold_") in (*COUNTED, "flag accuracy", "sentence accuracy")
 
 
 def to_csv(table: Sequence[Row]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from medserl.evaluation.guessing import FLAG_RATES
 from medserl.evaluation.official import CORRECTION_METRICS
 from medserl.evaluation.statistics import NOTHING, Estimate
 from medserl.reports.run_files import Row
@@ -14,12 +15,15 @@ SYSTEMS = {
     "warmup": "warmed-up model",
     "trained": "trained model",
     "best": "best checkpoint",
+    "always-incorrect": "always INCORRECT",
+    "always-correct": "always CORRECT",
     "majority": "majority answer",
     "tf-idf": "TF-IDF words",
 }
 """Names of the systems in words; others are shown as they are."""
 
-BASELINES = ("majority", "tf-idf")
+BASELINES = (*FLAG_RATES, "majority", "tf-idf")
+"""Ways to guess, and systems that know no medicine; evaluations of before guesses had rows have a majority."""
 
 DETECTION, CALIBRATION, SCORES = "Finding errors", "Probabilities", "MEDEC's official scores"
 
@@ -27,12 +31,13 @@ FIGURES = {
     DETECTION: {
         "threshold": ("threshold", "INCORRECT from this probability on; chosen on validation notes"),
         "accuracy": ("accuracy", "texts judged rightly"),
-        "pairwise_accuracy": ("pairs right", "both twins judged rightly; guessing gives 25 %"),
-        "balanced_accuracy": ("balanced accuracy", "mean of recall and specificity; guessing gives 50 %"),
+        "pairwise_accuracy": ("pairs right", "both twins judged rightly"),
+        "pairwise_chance": ("pairs by coin", "what a coin would get that gives each verdict as often as the system"),
+        "balanced_accuracy": ("balanced accuracy", "mean of recall and specificity"),
         "recall": ("recall", "wrong notes called INCORRECT"),
         "specificity": ("specificity", "correct notes called CORRECT"),
         "f1": ("F1", "of INCORRECT"),
-        "mcc": ("MCC", "verdict against truth: 0 is chance, 1 perfect"),
+        "mcc": ("MCC", "verdict against truth, of texts with a verdict: 0 is chance, 1 perfect"),
         "flag_rate": ("flagged", "texts called INCORRECT, right or wrong"),
         "no_verdict_rate": ("no verdict", "counts as judged wrongly"),
         "truncated_rate": ("cut off", "texts of which an answer met the token limit: it gives no verdict"),

@@ -52,7 +52,12 @@ class Result:
 
 
 def evaluate(tmp_path: Path, data: Path, *flags: object) -> Result:
-    folder = tmp_path / "eval"
+    """An evaluation in a folder of its own: none overwrites another."""
+    folder = tmp_path / f"eval{sum(path.name.startswith('eval') for path in tmp_path.iterdir())}"
+    return evaluate_to(folder, tmp_path, data, *flags)
+
+
+def evaluate_to(folder: Path, tmp_path: Path, data: Path, *flags: object) -> Result:
     train = write_notes(tmp_path / "train.jsonl", 300)
     main(["evaluate", "--data", str(data), "--prompt-data", str(train), "--output", str(folder), *map(str, flags)])
     return Result(folder)
@@ -74,13 +79,14 @@ def test_flags_of_both_twins(tmp_path: Path, data: Path, capsys: pytest.CaptureF
     found = evaluate(tmp_path, data, "--compare", "base", "warmup")
     n = 2 * PAIRS + LONE
     assert [row["system"] for row in found.table if row["figure"] == "accuracy" and row["group"] == "all"] == [
-        *("majority", "tf-idf", "base", "warmup")
+        *("always-incorrect", "always-correct", "coin", "tf-idf", "base", "warmup")
     ]
     assert found.figures["warmup", "accuracy"] == (n - 1) / n
     assert found.figures["warmup", "pairwise_accuracy"] == (PAIRS - 1) / PAIRS
     assert found.figures["warmup", "flag accuracy"] == (PAIRS + LONE - 1) / (PAIRS + LONE)
     assert found.record["texts"] | {"sha256": ""} == {
-        **{"sha256": "", "n": n, "errors": PAIRS, "published_only": False, "fitted_on": n, "held_out": 0}
+        **{"sha256": "", "n": n, "errors": PAIRS, "published_only": False, "sample": False},
+        **{"notes": {"judged": PAIRS + LONE, "training": PAIRS + LONE, "in_both": 0}, "fitted_on": n, "held_out": 0},
     }
     assert found.group("error_type=diagnosis")["base", "recall"] == 5 / 6
     assert found.group("length=100-149 words")["base", "recall"] == 1
@@ -102,7 +108,7 @@ def test_submissions_name_the_published_texts(tmp_path: Path, data: Path) -> Non
     assert lines[0] == "ms-0 0 -1 NA"
     assert lines[1] == 'ms-1 1 1 "She is given aspirin."'
     assert lines[-1] == "ms-15 0 -1 NA"
-    assert {path.name.partition(".")[0] for path in folder.glob("*.submission.txt")} == {"majority", "tf-idf", "warmup"}
+    assert {path.name.partition(".")[0] for path in folder.glob("*.submission.txt")} == {"tf-idf", "warmup"}
     assert len((folder / "warmup.predictions.jsonl").read_text().splitlines()) == 2 * PAIRS + LONE
 
 
@@ -113,7 +119,7 @@ def test_all_three_subtasks_are_scored(tmp_path: Path, data: Path) -> None:
     same = 2 / (2 + 1e-8)  # the rouge package's F of equal sentences
     assert found.figures["warmup", "ROUGE-1"] == pytest.approx(same, abs=1e-9)
     assert found.figures["warmup", "ROUGE-L composite"] == pytest.approx((LONE + (PAIRS - 1) * same) / n, abs=1e-9)
-    assert found.figures["majority", "ROUGE-1 composite"] in (LONE / n, PAIRS / n)
+    assert found.figures["coin", "ROUGE-1 composite"] == LONE / n  # it corrects nothing
     assert found.record["official"]["warmup"]["all"] | {"left_out": {}} == {
         **{"n_texts": n, "n_predicted": n, "n_both_corrected": PAIRS - 1, "n_both_na": LONE, "left_out": {}}
     }
@@ -146,7 +152,7 @@ def test_published_texts_alone(tmp_path: Path, data: Path) -> None:
     assert found.record["texts"]["n"] == PAIRS + LONE
     assert found.figures["warmup", "accuracy"] == found.figures["warmup", "flag accuracy"]
     assert ("warmup", "pairwise_accuracy") not in found.figures
-    assert found.figures["majority", "recall"] == 1  # of the published training texts 12 of 16 have an error
+    assert found.figures["always-incorrect", "accuracy"] == PAIRS / (PAIRS + LONE)
 
 
 def test_a_limit_draws_notes_by_the_seed(tmp_path: Path, data: Path) -> None:
@@ -169,9 +175,9 @@ def test_several_samples_are_asked_for(tmp_path: Path, data: Path, monkeypatch: 
 
 
 def test_a_second_evaluation_asks_nothing_again(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = evaluate(tmp_path, data)
+    first = evaluate_to(tmp_path / "out", tmp_path, data)
     monkeypatch.setattr(systems, "create_inference_engine", lambda settings: NoModel())
-    assert evaluate(tmp_path, data).table == first.table
+    assert evaluate_to(tmp_path / "out", tmp_path, data).table == first.table
 
 
 def test_a_runs_settings_are_used_but_for_those_given(tmp_path: Path, data: Path) -> None:
@@ -243,7 +249,7 @@ def test_the_report_shows_all_that_an_evaluation_wrote(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", rounds=1, games=2, evaluation=False)
     held_out = write_notes(tmp_path / "validation.jsonl", 100)
     flags = ("--subtasks", "ABC", "--probabilities", "--validation-data", held_out)
-    found = evaluate(run, medec_test(tmp_path / "medec.csv"), *flags)
+    found = evaluate_to(run / "eval", tmp_path, medec_test(tmp_path / "medec.csv"), *flags)
     text = Page(write_report(run)).text
     assert "18 labelled texts of medec.csv" in text
     assert "MEDEC's official scores 12 published texts" in text
@@ -305,12 +311,12 @@ def test_a_submission_is_scored_without_any_model(
     assert found.figures["run", "ROUGE-1"] == pytest.approx((f["ROUGE-1"] + f["same"]) / 2, abs=1e-9)
     assert found.figures["run", "ROUGE-1 composite"] == pytest.approx((3 + f["ROUGE-1"] + f["same"]) / 12, abs=1e-9)
     assert found.figures["run", "accuracy"] == pytest.approx(5 / 12)
-    assert found.figures["majority", "flag accuracy"] == 0.5
+    assert {found.figures[guess, "flag accuracy"] for guess in ("always-incorrect", "always-correct", "coin")} == {0.5}
     apart = {name: found.group(f"collection={name}")["run", "flag accuracy"] for name in ("MS", "UW")}
     assert apart == {"MS": pytest.approx(3 / 8), "UW": pytest.approx(2 / 4)}
     assert "## Official scores by collection" in found.markdown
     assert "test.csv: 328 rows skipped: 168 x no text" in found.markdown
-    assert "run: 5 of 12 texts are not predicted and count as wrong." in found.markdown
+    assert "run: 5 of 12 texts are not predicted and count as wrong ('uw-test-6', 'ms-test-8'," in found.markdown
     log = capsys.readouterr().err
     assert "run.txt: line 4 is malformed" in log
     assert "run.txt: line 10 is about a text that came before" in log
@@ -351,7 +357,7 @@ def test_a_submission_beside_a_model_is_compared_on_published_texts(tmp_path: Pa
         (["--compare", "trained"], "--compare trained needs --run"),
         (["--compare", "nobody"], "--compare nobody: neither base, warmup, trained, best nor the folder"),
         (["--compare", "base", "base"], "two systems are called 'base'"),
-        (["--compare", "majority=base"], "two systems are called 'majority'"),
+        (["--compare", "coin=base"], "two systems are called 'coin'"),
         (["--predictions", "none.txt"], "none.txt: cannot be read"),
         (["--run", "no/run"], "no/run: no config.toml"),
         (["--data", "none.jsonl"], "none.jsonl"),

@@ -1,26 +1,15 @@
-"""The baselines learn from training texts alone."""
+"""The baseline learns from training texts alone."""
 
 from __future__ import annotations
 
 import pytest
 
 from medserl.errors import DataError
-from medserl.evaluation.baselines import majority_predictions, tfidf_predictions
+from medserl.evaluation.baselines import tfidf_predictions
 from medserl.evaluation.metrics import detection_metrics
-from medserl.evaluation.predictions import LabelledText, Prediction
+from medserl.evaluation.predictions import LabelledText
 
 TEXTS = [LabelledText("x", "fever and cough", False), LabelledText("y", "rash", True)]
-
-
-def test_majority_says_the_commoner_class() -> None:
-    one, other = LabelledText("1", "a", True), LabelledText("2", "b", False)
-    assert majority_predictions([one, one, other, other, other], TEXTS) == [
-        Prediction("x", "CORRECT", p_incorrect=0.4),
-        Prediction("y", "CORRECT", p_incorrect=0.4),
-    ]
-    assert {p.verdict for p in majority_predictions([one, other], TEXTS)} == {"INCORRECT"}
-    with pytest.raises(DataError, match="needs training texts"):
-        majority_predictions([], TEXTS)
 
 
 def test_tfidf_finds_a_word_that_gives_errors_away() -> None:

@@ -46,11 +46,12 @@ def test_every_figure_by_hand() -> None:
     expected = {
         "accuracy": 4 / 8,
         "pairwise_accuracy": 1 / 3,
+        "pairwise_chance": (3 / 6) * (2 / 6),  # of the six texts of pairs three are flagged, two called CORRECT
         "recall": 2 / 4,
         "specificity": 2 / 4,
         "f1": 4 / 8,
         "balanced_accuracy": 1 / 2,
-        "mcc": 0.0,
+        "mcc": (2 * 2 - 1 * 1) / 9,  # over the six with a verdict: TP 2, FN 1 (c), TN 2, FP 1 (b-corrected)
         "flag_rate": 3 / 8,
         "no_verdict_rate": 2 / 8,
     }
@@ -58,7 +59,8 @@ def test_every_figure_by_hand() -> None:
     assert {name: values[name] for name in expected} == pytest.approx(expected, abs=1e-12)
     assert values["brier"] is values["ece"] is None
     assert found.pairwise_accuracy.n == 3
-    assert all(e.low <= e.value <= e.high for _, e in found.items() if e.value is not None)
+    assert found.mcc.n == 6
+    assert all(e.low <= e.value <= e.high for _, e in found.items() if e.low is not None)
     assert [one.right for one in found.outcomes] == [True, True, False, True, False, False, True, False]
     assert found.outcomes == judge(TEXTS, SAID)
     assert pairs_right(found.outcomes) == [True, False, False]
@@ -108,6 +110,21 @@ def test_the_same_answer_to_everything_has_no_correlation() -> None:
     found = detection_metrics(TEXTS, [Prediction(t.text_id, C) for t in TEXTS])
     assert (found.mcc.value, found.balanced_accuracy.value, found.f1.value) == (0.0, 0.5, 0.0)
     assert found.pairwise_accuracy.value == 0.0
+
+
+def test_a_system_that_gave_no_verdict_has_no_correlation() -> None:
+    found = detection_metrics(TEXTS, [Prediction(t.text_id, None) for t in TEXTS])
+    assert found.mcc == NOTHING
+    assert (found.no_verdict_rate.value, found.accuracy.value, found.pairwise_chance.value) == (1.0, 0.0, 0.0)
+    half = [Prediction(t.text_id, I if t.is_error else None) for t in TEXTS]
+    assert detection_metrics(TEXTS, half).mcc.value is None  # those with a verdict are of one class
+
+
+def test_a_coin_of_the_systems_own_flag_rate_gets_at_most_a_quarter_of_the_pairs() -> None:
+    alike = [Prediction(t.text_id, I if t.text_id[0] in "ab" else C) for t in TEXTS]
+    found = detection_metrics(TEXTS, alike)
+    assert (found.pairwise_accuracy.value, found.pairwise_chance.value) == (0.0, pytest.approx(2 / 3 * 1 / 3))
+    assert detection_metrics(TEXTS[6:], alike).pairwise_chance.value is None  # no pairs
 
 
 @pytest.mark.parametrize("twice", [0, 1])

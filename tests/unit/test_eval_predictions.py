@@ -112,6 +112,12 @@ def test_predictions_survive_the_file(tmp_path_factory: pytest.TempPathFactory, 
     [
         ("{", "line 2: no JSON"),
         ("[]", "line 2: no prediction"),
+        ("[" * 100_000, "line 2: no prediction: JSON that is too deep"),
+        ('{"text_id": "a", "verdict": null, "error_sentence_id": ' + "9" * 5000 + "}", "or holds too long a number"),
+        ('{"text_id": "a", "verdict": null, "p_incorrect": Infinity}', "line 2: p_incorrect cannot be Infinity"),
+        ('{"text_id": "a", "verdict": null, "p_incorrect": -1e400}', "line 2: p_incorrect cannot be -Infinity"),
+        ('{"text_id": "a", "verdict": null, "correction": [[[]]]}', "line 2: correction cannot be a list"),
+        ('{"text_id": "a", "verdict": null, "no_verdict": "lost"}', 'line 2: no_verdict cannot be "lost"'),
         ('{"text_id": "a"}', "line 2: no prediction"),
         ('{"text_id": "a", "verdict": null, "note": 1}', "line 2: no prediction"),
         ('{"text_id": 3, "verdict": null}', "line 2: text_id cannot be 3"),
@@ -128,6 +134,14 @@ def test_a_broken_line_is_named(tmp_path: Path, line: str, message: str) -> None
     path.write_text('{"text_id": "ok", "verdict": null}\n' + line + "\n")
     with pytest.raises(DataError, match=message.replace("[", r"\[")):
         read_predictions(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_predictions_saved_by_any_editor_are_read_alike(tmp_path: Path, encoding: str, line_end: str) -> None:
+    lines = ['{"text_id": "ä", "verdict": "CORRECT"}', "", '{"text_id": "b", "verdict": null}']
+    (tmp_path / "p.jsonl").write_bytes(line_end.join(lines).encode(encoding))
+    assert read_predictions(tmp_path / "p.jsonl") == [Prediction("ä", "CORRECT"), Prediction("b", None)]
 
 
 def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from medserl.evaluation.submission import (
     SubmissionRow,
     read_submission,
     row_predictions,
+    submission_id,
     submission_rows,
     write_submission,
 )
@@ -110,6 +113,30 @@ def test_predictions_in_the_tasks_terms() -> None:
     ]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le with mark"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_a_file_of_any_editor_is_read_alike(tmp_path: Path, encoding: str, line_end: str) -> None:
+    text = line_end.join(["a 0 -1 NA", 'b 1 8 "≥ 38 °C."', ""])
+    mark, _, _ = encoding.partition(" ")
+    content = ("\ufeff" if " " in encoding else "") + text
+    (tmp_path / "run.txt").write_bytes(content.encode(mark))
+    rows = [SubmissionRow("a", "0", "-1", "NA"), SubmissionRow("b", "1", "8", "≥ 38 °C.")]
+    assert read_submission(tmp_path / "run.txt") == rows
+
+
+def test_a_number_of_thousands_of_digits_is_no_sentence(tmp_path: Path) -> None:
+    rows = _read(tmp_path, f"a 1 {'9' * 5000} flu\nb 1 -{'9' * 5000} flu\n")
+    assert [one.error_sentence_id for one in row_predictions(rows)] == [None, None]
+
+
+@given(st.lists(st.text(min_size=1), unique=True))
+def test_any_ids_can_be_submitted_and_stay_different(ids: list[str]) -> None:
+    written = [submission_id(one) for one in ids]
+    assert all(re.fullmatch(r"\S+", one) for one in written)
+    assert len(set(written)) == len(ids)
+    assert all(new == old for new, old in zip(written, ids, strict=True) if not re.search(r"[\s%]", old))
+
+
 def test_rows_as_predictions() -> None:
     rows = [
         SubmissionRow("a", "0", "4", "NA"),
@@ -122,7 +149,7 @@ def test_rows_as_predictions() -> None:
         Prediction("a", "CORRECT"),
         Prediction("b", "INCORRECT", 8, "It is flu."),
         Prediction("c", "INCORRECT"),
-        Prediction("d", None),  # neither 0 nor 1
+        Prediction("d", None, no_verdict="unreadable"),  # neither 0 nor 1
         Prediction("e", "INCORRECT", 5),
     ]
 
@@ -155,10 +182,13 @@ def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, 
 def test_what_cannot_be_read_or_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.txt: cannot be read"):
         read_submission(tmp_path / "none.txt")
-    with pytest.raises(DataError, match="holds white space"):
-        write_submission(tmp_path / "run.txt", submission_rows([Prediction("a b", "CORRECT")]))
     with pytest.raises(RunError, match="cannot be written"):
         write_submission(tmp_path / "no" / "run.txt", [])
+    with pytest.raises(DataError, match="cannot be read: it is a folder, no file"):
+        read_submission(tmp_path)
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(DataError, match="cannot be read: it is a device or pipe, no file"):
+        read_submission(tmp_path / "pipe.txt")
     (tmp_path / "latin.txt").write_bytes(b"a 1 8 caf\xe9\n")
     with pytest.raises(DataError, match=r"latin\.txt: cannot be read"):
         read_submission(tmp_path / "latin.txt")

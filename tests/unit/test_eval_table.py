@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def _system(right: int) -> DetectionMetrics:
     return detection_metrics(TEXTS, said)
 
 
-RESULTS = {"majority": _system(0), "base": _system(1), "trained": _system(18)}
+RESULTS = {"none": _system(0), "base": _system(1), "trained": _system(18)}
 FIGURES = {name: dict(found.items()) for name, found in RESULTS.items()}
 
 
@@ -52,17 +53,20 @@ def test_systems_are_compared_with_all_before_them() -> None:
     table = comparison_table(RESULTS)
     assert [(row["system"], row["against"], row["unit"]) for row in table] == [
         (system, against, unit)
-        for against, system in (("majority", "base"), ("majority", "trained"), ("base", "trained"))
+        for against, system in (
+            *(("guessing", name) for name in RESULTS),
+            *(("none", "base"), ("none", "trained"), ("base", "trained")),
+        )
         for unit in ("texts", "pairs")
     ]
-    texts, pairs = table[4:]
+    texts, pairs = table[10:]
     assert texts["test"] == "permutation test by pair"
     assert texts["difference"] == pytest.approx(17 / 40)
     assert texts["sentence"] == "trained is better than base by 42.5 points of texts right (p < 0.001)."
     assert pairs["test"] == "McNemar's exact test"
     assert pairs["p_value"] == pytest.approx(2 / 2**17)
-    assert table[0]["sentence"] == "base is not distinguishable from majority in texts right (p = 1.00)."
-    assert comparison_table({"alone": RESULTS["base"]}) == []
+    assert table[6]["sentence"] == "base is not distinguishable from none in texts right (p = 1.00)."
+    assert {row["against"] for row in comparison_table({"alone": RESULTS["base"]})} == {"guessing"}
 
 
 def test_systems_on_different_texts_are_not_compared() -> None:
@@ -73,7 +77,7 @@ def test_systems_on_different_texts_are_not_compared() -> None:
 
 def test_markdown_is_a_table() -> None:
     lines = markdown({"a|b": FIGURES["trained"]}).splitlines()
-    assert lines[0].startswith("| system | accuracy | pairs right | recall |")
+    assert lines[0].startswith("| system | accuracy | pairs right | pairs by coin | recall |")
     assert lines[2].startswith(r"| a\|b | 95.0 (")
     assert "| 0.90 (" in lines[2]  # MCC as it is: TP 18, TN 20, FN 2
     assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1
@@ -86,7 +90,7 @@ def test_figures_without_value_or_interval_in_markdown() -> None:
 
 
 def test_figures_of_any_name_come_after_the_known_ones_in_their_own_order() -> None:
-    half = Estimate(0.5, 0.25, 0.75, 8)
+    half = Estimate(0.5, 0.25, 0.75, 80)
     first = {"ROUGE-1": NOTHING, "threshold": half, "composite": half, "left out": NOTHING, "recall": half}
     second = {"ROUGE-1": half}
     lines = markdown({"a": first, "b": second}).splitlines()
@@ -97,6 +101,32 @@ def test_figures_of_any_name_come_after_the_known_ones_in_their_own_order() -> N
         *(("a", name) for name in ("ROUGE-1", "threshold", "composite", "recall")),
         ("b", "ROUGE-1"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("figure", "estimate", "shown"),
+    [
+        ("accuracy", Estimate(0.75, 0.3, 0.95, 4), "3 of 4 (30.0 to 95.0)"),
+        ("flag accuracy", Estimate(1.0, 0.6, 1.0, 9), "9 of 9 (60.0 to 100.0)"),
+        ("threshold_recall", Estimate(0.0, 0.0, 0.5, 3), "0 of 3 (0.0 to 50.0)"),
+        ("accuracy", Estimate(0.7, 0.4, 0.9, 10), "70.0 (40.0 to 90.0)"),
+        ("f1", Estimate(0.75, 0.3, 0.95, 4), "75.0 (30.0 to 95.0)"),  # no share of texts
+        ("accuracy", Estimate(0.5, None, None, 4), "50.0"),  # what guessing gets is no count
+        ("accuracy", NOTHING, "-"),
+    ],
+)
+def test_shares_of_a_few_texts_are_told_as_counts(figure: str, estimate: Estimate, shown: str) -> None:
+    assert cell(figure, estimate) == shown
+
+
+@pytest.mark.parametrize("name", ["a|b", "a\nb", "<b>a</b>", "`a`", "[a](b)", "\x1b[31ma", "a\\|b"])
+def test_no_name_breaks_a_table(name: str) -> None:
+    (line,) = group_markdown(name, {name: {name: FIGURES["base"]}}).splitlines()[2:]
+    assert not re.search(r"(?<!\\)[<`\[]", line)
+    assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) == group_markdown(
+        "x", {"y": {"z": FIGURES["base"]}}
+    ).splitlines()[2].count("|")
+    assert line.isprintable()
 
 
 def test_several_groups_in_one_table() -> None:
