@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -122,7 +122,7 @@ class WeightsAndBiases:
         wandb = require_wandb()
         kept = run / WANDB_ID
         try:
-            identity = kept.read_text(encoding="utf-8").strip() if kept.exists() else wandb.util.generate_id()
+            identity = kept.read_text(encoding="utf-8").strip() if kept.exists() else secrets.token_hex(4)
             self._run = wandb.init(
                 project="medserl",
                 name=run.name,
@@ -136,9 +136,7 @@ class WeightsAndBiases:
         except OutputError:
             raise
         except Exception as error:
-            raise RunError(
-                f"W&B cannot start ({first_line(error)}); set WANDB_MODE=offline, or leave --wandb out"
-            ) from error
+            raise _cannot_start(error) from error
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
         self._run.log(dict(figures), step=step)
@@ -157,20 +155,20 @@ def require_wandb() -> Any:
         import wandb
     except ImportError:
         raise RunError("wandb is not installed: pip install 'medserl[wandb]', or leave --wandb out") from None
-    mode = os.environ.get("WANDB_MODE", "online")
-    if mode not in ("offline", "disabled", "dryrun") and not _has_key(wandb):
+    sends = os.environ.get("WANDB_MODE") not in ("offline", "disabled", "dryrun")
+    try:
+        ready = not sends or wandb.login(prompt=False, verify=False)
+    except Exception as error:
+        raise _cannot_start(error) from error
+    if not ready:
         raise RunError(
             "W&B has no key: set WANDB_API_KEY, or run `wandb login`, or set WANDB_MODE=offline, or leave --wandb out"
         )
     return wandb
 
 
-def _has_key(wandb: Any) -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    with suppress(AttributeError):
-        return bool(wandb.Api.api_key or wandb.api.api_key)
-    return False
+def _cannot_start(error: Exception) -> RunError:
+    return RunError(f"W&B cannot start ({first_line(error)}); set WANDB_MODE=offline, or leave --wandb out")
 
 
 def first_line(error: BaseException) -> str:
