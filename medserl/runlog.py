@@ -22,7 +22,7 @@ from medserl import __version__
 from medserl.checkpoints import Checkpoints
 from medserl.config import Settings, read_config, validate
 from medserl.errors import DataError, OutputError, RunError
-from medserl.files import append_private, private_folder, sha256_of, write_private
+from medserl.files import append_private, private_folder, remove_leftovers, sha256_of, write_private
 from medserl.records import json_lines, lines_up_to, read_rows, rounds_in
 from medserl.tracking import Tracking
 
@@ -93,6 +93,7 @@ class RunFolder:
             private_folder(path)
             run = cls(path)
             run._lock.acquire(timeout=0)
+            remove_leftovers(path)
         except Timeout:
             raise RunError(f"{path}: another run is using this folder; choose another --output-dir") from None
         except (OSError, OutputError, NotImplementedError) as error:

@@ -270,13 +270,14 @@ class MedSeRLTrainer:
                 last = self.finished
                 if self.validation and (last or self._due(self.settings.eval_every)):
                     metrics |= self.validation.evaluate(self.rollout)
+                best = self._is_best(metrics)
                 try:
                     self._record(metrics, printer)
                 except OutputError as error:
                     raise self._after_saving(error) from error
                 history.append(metrics)
                 self._guard_against_silence(metrics)
-                if self._is_best(metrics) or last or self._stop.is_set() or self._due(self.settings.save_every):
+                if best or last or self._stop.is_set() or self._due(self.settings.save_every):
                     self.save_checkpoint()
                 if self.interrupted:
                     log.warning("stopped after round %d; --resume %s goes on", self.round, self.run and self.run.path)
