@@ -88,7 +88,9 @@ def check_files(folder: Path, what: str) -> None:
     """
     files = sorted(path for path in folder.iterdir() if path.is_file())
     _refuse_pointers(files, what)
-    _read_json(folder / "config.json", what)
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):  # all are read if they are there
+        if (folder / name).exists():
+            _read_json(folder / name, what)
     if any(path.suffix == ".safetensors" for path in files):
         return
     pickled = next((path.name for path in files if path.suffix in _PICKLED), None)
@@ -118,7 +120,7 @@ def check_adapter_files(folder: Path) -> None:
 
 def _refuse_pointers(files: list[Path], what: str) -> None:
     for path in files:
-        with reading(what), path.open("rb") as file:
+        with path.open("rb") as file:
             if file.read(len(_LFS)) == _LFS:
                 raise ModelError(
                     f"{what}: {path.name} is a Git LFS pointer and not the file itself; run `git lfs pull`"
@@ -142,13 +144,16 @@ def check_adapter_weights(peft_model: Any, name: str, folder: Path) -> None:
     widened it, the layers that it did not know before have none.
 
     Raises:
-        ValueError: it was made for another model.
+        ValueError: it was made for another model, or holds values that are no numbers.
     """
     from peft import PeftConfig, get_peft_model_state_dict
     from safetensors import safe_open
 
     with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
         given = set(weights.keys())
+        damaged = [key for key in sorted(given) if not weights.get_tensor(key).isfinite().all()]
+    if damaged:
+        raise ValueError(f"its weight {damaged[0]} holds values that are no finite numbers")
     places = set(get_peft_model_state_dict(peft_model, adapter_name=name, save_embedding_layers=False))
     own = getattr(PeftConfig.from_pretrained(str(folder)), "target_modules", None)
 
@@ -177,8 +182,9 @@ def read_tokenizer(source: str, settings: Settings) -> Any:
     from medserl.engines.chat import ChatRenderer
 
     what = f"model {settings.model!r}"
-    if Path(source).is_dir():
-        check_files(Path(source), what)
+    with reading(what):
+        if Path(source).is_dir():
+            check_files(Path(source), what)
     with reading(f"{what}: its tokenizer"):
         tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=settings.trust_remote_code)
         if type(tokenizer).__name__.startswith("MistralCommon"):  # it knows no chat template but its own

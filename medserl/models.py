@@ -257,9 +257,10 @@ def adapter_source(settings: Settings) -> Path | None:
     if settings.adapter == "auto":
         return shipped_warmup(settings)
     folder = Path(settings.adapter)
-    if not (folder / "adapter_config.json").is_file():
-        raise ModelError(f"adapter {folder}: no adapter_config.json there; give a PEFT folder, or --adapter none")
-    check_adapter_files(folder)
+    with reading(f"adapter {folder}"):
+        if not (folder / "adapter_config.json").is_file():
+            raise ModelError(f"adapter {folder}: no adapter_config.json there; give a PEFT folder, or --adapter none")
+        check_adapter_files(folder)
     return folder
 
 
@@ -277,6 +278,11 @@ def model_source(name: str) -> str:
     """
     if name == EMBEDDED:
         return str(embedded_model())
+    with reading(f"model {name!r}"):
+        return _given_source(name)
+
+
+def _given_source(name: str) -> str:
     path = Path(name)
     if path.is_dir():
         if not (path / "config.json").is_file():

@@ -53,11 +53,11 @@ class ControlTokens:
         return text
 
     def _spans(self, text: str) -> list[tuple[int, int]]:
-        """Where the tokenizer finds control tokens, whatever its normalizer makes of the text.
+        """Where the tokenizer finds control tokens, once its normalizer has made something else of the text.
 
-        Only a tokenizer of the Rust library tells; to the others, which normalize nothing, the spelling is all.
+        To a tokenizer without one, and to those outside of the Rust library, the spelling is all.
         """
-        if not getattr(self._tokenizer, "is_fast", False):
+        if getattr(getattr(self._tokenizer, "backend_tokenizer", None), "normalizer", None) is None:
             return []
         encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         places = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)

@@ -18,10 +18,10 @@ from medserl.config import Settings
 from medserl.engines.base import Sampling
 from medserl.engines.chat import ChatRenderer, check_context, stop_token_ids
 from medserl.engines.weighing import weigh_by_logprobs
-from medserl.errors import ConfigError, ModelError, RunError
+from medserl.errors import ConfigError, MedSeRLError, ModelError, RunError
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages
-from medserl.loading import read_tokenizer
+from medserl.loading import read_tokenizer, reason
 from medserl.models import adapter_source, model_source, pick_dtype
 
 CPU_MEMORY_SHARE = 0.4
@@ -175,8 +175,10 @@ def load_vllm(settings: Settings) -> VLLMEngine:
             **_lora_options(adapter),
             **({"gpu_memory_utilization": CPU_MEMORY_SHARE} if device == "cpu" else {}),
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"vLLM cannot load {settings.model!r}: {_first_line(error)}") from error
+    except MedSeRLError:
+        raise
+    except Exception as error:  # of whichever library reads the files
+        raise ModelError(f"vLLM cannot load {settings.model!r}: {reason(error)}") from error
     lora = _load_adapter(llm, adapter, settings.model) if adapter else None
     return VLLMEngine(llm, tokenizer, stop_ids, settings, lora)
 

@@ -16,7 +16,7 @@ from medserl import loading
 from medserl.cli import main
 from medserl.config import Settings
 from medserl.errors import ConfigError, MedSeRLError, ModelError
-from medserl.models import load_model, model_source
+from medserl.models import adapter_source, load_model, model_source
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
 
@@ -120,6 +120,29 @@ def test_weights_of_another_shape(folder: Path) -> None:
 def test_fewer_layers_than_the_config_says(folder: Path) -> None:
     edit_config(folder, num_hidden_layers=3, layer_types=None)
     assert "layers.2" in refusal(folder)
+
+
+def test_a_shard_that_is_not_there(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    places = {"lm_head.weight": "model-00002-of-00002.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    assert "model-00002-of-00002.safetensors" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("text", ["{", "[1]"])
+def test_other_files_that_are_broken(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(text)
+    refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "owner/na me", "/" + "a/" * 3000])
+def test_names_that_no_file_can_have(name: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        load_model(Settings(model=name, adapter="none", device="cpu"))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ModelError, match="adapter "):
+        adapter_source(Settings(adapter=name))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -309,6 +332,13 @@ def test_an_adapter_made_for_a_wider_model(folder: Path, adapter: Path) -> None:
     wide = {name: torch.cat([weight, weight], dim=int("lora_A" in name)) for name, weight in weights.items()}
     save_file(wide, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
     assert "size mismatch" in adapter_refusal(folder, adapter)
+
+
+def test_an_adapter_with_values_that_are_no_numbers(folder: Path, adapter: Path) -> None:
+    weights = load_file(adapter / "adapter_model.safetensors")
+    weights[max(weights)][0, 0] = float("nan")
+    save_file(weights, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
+    assert "no finite numbers" in adapter_refusal(folder, adapter)
 
 
 def test_an_adapter_may_still_be_widened(folder: Path, adapter: Path) -> None:
