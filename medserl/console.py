@@ -27,6 +27,13 @@ BROKEN_PIPE = 141
 LEAST_WIDTH = 20
 """Columns that tables and frames are laid out for at least."""
 
+QUIET = {
+    "TQDM_DISABLE": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+}
+"""Switches of libraries whose bars and lines would mix with ours, set where the user has not."""
+
 
 class Outlet:
     """Standard output or standard error as it is at the time of writing; an error of writing is kept in `trouble`."""
@@ -177,9 +184,17 @@ class _ConsoleHandler(logging.Handler):
         complain(f"{record.levelname.lower()}: {record.getMessage()}")
 
 
+def _warn(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """A library's warning as one line above any display, without the line of its code that it is about."""
+    complain(f"warning: {category.__name__}: {' '.join(str(message).split())}")
+
+
 def set_up_logging() -> None:
     """Show MedSeRL's own log from INFO on; other libraries' notices to their developers are not for users."""
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|trl|torch)\b")
+    warnings.showwarning = _warn
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     logger = logging.getLogger("medserl")
     logger.setLevel(logging.INFO)
     if not logger.handlers:
