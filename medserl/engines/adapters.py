@@ -13,11 +13,38 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.nn import Parameter
 
 from medserl.errors import RunError
 from medserl.game.roles import Role
 from medserl.models import INJECTOR, POLICY, reference_weights
+
+
+@contextmanager
+def inputs_as_they_are(model: Any) -> Iterator[None]:
+    """Inside, LoRA layers of a narrow model take its activations as they are, and need `narrow_products` around them.
+
+    The trained matrices are float32, so that small steps count. PEFT makes every activation float32 to multiply by
+    them, which is a quarter of an update's time on a CPU.
+    """
+    if not is_narrow(model):
+        yield
+        return
+    from peft.helpers import disable_input_dtype_casting
+
+    with disable_input_dtype_casting(model):
+        yield
+
+
+def narrow_products(model: Any) -> torch.autocast:
+    """Inside, a narrow model multiplies by its LoRA matrices as by its own: in bfloat16, or float16."""
+    return torch.autocast(model.device.type, dtype=model.dtype, enabled=is_narrow(model))
+
+
+def is_narrow(model: Any) -> bool:
+    """Whether it has LoRA matrices on weights of half their width."""
+    return hasattr(model, "peft_config") and model.dtype in (torch.bfloat16, torch.float16)
 
 
 class PolicyAdapters:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from medserl.config import Settings
 from medserl.engines import decoding
-from medserl.engines.adapters import PolicyAdapters
+from medserl.engines.adapters import PolicyAdapters, inputs_as_they_are, narrow_products
 from medserl.engines.base import Sampling, UpdateStats, WeightedTurn, split_by_note
 from medserl.engines.chat import ChatRenderer, check_context, recited
 from medserl.engines.dropout import without_dropout
@@ -125,7 +125,7 @@ class LocalEngine:
         scores: list[tuple[float, ...]] = [()] * len(turns)
         for rows in self._passes(turns):
             members = turns_of(rows)
-            with self._acting(turns[members[0]].role, reference=reference) as model:
+            with self._acting(turns[members[0]].role, reference=reference) as model, inputs_as_they_are(model):
                 logprobs, _ = self._score(model, rows, entropy=False, temperature=temperature)
             for i, values in zip(members, logprobs, strict=True):
                 scores[i] = tuple(values.tolist())
@@ -141,7 +141,8 @@ class LocalEngine:
 
         Both are of the distribution at a temperature: the one that games are sampled at, unless another is given.
         """
-        logits, targets = completion_logits(model, rows, self._pad_id, shared=self._abilities.shares_rows)
+        with narrow_products(model):
+            logits, targets = completion_logits(model, rows, self._pad_id, shared=self._abilities.shares_rows)
         lengths = [len(target) for row in rows for target in row.targets]
         scaled = decoding.at_temperature(logits, temperature or self.settings.temperature)
         logprobs, entropies = [], []
@@ -194,7 +195,7 @@ class LocalEngine:
         totals = _Totals()
         self.model.train(self.settings.gradient_checkpointing)  # transformers checkpoints in training mode only
         try:
-            with attention_for_training(self.model), without_dropout(self.model):
+            with attention_for_training(self.model), without_dropout(self.model), inputs_as_they_are(self.model):
                 for step, mini_batch in enumerate(mini_batches):
                     self._optimizer_step(mini_batch, totals, first=step == 0)
         finally:

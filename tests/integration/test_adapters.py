@@ -326,3 +326,23 @@ def test_a_weight_without_a_place_is_named(tiny_llama: Path, tmp_path: Path) -> 
 def test_layers_that_the_model_has_not_are_named(tiny_llama: Path) -> None:
     with pytest.raises(ModelError, match=r"a LoRA on no_such_proj does not fit .*no_such_proj"):
         engine_of(tiny_llama, lora_targets="no_such_proj")
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_narrow_models_multiply_by_their_lora_in_their_own_type(tiny_llama: Path, checkpointing: bool) -> None:
+    """In bfloat16 no activation is widened for the adapter, its weights stay float32, and they learn as in float32."""
+    moved = {}
+    for dtype in ("float32", "bfloat16"):
+        engine = engine_of(tiny_llama, dtype=dtype, gradient_checkpointing=checkpointing, max_grad_norm=1e9)
+        widened: list[torch.dtype] = []
+        for name, module in engine.model.named_modules():
+            if name.endswith("lora_A.default"):
+                module.register_forward_pre_hook(lambda _, given, seen=widened: seen.append(given[0].dtype))
+        turns = engine.recite("assessor", chats("assessor"), ["final_answer: CORRECT"] * len(NOTES))
+        lessons = [WeightedTurn(turn, None, (1.0,) * len(turn.completion.token_ids), "n") for turn in turns]
+        engine.update(lessons, learning_rate=RATE)
+        assert set(widened) == {getattr(torch, dtype)}
+        gradients = [p.grad for p in engine._parameters if p.grad is not None]
+        assert all(gradient.dtype == torch.float32 for gradient in gradients)
+        moved[dtype] = torch.cat([gradient.flatten() for gradient in gradients])
+    assert torch.nn.functional.cosine_similarity(*moved.values(), dim=0) > 0.98
