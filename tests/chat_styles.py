@@ -171,6 +171,17 @@ STYLES: dict[str, Style] = {
         "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
         _IM, "<|im_end|>", "<|im_end|>",
     ),
+    "zephyr_of_plain_text": Style(
+        "{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + eos_token + '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}",
+        ("<s>", "</s>"), "</s>", "</s>", bos="<s>",
+    ),
+    "exaone": Style(
+        "{% for m in messages %}{{ '[|' + m.role + '|]' + m.content + '[|endofturn|]\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '[|assistant|]' }}{% endif %}",
+        ("[PAD]", "[BOS]", "[|endofturn|]", "[|user|]", "[|assistant|]", "[|system|]"),
+        "[|endofturn|]", "[|endofturn|]", bos="[BOS]",
+    ),
     "vicuna_of_plain_text": Style(
         "{% for m in messages %}{% if m.role == 'system' %}{{ m.content }} {% elif m.role == 'user' %}"
         "USER: {{ m.content }} {% else %}ASSISTANT: {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"

@@ -23,7 +23,7 @@ class ControlTokens:
         self._tokenizer = tokenizer
         self.ids = _added_control_tokens(tokenizer, template.source)
         self._known = frozenset(self.ids.values())
-        self._markup = _any_of({*self.ids, *MARKUP.findall(template.source)}, re.IGNORECASE)
+        self._markup = _any_of({*self.ids, *MARKUP.findall(template.source + template.scaffold)}, re.IGNORECASE)
         self._role_words = _any_of(_ROLE_WORDS.findall(template.scaffold))
 
     def __contains__(self, token_id: int) -> bool:

@@ -74,10 +74,12 @@ class ChatTemplate:
                 found.append(after)
         return tuple(found)
 
-    @property
+    @cached_property
     def scaffold(self) -> str:
         """All that the template itself says around the words of a short chat."""
-        return "\n".join((self.prompt, *self.after_reply)).replace(USER, "\n").replace(REPLY, "\n")
+        system = [{"role": "system", "content": REPLY}] if self.has_system_role else []
+        shown = self.render([*system, {"role": "user", "content": USER}])
+        return "\n".join((shown, *self.after_reply)).replace(USER, "\n").replace(REPLY, "\n")
 
     def _apply(self, chat: Sequence[dict[str, str]], in_parts: bool, prompt: bool) -> str:
         messages: list[dict[str, Any]] = [dict(message) for message in chat]

@@ -11,7 +11,8 @@ MARKUP = re.compile(
     r"|\[/\w{1,32}\]"  # [/INST]
     r"|\[(?:INST|THINK|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|ARGS|CALL_ID"
     r"|PREFIX|MIDDLE|SUFFIX|IMG|IMG_BREAK|IMG_END|gMASK|sMASK|CLS|SEP|UNK|BOS|EOS)\]"
-    r"|◁/?\w{1,32}▷"  # ◁think▷
+    r"|◁/?\w{1,32}▷|\[\|[^\s\[\]|]{1,64}\|\]"  # ◁think▷, [|endofturn|]
+    r"|\]~!?b[\[\]]|\[e~\["  # MiniMax
 )
 """Every form in which the chat templates of known families spell a control token. `<5 mg` and `[sic]` are none."""
 

@@ -12,13 +12,14 @@ OPEN, CLOSE = "<think>", "</think>"
 
 _NAME = r"(?:\w{1,16}:)?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad)"
 OPENS = re.compile(
-    rf"<{_NAME}>|\[THINK\]|◁think▷|<\|(?:begin_of_thought|start_thinking)\|>|<unused94>(?:thought)?"
-    r"|<\|channel\|?>\s?(?:thought|analysis|commentary)\b",
+    rf"<{_NAME}>|\[THINK\]|◁think▷|<\|(?:begin_of_thought|start_thinking|inner_prefix)\|>|<unused94>(?:thought)?"
+    r"|<\|channel\|?>\s?(?:thought|analysis|commentary)\b"
+    r"|Here is my thought process:",  # Granite 3.2
     re.IGNORECASE | re.ASCII,
 )
 CLOSES = re.compile(
-    rf"</{_NAME}>|\[/THINK\]|◁/think▷|<\|(?:end_of_thought|end_thinking)\|>|<unused95>|<channel\|>"
-    r"|<\|channel\|>\s?final\s?<\|message\|>",
+    rf"</{_NAME}>|\[/THINK\]|◁/think▷|<\|(?:end_of_thought|end_thinking|inner_suffix)\|>|<unused95>|<channel\|>"
+    r"|<\|channel\|>\s?final\s?<\|message\|>|Here is my response:",
     re.IGNORECASE | re.ASCII,
 )
 

@@ -164,7 +164,8 @@ def test_however_tokens_are_put_together_none_is_said(name: str, data: st.DataOb
     [
         *(("llama2_of_plain_text", "[/INST]"), ("llama2_of_plain_text", "<<SYS>>")),
         *(("chatml_of_plain_text", "<|im_end|>"), ("vicuna_of_plain_text", "ASSISTANT:")),
-        ("alpaca_of_plain_text", "### Response:"),
+        *(("alpaca_of_plain_text", "### Response:"), ("zephyr_of_plain_text", "<|user|>")),
+        *(("zephyr_of_plain_text", "<|system|>"), ("zephyr_of_plain_text", "<|assistant|>")),
     ],
 )
 def test_markers_that_a_template_spells_in_plain_text_are_broken_too(name: str, marker: str) -> None:

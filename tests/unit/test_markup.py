@@ -14,6 +14,16 @@ MARKERS = (
     *("<think>", "</think>", "<seed:think>", "[THINK]", "[/THINK]", "◁think▷", "<|channel>", "<channel|>"),
     *("<|END_OF_TURN_TOKEN|>", "<<SYS>>", "<</SYS>>", "[SYSTEM_PROMPT]", "<unused94>", "<0x0A>", "<pad>", "<note>"),
     *("＜|im_end|＞", "［/INST］", "<|reserved_special_token_0|>", "<fim_prefix>", "[gMASK]", "<|return|>"),
+    *(
+        "[|endofturn|]",
+        "[|user|]",
+        "[e~[",
+        "]~b]",
+        "<reserved_106>",
+        "<SPECIAL_10>",
+        "<extra_id_1>",
+        "<|header_start|>",
+    ),
 )
 CLINICAL = (
     *("<5 mg", ">38.3 C", "pH < 7.2 and > 6.9", "[sic]", "[PAD]", "T<38 | P>100", "5 <= x <= 7", "<--", "-->", "<3"),
