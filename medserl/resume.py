@@ -65,6 +65,26 @@ def resumed_settings(started: Settings, given: Settings, run: Path) -> tuple[Set
     return started.with_overrides(**{name: new for name, (_, new) in changes.items()}), changes
 
 
+def fixed_settings(settings: Settings) -> dict[str, Any]:
+    """Those that a checkpoint holds for: all that may not change."""
+    free = {*EXTENT, *WRITTEN, *ROUNDING, *PLACES, "output_dir", "resume"}
+    return {name: value for name, value in settings.model_dump().items() if name not in free}
+
+
+def check_fixed(saved: Mapping[str, Any], settings: Settings, checkpoint: Path) -> None:
+    """The settings are those that the checkpoint was made with: config.toml may have been edited or damaged.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    for name, value in fixed_settings(settings).items():
+        if name in saved and saved[name] != value:
+            raise ConfigError(
+                f"{checkpoint} was made with {name} {saved[name]!r}, but config.toml says {value!r}: put that back, or "
+                "start a new run"
+            )
+
+
 def _may_change(name: str, old: Any, new: Any) -> bool:
     if name in PLACES:
         return "none" not in (old, new)

@@ -280,11 +280,14 @@ def read_settings(run: Path) -> Settings:
     """The settings that a run was started with.
 
     Raises:
-        RunError: the folder holds no run.
+        RunError: the folder holds no run, or a damaged one.
     """
     if not os.path.isfile(run / CONFIG):  # unlike Path.is_file it never raises
         raise RunError(f"{run}: no {CONFIG} there, so this is no run folder")
-    return validate(read_config(run / CONFIG), str(run / CONFIG))
+    found = read_config(run / CONFIG)
+    if "model" not in found:
+        raise RunError(f"{run / CONFIG}: no model in it, so this is not what a run wrote")
+    return validate(found, str(run / CONFIG))
 
 
 def provenance(data: Mapping[str, Path], notes: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from medserl.phases import PhaseClock
 from medserl.progress import RoundPrinter
 from medserl.reinforce_pp import ReinforcePlusPlus, variance_metrics
 from medserl.repeats import RepeatPenalty
+from medserl.resume import check_fixed, fixed_settings
 from medserl.rollout import VCFRolloutGenerator, derive_seed
 from medserl.round_metrics import game_metrics, update_metrics
 from medserl.runlog import UNWRITTEN, RunFolder
@@ -349,6 +350,7 @@ class MedSeRLTrainer:
             return None
         state = {
             "round": self.round,
+            "settings": fixed_settings(self.settings),
             "empty_rounds": self._empty_rounds,
             "best": self._best,
             "sampler": self.sampler.state_dict() if self.sampler else None,
@@ -375,6 +377,7 @@ class MedSeRLTrainer:
         log.info("resuming %s after round %d", run.path, self.round)
 
     def _restore(self, folder: Path, state: Mapping[str, Any]) -> None:
+        check_fixed(state.get("settings", {}), self.settings, folder)
         self._require(self.sampler, "notes to train on").load_state_dict(state["sampler"])
         self.algorithm.load_state_dict(state["algorithm"])
         self.past.load_state_dict(state["past"])

@@ -160,6 +160,20 @@ def test_environment_and_config_file_count_as_flags_do(
     assert len(played(run)) == 4
 
 
+def test_settings_that_were_edited_or_lost_are_refused_by_name(run: Path) -> None:
+    config = run / "config.toml"
+    before = config.read_text(encoding="utf-8")
+    for edited, message in (
+        (before.replace("kl_coef = 0.01", "kl_coef = 0.5"), "made with kl_coef 0.01, but config.toml says 0.5"),
+        (before.replace("rollout_batch_size = 4\n", ""), "made with rollout_batch_size 4, but config.toml says 32"),
+        ("", "no model in it, so this is not what a run wrote"),
+    ):
+        config.write_text(edited, encoding="utf-8")
+        with pytest.raises(MedSeRLError, match=message) as caught:
+            resume(run, max_rounds=3)
+        assert "\n" not in str(caught.value)
+
+
 # -- the data ----------------------------------------------------------------------------------------------
 
 
