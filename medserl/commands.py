@@ -22,6 +22,7 @@ from medserl.errors import ConfigError, DataError
 from medserl.evaluation.discrimination import pair_ordering
 from medserl.evaluation.options import EvaluationOptions
 from medserl.evaluation.validation import Validation
+from medserl.fitting import fitting_notes
 from medserl.game.prompts import SHIPPED, load_prompts
 from medserl.game.roles import MODES
 from medserl.game.setup import GameSetup
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from medserl.evaluation.inputs import Sources
 
 log = logging.getLogger("medserl")
+
+_HELD_OUT = "validation notes"
 
 
 def train(settings: Settings) -> Path:
@@ -110,13 +113,24 @@ def _made_of(settings: Settings) -> dict[str, Path]:
 
 
 def build_trainer(settings: Settings, data: RunData, engine: str | None = None) -> MedSeRLTrainer:
-    """A trainer on the notes of a run; `engine` is the one that `auto` means, where that is known already."""
+    """A trainer on those notes of a run that fit into the model's context; `engine` is the one that `auto` means, where
+    that is known already."""
     settings.require_trainable()
-    notes = [note for note in data.train.notes if note.correct_note]
-    validation = Validation(data.validation.notes, settings.eval_notes, settings.seed) if data.validation else None
     kind = OverlappedTrainer if settings.async_rollout else MedSeRLTrainer
-    chosen = settings.with_overrides(engine=engine) if engine else settings
-    return kind(settings, create_engine(chosen), notes, validation)
+    created = create_engine(settings.with_overrides(engine=engine) if engine else settings)
+    try:
+        prompts = load_prompts(settings.prompts, settings.injector_format)
+        rollout = VCFRolloutGenerator(created, prompts, settings)
+        playable = (note for note in data.train.notes if note.correct_note)
+        notes = fitting_notes(rollout, playable, f"training notes of {data.train.source}")
+        validation = None
+        if data.validation:
+            held_out = fitting_notes(rollout, data.validation.notes, f"validation notes of {data.validation.source}")
+            validation = Validation(held_out, settings.eval_notes, settings.seed)
+        return kind(settings, created, notes, validation)
+    except BaseException:
+        created.close()
+        raise
 
 
 def warm_up(
@@ -143,13 +157,13 @@ def warm_up(
             f"{without_pairs}"
         )
     held_out = data.validation.notes if data.validation and measure else ()
-    twins = [(note.correct_note, note.incorrect_note) for note in held_out if note.is_pair][:measure]
-    judge = (lambda rollout: pair_ordering(rollout, twins)) if twins else None
+    twins = [note for note in held_out if note.is_pair][:measure]
+    judge = (lambda rollout: _pairs_ordered(rollout, twins)) if twins else None
     fresh = settings.with_overrides(adapter="none") if settings.adapter == "auto" else settings
     run_warm_up(fresh, pairs, plan, output, judge)
-    games = _games(held_out, measure, settings.seed)
-    if games:
+    if _games(held_out, measure, settings.seed):
         rollout = _rollout(settings.with_overrides(adapter=str(output)))
+        games = _games(fitting_notes(rollout, held_out, _HELD_OUT), measure, settings.seed)
         figures = format_skill(rollout, games, settings.seed)
         if judge:
             figures["validation_pairs_ordered"] = judge(rollout)
@@ -169,6 +183,11 @@ def check_adapter_folder(output: Path) -> None:
             raise ConfigError(f"--output {output}: {there} is no folder that can be written; name another")
     except OSError as error:
         raise ConfigError(f"--output {output}: {error.strerror or error}; name another folder") from None
+
+
+def _pairs_ordered(rollout: VCFRolloutGenerator, notes: Sequence[Note]) -> float:
+    pairs = fitting_notes(rollout, notes, _HELD_OUT)
+    return pair_ordering(rollout, [(note.correct_note, note.incorrect_note) for note in pairs])
 
 
 def _rollout(settings: Settings) -> VCFRolloutGenerator:

@@ -23,6 +23,7 @@ from medserl.config import Settings
 from medserl.data.neutral import apply_neutral_edit
 from medserl.data.notes import ERROR_TYPES, Note
 from medserl.errors import ConfigError, DataError
+from medserl.fitting import tell_left_out
 from medserl.game.gold import injection_answer, right_words
 from medserl.game.prompts import PromptSet, load_prompts
 from medserl.game.roles import MODES, Mode
@@ -106,6 +107,32 @@ def twins_of(notes: Sequence[Note]) -> list[Twins]:
     return twins
 
 
+def _that_fit(twins: Sequence[Twins], rollout: VCFRolloutGenerator) -> list[Twins]:
+    """The pairs of which every lesson fits into the model's context; the log names the others.
+
+    Raises:
+        DataError: none of them fits.
+    """
+    engine, prompts, use = rollout.engine, rollout.prompts, "pairs to warm up on"
+    if engine.context is None:
+        return list(twins)
+    kept, left_out = [], []
+    for each in twins:
+        edits = (lesson for mode in MODES for lesson in each.edit(prompts, mode, random.Random(each.note_id)))
+        lessons = [*each.verdicts(prompts), *edits]
+        lengths = engine.prompt_lengths([lesson.prompt for lesson in lessons])
+        answers = engine.count_tokens([lesson.answer for lesson in lessons])
+        need = max(map(sum, zip(lengths, answers, strict=True))) + 1  # the token that ends the turn
+        if need <= engine.context:
+            kept.append(each)
+        else:
+            left_out.append((each.note_id, need))
+    tell_left_out(left_out, engine.context, use)
+    if not kept:
+        raise DataError(f"{use}: none of {len(twins)} fits into the model's context of {engine.context} tokens")
+    return kept
+
+
 def epoch_lessons(
     twins: Sequence[Twins], prompts: PromptSet, batch_size: int, seed: int, epoch: int
 ) -> Iterator[list[Lesson]]:
@@ -145,6 +172,7 @@ def warm_up(settings: Settings, notes: Sequence[Note], plan: WarmUp, output: Pat
     prompts = load_prompts(settings.prompts, settings.injector_format)
     engine: Any = create_engine(settings.with_overrides(engine="local", kl_coef=0.0, mini_batches=1, temperature=1.0))
     rollout = VCFRolloutGenerator(engine, prompts, settings)
+    twins = _that_fit(twins, rollout)
     total = min(plan.epochs * -(-len(twins) // plan.batch_size), plan.steps or 2**31)
     log.info("warm-up: %d pairs, %d steps of %d pairs", len(twins), total, plan.batch_size)
     best = -1.0

@@ -101,6 +101,14 @@ class InferenceEngine(Protocol):
             ModelError: a prompt leaves no room for its completion in the model's context.
         """
 
+    @property
+    def context(self) -> int | None:
+        """The most tokens that a prompt and its completion may have together; None where nothing is known to limit
+        them."""
+
+    def prompt_lengths(self, prompts: Sequence[Messages]) -> list[int]:
+        """How many tokens each prompt has, the header of the answer included. Nothing of them is kept in memory."""
+
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """How many tokens the model needs to write each text, without the end of its turn."""
 

@@ -51,6 +51,10 @@ class ChatRenderer:
         """Token ids of the prompt, the header of the assistant's turn included."""
         return self.token_ids(tuple((message["role"], message["content"]) for message in messages))
 
+    def prompt_length(self, messages: Messages) -> int:
+        """Tokens of the prompt, which is not kept: for measuring many notes of which few are played at a time."""
+        return len(self._token_ids_uncached(tuple((message["role"], message["content"]) for message in messages)))
+
     def reply_ids(self, text: str) -> tuple[int, ...]:
         """Token ids of the answer `text` after the prompt, as far as it goes.
 

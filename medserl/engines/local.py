@@ -69,7 +69,7 @@ class LocalEngine:
 
     def generate(self, prompts: Sequence[Messages], sampling: Sampling) -> list[Completion]:
         ids = [self.chat.ids(messages) for messages in prompts]
-        check_context(ids, sampling.rooms(len(ids)), self._context)
+        check_context(ids, sampling.rooms(len(ids)), self.context)
         with self._acting(sampling.role, sampling.snapshot) as model:
             rows = decoding.sample(
                 model,
@@ -97,15 +97,18 @@ class LocalEngine:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(self.chat.reply_ids(text)) for text in texts]
 
+    def prompt_lengths(self, prompts: Sequence[Messages]) -> list[int]:
+        return [self.chat.prompt_length(messages) for messages in prompts]
+
     @property
-    def _context(self) -> int | None:
+    def context(self) -> int | None:
         return context_length(self.model.config)
 
     # -- scoring ------------------------------------------------------------------------------------------------
 
     def weigh(self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]) -> list[tuple[float, ...]]:
         choices = [alternatives(self.chat, *each) for each in zip(prompts, replies, strict=True)]
-        check_context([choice.context for choice in choices], [choice.room for choice in choices], self._context)
+        check_context([choice.context for choice in choices], [choice.room for choice in choices], self.context)
         if not self._abilities.free:
             return weigh_by_logprobs(self.chat, partial(self.logprobs, temperature=1.0), prompts, replies)
         logprobs = decoding.tail_logprobs(

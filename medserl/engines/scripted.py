@@ -36,6 +36,7 @@ class ScriptedEngine:
         self.player = player or self._default_player
         self.bias = 0.0
         self.updates = 0
+        self.context: int | None = None
         self._past: dict[str, float] = {}
 
     def generate(self, prompts: Sequence[Messages], sampling: Sampling) -> list[Completion]:
@@ -48,6 +49,9 @@ class ScriptedEngine:
         ]
         self.bias = current
         return completions
+
+    def prompt_lengths(self, prompts: Sequence[Messages]) -> list[int]:
+        return [len(messages[-1]["content"].split()) for messages in prompts]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(text.split()) for text in texts]

@@ -52,12 +52,12 @@ class VLLMEngine:
         self._stop_ids = stop_ids
         self._lora = lora
         self._raw = logprobs_mode == RAW_LOGPROBS
-        self._context: int = llm.model_config.max_model_len
+        self.context: int | None = llm.model_config.max_model_len
 
     def generate(self, prompts: Sequence[Messages], sampling: Sampling) -> list[Completion]:
         ids = [self.chat.ids(messages) for messages in prompts]
         rooms = sampling.rooms(len(ids))
-        check_context(ids, rooms, self._context)
+        check_context(ids, rooms, self.context)
         seeds = _seeds(len(ids), sampling)
         options = [self._options(*each, sampling) for each in zip(seeds, rooms, strict=True)]
         told = not self._raw or sampling.temperature in (0, 1)  # raw ones are those at temperature 1
@@ -84,6 +84,9 @@ class VLLMEngine:
             logprobs=tuple(at[token].logprob for token, at in zip(tokens, done.logprobs, strict=True) if with_logprobs),
             finish="length" if said is tokens else "stop",
         )
+
+    def prompt_lengths(self, prompts: Sequence[Messages]) -> list[int]:
+        return [self.chat.prompt_length(messages) for messages in prompts]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(self.chat.reply_ids(text)) for text in texts]
@@ -112,7 +115,7 @@ class VLLMEngine:
             for place, token in enumerate(done.token_ids)
         ]
         prompts = [prompt for prompt, _ in wanted]
-        check_context(prompts, [1] * len(prompts), self._context)
+        check_context(prompts, [1] * len(prompts), self.context)
         options = [
             {"max_tokens": 1, "temperature": 0.0, "logprobs": 0, "allowed_token_ids": [token]} for _, token in wanted
         ]

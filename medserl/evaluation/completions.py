@@ -130,6 +130,13 @@ class CachedEngine:
 
         return [Completion(text, (), (), (), finish) for text, finish in self.cache.through(keys, generate)]
 
+    @property
+    def context(self) -> int | None:
+        return self.engine.context
+
+    def prompt_lengths(self, prompts: Sequence[Messages]) -> list[int]:
+        return self.engine.prompt_lengths(prompts)
+
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return self.engine.count_tokens(texts)
 

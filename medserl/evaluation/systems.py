@@ -32,6 +32,7 @@ from medserl.evaluation.submission import (
     submission_id,
     submission_rows,
 )
+from medserl.fitting import fitting_places
 from medserl.game.prompts import load_prompts
 from medserl.rollout import VCFRolloutGenerator
 from medserl.runlog import RunFolder, read_settings
@@ -138,7 +139,7 @@ def ask_model(
     held_out: Sequence[LabelledText],
     options: EvaluationOptions,
 ) -> Judgement:
-    """What a model says of the texts, and of the held-out ones while it is loaded."""
+    """What a model says of the texts that it can read, and of the held-out ones while it is loaded."""
     prompts = load_prompts(settings.prompts, settings.injector_format)
     engine = create_inference_engine(settings)
     rollout = VCFRolloutGenerator(engine, prompts, settings)
@@ -152,11 +153,29 @@ def ask_model(
                 probabilities=options.probabilities,
                 cache=cache,
             )
-            said = ask(texts, name)
-            said_held_out = ask(held_out, f"{name}, validation") if held_out else []
+            said = ask(_readable(rollout, texts, options.subtasks, name), name)
+            said_held_out = []
+            if held_out:
+                label = f"{name}, validation"
+                said_held_out = ask(_readable(rollout, held_out, options.subtasks, label), label)
     finally:
         engine.close()
     return Judgement(name, said, _scored_rows(texts, said), options.subtasks, tuple(said_held_out))
+
+
+def _readable(
+    rollout: VCFRolloutGenerator, texts: Sequence[LabelledText], subtasks: str, use: str
+) -> list[LabelledText]:
+    """The texts that fit into the model's context: of the others there is no prediction, which counts as wrong."""
+    places = fitting_places(
+        rollout,
+        [text.text for text in texts],
+        [text.text_id for text in texts],
+        subtasks,
+        [() if subtasks == "A" else text.sentences for text in texts],
+        use,
+    )
+    return [texts[place] for place in places]
 
 
 # -- baselines and files -----------------------------------------------------------------------------------

@@ -72,6 +72,13 @@ class OpenRLHFEngine:
         self._sleep_or_wake(awake=True)
         return self._player.generate(prompts, sampling)
 
+    @property
+    def context(self) -> int | None:
+        return self._player.context
+
+    def prompt_lengths(self, prompts: Sequence[Messages]) -> list[int]:
+        return self._player.prompt_lengths(prompts)
+
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return self._player.count_tokens(texts)
 
