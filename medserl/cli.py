@@ -16,7 +16,7 @@ from pydantic import ValidationError, create_model
 from medserl import __version__
 from medserl.config import SECTIONS, Settings, concerns, describe, merge
 from medserl.console import BROKEN_PIPE, complain, console, errors, say, set_up_logging
-from medserl.errors import MedSeRLError
+from medserl.errors import ConfigError, MedSeRLError
 from medserl.evaluation.options import EvaluationOptions
 from medserl.pipeline import Pipeline, PipelineOptions
 
@@ -136,6 +136,8 @@ def seeds(evaluations: list[Path], /, *, output: Path = Path("outputs/seeds")) -
     from medserl.evaluation.seeds import write_seeds
     from medserl.markdown_shown import say_markdown
 
+    if output.resolve() in {folder.resolve() for given in evaluations for folder in (given, given / "eval")}:
+        raise ConfigError(f"--output {output}: that is one of the evaluations; name another folder")
     say_markdown(write_seeds(evaluations, output))
     say(f"tables: {output}")
 
@@ -144,7 +146,7 @@ def seeds(evaluations: list[Path], /, *, output: Path = Path("outputs/seeds")) -
 def play(
     *,
     settings: PlayFlags = None,
-    note: Path | None = None,
+    note: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     mode: str = "error",
     run: Path | None = None,
     config: Path | None = None,
@@ -152,7 +154,7 @@ def play(
     """Play one game on a note and show it: the edit, the VCF's decision, the Assessor's words, who won.
 
     Args:
-        note: Text file with one correct note; default a sample note.
+        note: Text file with one correct note, or - for standard input; default a sample note.
         mode: error or benign.
         run: Play with the newest checkpoint of this run.
         config: TOML file of settings.
@@ -172,6 +174,8 @@ def report(run: Path, *, output: Path | None = None) -> None:
     """
     from medserl.reports.html import write_report
 
+    if output and output.is_file() and output.suffix not in (".html", ".htm"):
+        raise ConfigError(f"--output {output}: a file of another kind is there; name one that ends in .html")
     say(f"report: {write_report(run, output)}")
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -27,6 +28,7 @@ from medserl.records import json_lines, lines_up_to, read_rows, rounds_in
 from medserl.tracking import Tracking
 
 __all__ = ["CONFIG", "EPISODES", "FROZEN_GAMES", "METRICS", "PROVENANCE", "TRAIN_LOG", "RunFolder", "read_rows"]
+from medserl.visible import visible_line
 
 log = logging.getLogger("medserl")
 
@@ -204,7 +206,7 @@ class RunFolder:
     def _log_line(self, metrics: Mapping[str, Any]) -> None:
         """One line in train.log, for people: trouble with it is said once and ends nothing."""
         stamp = datetime.now().isoformat(timespec="seconds")
-        line = " ".join(f"{key}={_plain(value)}" for key, value in metrics.items())
+        line = " ".join(f"{_word(key)}={_word(value)}" for key, value in metrics.items())
         try:
             append_private(self.path / TRAIN_LOG, f"{stamp} {line}\n")
         except OutputError as error:
@@ -339,5 +341,6 @@ def _reason(error: BaseException) -> str:
     return str(getattr(cause, "strerror", None) or cause)
 
 
-def _plain(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value).replace(" ", "_")
+def _word(value: Any) -> str:
+    """One word of a line of `key=value`: nothing in it can pass for another key, or another line."""
+    return f"{value:.6g}" if isinstance(value, float) else re.sub(r"[\s=]", "_", visible_line(str(value)))

@@ -24,6 +24,7 @@ from typing import Any
 from medserl.data.facts import SLOTS, Fact, FactTable, load_facts
 from medserl.data.vignette import write_sentences
 from medserl.errors import DataError
+from medserl.files import private_folder, write_private
 from medserl.game.sentences import library_sentences
 from medserl.game.text import split_sentences, split_words
 from medserl.game.vcf import apply_vcf
@@ -56,13 +57,16 @@ def build_corpus(seed: int = SAMPLE_SEED, table: FactTable | None = None) -> dic
 
 
 def write_corpus(directory: Path, seed: int = SAMPLE_SEED) -> list[Path]:
-    """Write the three JSON Lines files into `directory` and return their paths."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Write the three JSON Lines files into `directory` and return their paths.
+
+    Raises:
+        OutputError: they cannot be written there.
+    """
+    private_folder(directory)
     paths = []
     for split, rows in build_corpus(seed).items():
         path = directory / FILES[split]
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        path.write_text("".join(lines), encoding="utf-8", newline="\n")
+        write_private(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         paths.append(path)
     return paths
 

@@ -48,6 +48,8 @@ class EvaluationOptions:
         if self.samples < 1 or self.limit < 0:
             name, value, least = ("samples", self.samples, 1) if self.samples < 1 else ("limit", self.limit, 0)
             raise ConfigError(f"--{name} {value}: give {least} or more")
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ConfigError(f"--output {self.folder}: a file is there; name a folder for tables and predictions")
         for name, folder in (("bertscore", self.bertscore), ("bleurt", self.bleurt)):
             if folder is not None and not folder.is_dir():
                 raise ConfigError(f"--{name} {folder}: no such folder")
