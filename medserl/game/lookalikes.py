@@ -28,6 +28,7 @@ _KEPT = re.compile(
 )
 
 # It would make a letter o of the ordinal sign, which stands for a degree, and blanks of accents that stand alone.
+_SPACING_CHARACTER = re.compile("[\u00ba\u02da\u02dc\u00b4]")
 _SPACING = str.maketrans("\u00ba\u02da\u02dc\u00b4", "\u00b0\u00b0~'")
 
 MOST_MARKS = 30
@@ -79,7 +80,8 @@ def normalize(text: str) -> str:
     text = _INVISIBLE.sub("", text)
     if text.isascii():
         return text
-    text = text.translate(_SPACING)
+    if _SPACING_CHARACTER.search(text):
+        text = text.translate(_SPACING)
     if _MANY_NON_LATIN.search(text):
         text = _with_few_marks(text)
     if unicodedata.is_normalized("NFKC", text):

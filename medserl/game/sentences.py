@@ -152,18 +152,21 @@ def _ends(line: str, stop: int, start: int, initial: str) -> bool | None:
     word, following = token.lower(), _WORD.match(line, start)
     next_word = following.group().lower() if following else ""
     opens = next_word in _LISTS["openers"] or (next_word in _LISTS["capital_openers"] and initial.isupper())
-    if not line[:stop].strip()[: -len(token)].strip() and len(token) <= 3 and (token.isdigit() or len(token) == 1):
+    lead = before[: -len(token)].rstrip()
+    if ((token.isdigit() and len(token) <= 3) or len(token) == 1) and (not lead or lead[-1] in ".;:!?"):
         return False  # the number of a list item
     if word in _LISTS["before_name"] or token == "Ms" or (word in _LISTS["before_number"] and initial.isdigit()):
         return False
+    if word in _LISTS["clipped"] and not initial.isupper():
+        return opens
     if _DOTTED.fullmatch(token):
         return opens or (word in _LISTS["dosing"] and initial.isupper())
     unit = word.rpartition("/")[2].rpartition("-")[2].lstrip("0123456789.,") in _LISTS["units"] and not word.isalpha()
-    unit = unit or (word in _LISTS["units"] and bool(_AFTER_NUMBER.search(before[: -len(token)])))
+    unit = unit or (word in _LISTS["units"] and bool(_AFTER_NUMBER.search(lead)))
     if initial.islower():
         return opens if unit else None
     if len(token) == 1 and token.isupper() and not unit:
-        previous = (before[: -len(token)].split() or [""])[-1].lower()
+        previous = (lead.split() or [""])[-1].lower()
         return True if opens or previous in _LISTS["labelled"] else None
     if initial.isdigit():
         return True if unit else None

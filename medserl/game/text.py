@@ -25,12 +25,13 @@ _WORDS = r"""(?= [^\s,;:()] ) (?:
     | (?: (?<! [\w)\]}%.,'"\u2019\u201d\u2010-\u2015\u2212/-] ) <dash> (?= \.?<digit> ) )?  # a minus that is a sign
       (?: (?<! [\w)\]}%.,'"\u2019\u201d] ) \. )?                                           # .5
       <digit>{1,32} (?: [.,/:\u2044\u2215] <digit>{1,32} ){0,4}                             # 38.3, 120/70, 1:10
+      (?: [eE] <dash> <digit>{1,3} )?                                                      # 2E-3
     | \^ <dash>? <digit>{1,32} | <raised>{1,32} | <lowered>{1,32}                          # 10^9
     | <sign>                                                            # one of < % and the like, or an emoji
     | (?<= [\s(] ) <dash> (?= [ \t]{0,3} (?: [,;.)\]\r\n] | \Z ) )      # a result: "Babinski -"
     | (?<= <letter> | <number> ) <dash> (?= [ \t]{0,3} (?: [,;.)\]] | \Z ) )                # "HIV-, HBV+"
     | (?: (?<= [A-Z] ) | (?<= Rh ) ) <dash> (?= \s )                                        # "Rh- mother"
-    | (?<= \S[ \t] ) (?: <dash> | \? ) (?= <letter> )                                      # "+CP -SOB", "?PE"
+    | (?<= \S[ \t] ) (?: <dash> | \? ) (?= <letter> | <number> )                           # "+CP -SOB", "?PE"
 )"""
 _ASCII = {
     **dict.fromkeys(("letter", "mark"), "[A-Za-z]"),
@@ -95,10 +96,10 @@ def _key(text: str, start: int, end: int) -> str:
     if word.isascii() and (word[0] != "^" or len(word) == 1):
         return word.lower().replace("`", "'")
     key = fold(word)
-    after_letter = start > 0 and text[start - 1].isalpha()
+    before = text[start - 1 : start]
     if word[0] == "^" or word[-1] in _RAISED:
-        return key.removeprefix("^") if after_letter else "^" + key.removeprefix("^")
-    return f"_{key}" if word[-1] in _LOWERED and not after_letter else key
+        return key.removeprefix("^") if before.isalpha() else "^" + key.removeprefix("^")
+    return f"_{key}" if word[-1] in _LOWERED and before.isdigit() else key
 
 
 _RAISED, _LOWERED = frozenset("⁰¹²³⁴⁵⁶⁷⁸⁹"), frozenset("₀₁₂₃₄₅₆₇₈₉")

@@ -182,7 +182,5 @@ _MAY_END_SENTENCE = re.compile(r"[^\w ,'-]")
 
 def _filled_up(original: str, a: Words, modified: str, b: Words) -> bool:
     """Whether `modified` holds far more characters that are no part of a word."""
-    before, after = (
-        len(text) - sum(end - start for start, end in w.spans) for text, w in ((original, a), (modified, b))
-    )
+    before, after = len(original) - sum(map(len, a.keys)), len(modified) - sum(map(len, b.keys))
     return after - before > max(MOST_NEW_FILLING, len(a.keys))

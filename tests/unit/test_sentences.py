@@ -33,6 +33,7 @@ ENDS = [
     "The fetal heart rate is 140/min.|24 hours later it is 90/min.",
     'He says "I have cancer."|She agrees.',
     "Temperature is 38.3 C (100.9 F).|Pulse is 90/min.",
+    "1. Aspirin.|2. Lisinopril.|3. Vit. D.",
     "no fever.|no chills.|denies pain.",
     "aspirin 81 mg.|denies chest pain.",
 ]
@@ -48,6 +49,8 @@ GOES_ON = [
     "At 8 a.m. Monday the pain began.",
     "Blood pressure is 120/70 mm Hg (St. Mary's cuff).",
     "1. Aspirin 81 mg.",
+    "A hx. of asthma, temp. 38.5 C, O2 sat. 95% and rt. arm pain.",
+    "He is 5 ft. 3 in. tall and has Hep. B.",
 ]
 
 
