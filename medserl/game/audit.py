@@ -266,7 +266,7 @@ def _is_wording(removed: Words, added: Words) -> bool:
 def _change_by_context(stretches: Sequence[Stretch]) -> EditClass | None:
     """The class of a term that no list knows, by the word it goes with: "gives X", "X syndrome"."""
     for stretch in stretches:
-        if not 0 < len(stretch.added) <= _LONGEST_TERM or _wording().issuperset(stretch.removed):
+        if len(stretch.added) > _LONGEST_TERM or any(map(_wording().issuperset, (stretch.removed, stretch.added))):
             continue  # no term took another's place
         for table, words in (("heads", stretch.after), ("cues", reversed(stretch.before))):
             for word in words:
