@@ -179,6 +179,15 @@ def test_ordinary_notes_are_shown_as_they_are(name: str, note: str) -> None:
     assert note in renderer_of(name).text(chat(note))
 
 
+def test_tokens_that_share_their_signs_are_all_broken_and_blanks_are_none() -> None:
+    """GPT-NeoX and OLMo have such: breaking the first brings the second to light."""
+    tokenizer = style_tokenizer(STYLES["chatml"])
+    tokenizer.add_tokens(["|||EMAIL|||", "|||PHONE|||", "    "])
+    email, phone, blanks = tokenizer.convert_tokens_to_ids(["|||EMAIL|||", "|||PHONE|||", "    "])
+    ids = ChatRenderer(tokenizer).ids(chat("|||EMAIL|||PHONE||| a    b"))
+    assert not {email, phone} & {*ids} and blanks in ids
+
+
 def test_a_normalizer_does_not_bring_control_tokens_back() -> None:
     from tokenizers import AddedToken, normalizers
 
