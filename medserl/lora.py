@@ -88,10 +88,23 @@ def freeze_all_but_language(model: Any) -> None:
             parameter.requires_grad_(False)
 
 
-def trained_count(model: Any) -> tuple[int, int]:
-    """How many parameters are trained, and how many there are, adapters included."""
+def has_transposed_layers(model: Any) -> bool:
+    """Whether linear layers hold their weights as inputs x outputs, as GPT-2's do: PEFT wants to be told."""
+    from transformers.pytorch_utils import Conv1D
+
+    return any(isinstance(module, Conv1D) for module in model.modules())
+
+
+def trained_in_words(model: Any) -> str:
+    """What of a model is trained, with its number of parameters."""
     parameters = list(model.parameters())
-    return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    paths = [path for path, module in model.named_modules() if hasattr(module, "lora_A")]
+    if paths:
+        what = f"a LoRA on {len(paths)} layers ({', '.join(_last_names(paths))})"
+    else:
+        what = "all weights" if all(p.requires_grad for p in parameters) else "all weights of the language model"
+    return f"training {what}: {trained:,} of {sum(p.numel() for p in parameters):,} parameters"
 
 
 def _is_linear(module: Any) -> bool:

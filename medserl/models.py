@@ -36,7 +36,7 @@ from medserl.loading import (
     reading,
     reason,
 )
-from medserl.lora import freeze_all_but_language, target_modules
+from medserl.lora import freeze_all_but_language, has_transposed_layers, target_modules
 
 if TYPE_CHECKING:
     from medserl.config import Settings
@@ -165,9 +165,10 @@ def _learning(model: Any, adapter: Path | None, settings: Settings) -> Any:
     torch.manual_seed(settings.seed)  # LoRA's A matrices start at random
     names = settings.lora_targets if adapter is None or settings.lora_targets != "auto" else None
     targets = target_modules(model, "attention" if names == "auto" else names) if names else []
-    peft_model = get_peft_model(model, _lora_config(adapter, targets, settings), adapter_name=POLICY)
+    transposed = has_transposed_layers(model)
+    peft_model = get_peft_model(model, _lora_config(adapter, targets, settings, transposed), adapter_name=POLICY)
     if per_role:
-        peft_model.add_adapter(INJECTOR, _lora_config(own or adapter, targets, settings))
+        peft_model.add_adapter(INJECTOR, _lora_config(own or adapter, targets, settings, transposed))
     if adapter is None:
         return peft_model
     _fill(peft_model, POLICY, adapter)
@@ -180,13 +181,17 @@ def _learning(model: Any, adapter: Path | None, settings: Settings) -> Any:
     return peft_model
 
 
-def _lora_config(adapter: Path | None, targets: list[str], settings: Settings) -> Any:
+def _lora_config(adapter: Path | None, targets: list[str], settings: Settings, transposed: bool) -> Any:
     """Of an adapter to train: a given one's own, widened to the targets; else what the settings say."""
     from peft import LoraConfig, PeftConfig
 
     if adapter is None:
         return LoraConfig(
-            r=settings.lora_rank, lora_alpha=settings.lora_alpha, target_modules=targets, task_type="CAUSAL_LM"
+            r=settings.lora_rank,
+            lora_alpha=settings.lora_alpha,
+            target_modules=targets,
+            task_type="CAUSAL_LM",
+            fan_in_fan_out=transposed,
         )
     config: Any = PeftConfig.from_pretrained(str(adapter))
     config.base_model_name_or_path, config.inference_mode = None, False

@@ -97,6 +97,9 @@ def update_metrics(turns: Sequence[WeightedTurn], stats: UpdateStats, learning_r
         "clip_fraction": stats.clip_fraction,
         "grad_norm": stats.grad_norm,
         "logprob_gap": stats.logprob_gap,
+        "logprob_gap_rms": stats.logprob_gap_rms,
+        "logprob_gap_max": stats.logprob_gap_max,
+        "trained_parameters": stats.trained_parameters,
         "optimizer_steps": stats.optimizer_steps,
         "lr": learning_rate,
     }

@@ -28,6 +28,7 @@ from medserl.errors import MedSeRLError, OutputError, RunError
 from medserl.game.episode import Episode, Sample, Turn
 from medserl.game.prompts import load_prompts
 from medserl.game.setup import GameSetup
+from medserl.gap import require_same_policy
 from medserl.gold import GoldPairs, GoldTurn, gold_metrics
 from medserl.lessons import game_lessons, weighted
 from medserl.past import PastPolicies, past_metrics
@@ -215,7 +216,9 @@ class MedSeRLTrainer:
 
     def _update(self, turns: Sequence[WeightedTurn]) -> UpdateStats:
         try:
-            return self.engine.update(turns, learning_rate=self.learning_rate())
+            stats = self.engine.update(turns, learning_rate=self.learning_rate())
+            require_same_policy(stats)
+            return stats
         except RunError as error:
             raise RunError(f"round {self.round}: {error}") from error
 

@@ -34,12 +34,16 @@ def create_engine(settings: Settings, *, trainable: bool = True) -> Engine:
     if trainable and settings.async_rollout:
         raise ConfigError("async_rollout needs engine openrlhf: the local one plays and learns with the same weights")
     from medserl.engines.local import LocalEngine
+    from medserl.lora import trained_in_words
     from medserl.models import load_model
 
     loaded = load_model(settings, trainable=trainable)
     place = f"{loaded.model.dtype} on {loaded.model.device}".removeprefix("torch.")
     log.info("model %s, adapter %s, %s", settings.model, adapter_source(settings) or "none", place)
-    return LocalEngine(loaded, settings)
+    engine = LocalEngine(loaded, settings)
+    if trainable:
+        log.info("%s", trained_in_words(loaded.model))
+    return engine
 
 
 def training_engine_name(settings: Settings) -> str:
@@ -70,6 +74,13 @@ def _create_openrlhf(settings: Settings) -> Engine:
         raise ConfigError(
             f"engine 'openrlhf' needs {', '.join(missing_packages())}: pip install 'medserl[openrlhf]' "
             "(docs/scaling.md), or give --engine local"
+        )
+    from medserl.models import adapter_source
+
+    if not settings.lora_rank and (adapter := adapter_source(settings)):
+        raise ConfigError(
+            f"lora_rank 0 trains all weights, and OpenRLHF cannot first add the adapter {adapter} to them: "
+            "give --adapter none, or --engine local"
         )
     from medserl.engines.openrlhf.engine import OpenRLHFEngine
 

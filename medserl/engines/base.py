@@ -85,6 +85,13 @@ class UpdateStats:
     """Mean |sampled - recomputed| logprob before the first optimizer step: 0 but for rounding."""
     optimizer_steps: int
     tokens: int
+    logprob_gap_rms: float = 0.0
+    """Root mean square of the same, and the largest."""
+    logprob_gap_max: float = 0.0
+    gap_explained: float | None = None
+    """What rounding explains of the root mean square (`gap.explained_gap`); None where other weights may play."""
+    trained_parameters: int | None = None
+    """How many weights the update could change."""
     lesson_nll: float | None = None
     """Mean negative log-likelihood of the lessons' tokens, each before its own optimizer step; None without lessons."""
     vllm_kl: float | None = None

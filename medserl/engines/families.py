@@ -49,6 +49,15 @@ class Abilities:
     free: bool = True
     cuts: bool = True
 
+    def done_without(self, *, training: bool) -> list[str]:
+        """What is slower with this model than with others, in words."""
+        told = []
+        if training and not self.shares_rows:
+            told.append("this model learns each turn in a row of its own: turns that begin alike are read separately")
+        if not self.free:
+            told.append("this model plays prompts of one length together, and reads each again at every attempt")
+        return told
+
 
 @torch.inference_mode()
 def examine(model: Any, tokenizer: Any, pad_id: int, longest_row: int) -> Abilities:

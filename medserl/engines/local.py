@@ -7,6 +7,8 @@ model with the warm-up adapter switched in, or with no adapter where training st
 from __future__ import annotations
 
 import copy
+import logging
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,8 +35,11 @@ from medserl.errors import RunError
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages
 from medserl.game.roles import Role
+from medserl.gap import explained_gap
 from medserl.models import LoadedModel, attention_for_training, context_length
 from medserl.reinforce_pp import clipped_loss, kl_estimate
+
+log = logging.getLogger("medserl")
 
 ADAM_BETAS = (0.9, 0.95)
 OPTIMIZER_FILE = "optimizer.pt"
@@ -64,6 +69,8 @@ class LocalEngine:
         longest_row = settings.training_token_budget if self._parameters else 0
         self._abilities = examine(self.model, self.tokenizer, self._pad_id, longest_row)
         self._prefixes = PrefixCache(settings.generation_token_budget, self._abilities.cuts)
+        for told in self._abilities.done_without(training=bool(self._parameters)):
+            log.info("%s", told)
 
     # -- rollout ------------------------------------------------------------------------------------------------
 
@@ -204,7 +211,11 @@ class LocalEngine:
         finally:
             self.model.eval()
         self._require_finite_weights("after this update")
-        return totals.stats(len(mini_batches))
+        return replace(
+            totals.stats(len(mini_batches)),
+            gap_explained=explained_gap(str(self.model.dtype).removeprefix("torch.")),
+            trained_parameters=sum(parameter.numel() for parameter in self._parameters),
+        )
 
     def _require_finite_weights(self, when: str) -> None:
         """Raises RunError where a trained weight is no number: whatever is computed with it is none either."""
@@ -311,7 +322,7 @@ class _Totals:
     """Sums over the micro-batches of one update."""
 
     def __init__(self) -> None:
-        self.loss = self.gap = self.entropy = 0.0
+        self.loss = self.gap = self.gap_squares = self.gap_max = self.entropy = 0.0
         self.lesson_nll = 0.0
         self.clipped = self.tokens = self.gap_tokens = self.lesson_tokens = 0
         self.grad_norms: list[float] = []
@@ -333,7 +344,10 @@ class _Totals:
                 self.lesson_tokens += len(new)
             elif first:
                 sampled = torch.tensor(turn.turn.completion.logprobs, device=new.device)
-                self.gap += (new.detach() - sampled).abs().sum().item()
+                apart = (new.detach() - sampled).abs()
+                self.gap += apart.sum().item()
+                self.gap_squares += apart.square().sum().item()
+                self.gap_max = max(self.gap_max, apart.max().item())
                 self.gap_tokens += len(sampled)
 
     def stats(self, steps: int) -> UpdateStats:
@@ -343,6 +357,8 @@ class _Totals:
             clip_fraction=self.clipped / self.tokens,
             entropy=self.entropy / self.tokens,
             logprob_gap=self.gap / self.gap_tokens if self.gap_tokens else 0.0,
+            logprob_gap_rms=math.sqrt(self.gap_squares / self.gap_tokens) if self.gap_tokens else 0.0,
+            logprob_gap_max=self.gap_max,
             optimizer_steps=steps,
             tokens=self.tokens,
             lesson_nll=self.lesson_nll / self.lesson_tokens if self.lesson_tokens else None,

@@ -108,6 +108,7 @@ class Group:
         tokens = float(sum(each.action_mask.sum().item() for each in passes))
         return {
             "loss": 1.0, "entropy": 2.0, "grad_norm": 3.0, "clipped": 0.0, "gap": 0.5 * tokens, "drift": -0.25 * tokens,
+            "gap_squares": 0.25 * tokens, "gap_max": 0.5,
             "tokens": tokens, "optimizer_steps": 1, **self.report,
         }  # fmt: skip
 

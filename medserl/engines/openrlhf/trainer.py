@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import isfinite
+from math import isfinite, sqrt
 from statistics import fmean
 from typing import Any
 
@@ -24,6 +24,7 @@ from medserl.engines.openrlhf.experiences import (
 from medserl.engines.openrlhf.plan import Plan, plan_passes
 from medserl.errors import RunError
 from medserl.game.episode import Turn
+from medserl.gap import explained_gap
 
 
 class MedSeRLTrainer(BasePPOTrainer):
@@ -80,7 +81,12 @@ class MedSeRLTrainer(BasePPOTrainer):
             status, _ = self.train_step(scored, step)
             done.append(status)
             lesson_logprobs += logprobs
-        return replace(_stats(done), lesson_nll=-fmean(lesson_logprobs) if lesson_logprobs else None)
+        return replace(
+            _stats(done),
+            # with async_rollout vLLM rightly plays with the weights of the round before
+            gap_explained=None if self._settings.async_rollout else explained_gap("bfloat16", another_program=True),
+            lesson_nll=-fmean(lesson_logprobs) if lesson_logprobs else None,
+        )
 
     def _lessons_scored(self, turns: Sequence[WeightedTurn]) -> tuple[list[WeightedTurn], list[float]]:
         """The turns with the policy's own log-probabilities for the lessons among them, and these in a row.
@@ -143,6 +149,8 @@ def _stats(steps: Sequence[dict[str, float]]) -> UpdateStats:
         clip_fraction=sum(step["clipped"] for step in steps) / tokens,
         entropy=sum(step["entropy"] * step["tokens"] for step in steps) / tokens,
         logprob_gap=first["gap"] / first["tokens"],
+        logprob_gap_rms=sqrt(first["gap_squares"] / first["tokens"]),
+        logprob_gap_max=first["gap_max"],
         vllm_kl=first["drift"] / first["tokens"],
         optimizer_steps=len(steps),
         tokens=int(sum(step["tokens"] / step["copies"] for step in steps)),

@@ -79,8 +79,9 @@ class StepTrainer(ActorPPOTrainer):
 
     def measured(self) -> dict[str, float]:
         """Sums over all ranks since the last call; the same on every rank."""
-        names = ("loss", "entropy", "grad_norm", "clipped", "gap", "drift", "tokens")
+        names = ("loss", "entropy", "grad_norm", "clipped", "gap", "gap_squares", "drift", "tokens")
         totals = self.strategy.all_reduce({name: float(self.sums[name]) for name in names}, "sum")
+        totals |= self.strategy.all_reduce({"gap_max": float(self.sums["gap_max"])}, "max")
         self.sums.clear()
         return totals
 
@@ -126,5 +127,7 @@ class MeasuredLoss:
         self._sums["tokens"] += tokens
         self._sums["clipped"] += clip_share.item() * tokens
         self._sums["gap"] += apart.abs().sum().item()
+        self._sums["gap_squares"] += apart.square().sum().item()
+        self._sums["gap_max"] = max(self._sums["gap_max"], apart.abs().max().item())
         self._sums["drift"] += apart.sum().item()
         return result
