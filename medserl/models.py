@@ -119,7 +119,8 @@ def merged(model: Any, adapter: Path, settings: Settings) -> Any:
     """
     if (adapter / INJECTOR).is_dir():
         raise ModelError(f"adapter {adapter} is one for each role, which lora_rank 0 cannot merge into one model")
-    return with_adapter(model, adapter, settings, trainable=False).merge_and_unload()
+    plain = with_adapter(model, adapter, settings, trainable=False).merge_and_unload()
+    return plain.requires_grad_(True)  # PEFT has frozen them
 
 
 def _enable_checkpointing(model: Any) -> None:

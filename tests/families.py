@@ -318,6 +318,7 @@ def _short(refusal: str) -> str:
 
 
 def main() -> None:
+    torch.set_num_threads(1)  # such small tensors are slower on several
     found = table()
     if "--write" in sys.argv:
         text = DOCS.read_text(encoding="utf-8")

@@ -37,6 +37,8 @@ def _what_was_run(run: RunFiles) -> str:
     roles = "both roles" if trained == "both" else f"the {trained} alone"
     rank = setting("lora_rank")
     weights = "all weights" if rank == 0 else f"a LoRA adapter of rank {rank}" if rank else "its weights"
+    counts = {row["trained_parameters"] for row in run.rounds if row.get("trained_parameters")}
+    weights += f" ({counts.pop():,} parameters)" if len(counts) == 1 else ""
     games = sum(row["games"] for row in run.rounds)
     return (
         f"{setting('model', 'The model')} played {games:,} games in {_count(len(run.rounds), 'round')}, "
@@ -47,11 +49,14 @@ def _what_was_run(run: RunFiles) -> str:
 
 def _start(run: RunFiles) -> str:
     adapter = run.settings.get("adapter", "none")
+    merged = ", merged into all weights" if run.settings.get("lora_rank") == 0 else ""
     if adapter not in ("none", "auto"):
-        return f"Training started from the adapter {adapter}."
+        return f"Training started from the adapter {adapter}{merged}."
     named = {key: run.settings[key] for key in ("model", "injector_format", "prompts") if key in run.settings}
     if adapter == "auto" and shipped_warmup(validate(named)):
-        return "Training started from the warm-up adapter shipped with MedSeRL (--rebuild-warmup makes it again)."
+        return (
+            f"Training started from the warm-up adapter shipped with MedSeRL{merged} (--rebuild-warmup makes it again)."
+        )
     return "Training started from the model without an adapter."
 
 
