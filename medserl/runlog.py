@@ -87,6 +87,8 @@ class RunFolder:
     def reopen(cls, path: Path) -> tuple[RunFolder, Settings]:
         """A run folder to go on with, and the settings it was started with. `start_tracking` waits for the round."""
         settings = read_settings(path)
+        if "model" not in settings.model_fields_set:  # every run writes it
+            raise RunError(f"{path / CONFIG}: no model in it, so this is not what a run wrote")
         return cls._claim(path), settings
 
     @classmethod
@@ -282,14 +284,11 @@ def read_settings(run: Path) -> Settings:
     """The settings that a run was started with.
 
     Raises:
-        RunError: the folder holds no run, or a damaged one.
+        RunError: the folder holds no run.
     """
     if not os.path.isfile(run / CONFIG):  # unlike Path.is_file it never raises
         raise RunError(f"{run}: no {CONFIG} there, so this is no run folder")
-    found = read_config(run / CONFIG)
-    if "model" not in found:
-        raise RunError(f"{run / CONFIG}: no model in it, so this is not what a run wrote")
-    return validate(found, str(run / CONFIG))
+    return validate(read_config(run / CONFIG), str(run / CONFIG))
 
 
 def provenance(data: Mapping[str, Path], notes: Mapping[str, Any]) -> dict[str, Any]:
