@@ -24,7 +24,7 @@ from typing import Any
 
 from medserl.data.notes import Note
 from medserl.data.readers import ColumnNames, LoadedNotes, SkippedRow, load_notes, unique_ids
-from medserl.data.tabular import read_table
+from medserl.data.tabular import NOT_NOTES, read_table
 from medserl.errors import DataError
 from medserl.files import private_folder, write_private
 from medserl.game.text import split_words
@@ -168,7 +168,11 @@ def find_sources(source_dir: Path) -> tuple[dict[str, list[Path]], list[str]]:
         raise DataError(f"{source_dir}: no such folder; give the one that holds MEDEC's CSV files")
     sources: dict[str, list[Path]] = {}
     left_out = []
-    for path in sorted([*source_dir.glob("*.csv"), *source_dir.glob("*/*.csv")]):
+    found = [*source_dir.iterdir(), *source_dir.glob("*/*")]
+    for path in sorted(path for path in found if path.suffix.lower() == ".csv" and path.is_file()):
+        if path.name.startswith((".", *NOT_NOTES)):
+            left_out.append(f"{path} (what a system keeps beside the real file)")
+            continue
         named = re.findall(r"(?<![a-z])(train|valid|test)", path.name.casefold())
         if len(set(named)) == 1:
             split = {"train": "train", "valid": "validation", "test": "test"}[named[0]]

@@ -30,14 +30,14 @@ from medserl.data.rows import Names, Row, Rows, SkippedRow, Table, simple
 from medserl.errors import DataError
 from medserl.files import sha256_of
 
-__all__ = ["Row", "SkippedRow", "Table", "read_table"]
+__all__ = ["NOT_NOTES", "Row", "SkippedRow", "Table", "read_table"]
 
 log = logging.getLogger("medserl")
 
 HUB = "hf:"
 _DELIMITED, _JSON = (".csv", ".tsv"), (".jsonl", ".ndjson", ".json")
 _WORKBOOKS = (".xlsx", ".xls", ".xlsb", ".xlsm", ".ods")
-_NOT_NOTES = ("._", "~$", ".DS_Store", "Thumbs.db", "desktop.ini")
+NOT_NOTES = ("._", "~$", ".DS_Store", "Thumbs.db", "desktop.ini")
 """What macOS, Windows and Office put beside the files that a person sees."""
 _WANTED = "use a .csv or .jsonl file, .tsv, .json, .txt, .xlsx, .parquet or a folder of .txt files"
 
@@ -97,7 +97,7 @@ def _refuse_split(place: Place) -> None:
 def _file(path: Path, known: Names) -> Table:
     from medserl.data import stored_tables
 
-    if path.name.startswith(_NOT_NOTES):
+    if path.name.startswith(NOT_NOTES):
         raise DataError(f"{path}: a file that a system or editor keeps beside the real one; give the real one")
     check_regular(path)
     kind = _kind(path)
@@ -169,7 +169,7 @@ def _folder_of_texts(folder: Path) -> Table:
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {error.strerror or error}") from None
     for path in paths:
-        if path.name.startswith((".", *_NOT_NOTES)) or not path.is_file() or _text_kind(path) != ".txt":
+        if path.name.startswith((".", *NOT_NOTES)) or not path.is_file() or _text_kind(path) != ".txt":
             others.append(path.name + ("/" if path.is_dir() else ""))
             continue
         number = len(rows.rows) + len(rows.skipped) + 1

@@ -152,6 +152,14 @@ def test_converting_again_replaces_and_a_broken_source_changes_nothing(tmp_path)
     assert (tmp_path / "medec_train.jsonl").read_bytes() == before
 
 
+def test_what_systems_keep_beside_the_files_is_left_out_and_said(tmp_path):
+    write_csv(tmp_path / "MEDEC/TRAIN.CSV", pair("t1", "Ann"))
+    (tmp_path / "MEDEC/._TRAIN.CSV").write_bytes(b"\x00\x05\x16\x07")
+    report = convert_medec(tmp_path, tmp_path / "out")
+    assert [part.pairs for part in report.splits] == [1]
+    assert report.left_out == (f"{tmp_path / 'MEDEC/._TRAIN.CSV'} (what a system keeps beside the real file)",)
+
+
 def test_sources_that_cannot_be_used(tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         convert_medec(tmp_path / "nowhere", tmp_path)
