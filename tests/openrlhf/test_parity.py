@@ -168,16 +168,18 @@ def turns_of(model: Any) -> list[WeightedTurn]:
     return turns
 
 
-@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+@pytest.mark.parametrize(
+    ("estimator", "temperature"), [("k1", 1.0), ("k2", 1.0), ("k3", 1.0), ("k1", 0.7), ("k3", 1.4)]
+)
 def test_an_update_has_the_loss_and_gradient_of_the_local_engine(
-    estimator: str, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+    estimator: str, temperature: float, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings(
         model=str(tiny_llama), adapter="none", lora_rank=0, dtype="float32", device="cpu",
-        kl_coef=0.1, kl_estimator=estimator, training_token_budget=256,
+        kl_coef=0.1, kl_estimator=estimator, training_token_budget=256, temperature=temperature,
     )  # fmt: skip
     loaded = load_model(settings)
-    actor = Actor(copy.deepcopy(loaded.model))
+    actor = Actor(copy.deepcopy(loaded.model), temperature=openrlhf_arguments(settings, "model").rollout.temperature)
     actor.packing_samples = False  # OpenRLHF sets it only where it loads the model itself
     actor.model.set_gradient_accumulation_boundary = lambda _last: None
     turns = turns_of(loaded.model)
