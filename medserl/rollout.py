@@ -15,7 +15,7 @@ from medserl.game.prompts import Messages, PromptSet
 from medserl.game.rewards import Rewards, assessor_reward, injector_reward
 from medserl.game.roles import Mode, Role
 from medserl.game.setup import GameSetup
-from medserl.game.vcf import Reason, VCFResult, apply_vcf
+from medserl.game.vcf import MAX_WORD_EDITS, Reason, VCFResult, apply_vcf
 
 Attempts = tuple[Attempt, ...]
 
@@ -203,14 +203,16 @@ class VCFRolloutGenerator:
         """The most tokens that a role's completion about each note may have.
 
         Where the settings do not say, the Injector's follows from what it may have to repeat, a note's longest sentence
-        or the whole note, with `ROOM_FOR_A_WORD` for each word that the VCF lets it add.
+        or the whole note, with `ROOM_FOR_A_WORD` for each word that the VCF lets it add. The Assessor's is the prompt
+        set's, which has room to quote as many words as the VCF's default lets be changed, and more where that is more.
         """
-        injector = role == "injector"
-        configured = self.settings.max_new_tokens_injector if injector else self.settings.max_new_tokens_assessor
-        own = self.prompts.completion_tokens(role, subtasks)
-        if configured or not injector:
-            return (configured or own,) * len(notes)
-        added = own + ROOM_FOR_A_WORD * self.settings.vcf_max_word_edits
+        own, edits = self.prompts.completion_tokens(role, subtasks), self.settings.vcf_max_word_edits
+        if role == "assessor":
+            quoted = own + ROOM_FOR_A_WORD * max(0, edits - MAX_WORD_EDITS)
+            return (self.settings.max_new_tokens_assessor or quoted,) * len(notes)
+        if self.settings.max_new_tokens_injector:
+            return (self.settings.max_new_tokens_injector,) * len(notes)
+        added = own + ROOM_FOR_A_WORD * edits
         repeated = [self.prompts.repeated(note) for note in notes]
         counts = iter(self.engine.count_tokens([text for texts in repeated for text in texts]))
         return tuple(max((next(counts) for _ in texts), default=0) + added for texts in repeated)

@@ -166,6 +166,7 @@ HELD_OUT = (
             ("eval_specificity", "specificity"),
             ("eval_flag_rate", "flag rate"),
             ("eval_no_verdict_rate", "no verdict"),
+            ("eval_truncated_rate", "cut off"),
         ),
     ),
     Plan(
@@ -223,6 +224,23 @@ LEARNING = (
         (
             ("tokens_per_completion_assessor", "Assessor"),
             ("tokens_per_completion_injector", "Injector"),
+        ),
+    ),
+    Plan(
+        "Completions cut off",
+        "How many met the token limit before they ended: no edit, and no verdict.",
+        "count",
+        (("truncated_injector", "Injector"), ("truncated_assessor", "Assessor")),
+        stacked=True,
+    ),
+    Plan(
+        "Rewards that were all alike",
+        "Share of roles and modes of a round; then nothing but the KL tells turns apart.",
+        "percent",
+        (
+            ("no_variance_share", "roles and modes"),
+            ("no_variance_assessor", "Assessor"),
+            ("no_variance_injector", "Injector"),
         ),
     ),
     Plan(

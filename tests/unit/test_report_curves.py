@@ -60,6 +60,8 @@ def test_a_stack_leaves_out_what_is_always_0_and_sums_up_the_smallest() -> None:
         (("a_new_figure",), "Other figures", "A new figure"),
         (("loss",), "Learning", "Loss"),
         (("lr",), "Learning", "Learning rate"),
+        (("truncated_injector",), "Learning", "Completions cut off"),
+        (("no_variance_share",), "Learning", "Rewards that were all alike"),
         (("kl_coef",), "Learning", "Weight of the KL"),
         (("running_mean_assessor", "running_mean_injector"), "Learning", "Running baseline by role"),
     ],

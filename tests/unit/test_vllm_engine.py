@@ -437,3 +437,27 @@ def test_vllm_answers_as_the_local_engine_does(wide_llama: Path, loud_adapter: P
         assert found == pytest.approx(each, abs=1e-3)
     base = local(wide_llama, device="auto").generate(prompts, Sampling(8, temperature=0.0))
     assert [each.token_ids for each in base] != [each.token_ids for each in expected]
+
+
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed: pip install 'medserl[vllm]'")
+@pytest.mark.filterwarnings("default")
+def test_vllm_tells_the_logprobs_of_what_it_samples(wide_llama: Path) -> None:
+    """As OpenRLHF's engines are started where games are sampled at another temperature than 1."""
+    from vllm import LLM
+
+    options = settings(wide_llama, device="auto", temperature=0.7)
+    scorer, mode = local(wide_llama, device="auto", temperature=0.7), vllm_engine.logprobs_mode(0.7)
+    llm = LLM(
+        model=str(wide_llama), dtype="float32", max_model_len=-1, generation_config="vllm", logprobs_mode=mode,
+        enforce_eager=True,
+        gpu_memory_utilization=vllm_engine.CPU_MEMORY_SHARE,
+    )  # fmt: skip
+    engine = VLLMEngine(llm, scorer.tokenizer, frozenset({2}), options, logprobs_mode=mode)
+    try:
+        done = engine.generate(chats(), Sampling(8, 0.7, seeds=(1, 2, 3, 4), limits=(3, 8, 1, 5)))
+    finally:
+        engine.close()
+    turns = [Turn("assessor", *each) for each in zip(chats(), done, strict=True)]
+    for turn, scores, limit in zip(turns, scorer.logprobs(turns), (3, 8, 1, 5), strict=True):
+        assert len(turn.completion.token_ids) <= limit
+        assert turn.completion.logprobs == pytest.approx(scores, abs=1e-3)
