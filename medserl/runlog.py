@@ -23,7 +23,7 @@ from medserl import __version__
 from medserl.checkpoints import Checkpoints
 from medserl.config import Settings, read_config, validate
 from medserl.errors import DataError, OutputError, RunError
-from medserl.files import append_private, private_folder, remove_leftovers, sha256_of, write_private
+from medserl.files import FILE_MODE, append_private, private_folder, remove_leftovers, sha256_of, write_private
 from medserl.records import json_lines, lines_up_to, read_rows, rounds_in
 from medserl.tracking import Tracking
 
@@ -42,7 +42,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = FileLock(path / ".lock")
+        self._lock = FileLock(path / ".lock", mode=FILE_MODE)
         self._checkpoints = Checkpoints(path / "checkpoints")
         self._tracking = Tracking()
         self._unwritten: dict[str, str] = {}

@@ -22,7 +22,7 @@ from medserl.config import Settings
 from medserl.engines import inference_engine_name
 from medserl.engines.base import InferenceEngine, Sampling
 from medserl.errors import ModelError, RunError
-from medserl.files import append_private, private_folder
+from medserl.files import FILE_MODE, append_private, private_folder
 from medserl.game.episode import Completion
 from medserl.game.prompts import Messages
 from medserl.models import adapter_source, model_source, pick_device, pick_dtype, sha256_of
@@ -49,7 +49,7 @@ class CompletionCache:
         self.path = folder / COMPLETIONS
         self.model = model
         self._entries: dict[str, Any] = {}
-        self._lock = FileLock(folder / f".{COMPLETIONS}.lock")
+        self._lock = FileLock(folder / f".{COMPLETIONS}.lock", mode=FILE_MODE)
         try:
             private_folder(folder)
             self._lock.acquire(timeout=0)
