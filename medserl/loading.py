@@ -175,9 +175,9 @@ def read_tokenizer(source: str, settings: Settings) -> Any:
     """The tokenizer of `source`, with a chat template that works.
 
     Raises:
-        ModelError: it cannot be read, or its template is missing or broken.
+        ModelError: it cannot be read, its template is missing or broken, or the model is no causal language model.
     """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
     from medserl.engines.chat import ChatRenderer
 
@@ -185,8 +185,10 @@ def read_tokenizer(source: str, settings: Settings) -> Any:
     with reading(what):
         if Path(source).is_dir():
             check_files(Path(source), what)
+        options = {"trust_remote_code": settings.trust_remote_code}
+        _check_kind(AutoConfig.from_pretrained(source, **options), what)
     with reading(f"{what}: its tokenizer"):
-        tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=settings.trust_remote_code)
+        tokenizer: Any = AutoTokenizer.from_pretrained(source, **options)
         if type(tokenizer).__name__.startswith("MistralCommon"):  # it knows no chat template but its own
             tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
         tokenizer.name_or_path = settings.model
@@ -198,21 +200,19 @@ def read_weights(source: str, settings: Settings, dtype: Any, tokenizer: Any) ->
     """The causal language model of `source` as `dtype`, on the CPU.
 
     Raises:
-        ModelError: it cannot be read, is no causal language model, lacks weights, or does not fit the tokenizer.
+        ModelError: it cannot be read, lacks weights, or does not fit the tokenizer.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     what = f"model {settings.model!r}"
     with reading(what):
-        options = {"trust_remote_code": settings.trust_remote_code}
-        _check_kind(AutoConfig.from_pretrained(source, **options), what)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, by name
-            **options,
+            trust_remote_code=settings.trust_remote_code,
         )
     model, info = loaded
     for key, found, expected in sorted(info["mismatched_keys"]):

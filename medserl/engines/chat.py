@@ -73,9 +73,11 @@ class ChatRenderer:
     def stop_ids(self, generation_config: Any = None) -> frozenset[int]:
         """Every token that ends a turn: the template's own, the tokenizer's and the generation config's, if given."""
         configured = generation_config.eos_token_id if generation_config else None
-        ids = {self.end_id, self._tokenizer.eos_token_id}
-        ids.update(configured if isinstance(configured, list | tuple) else [configured])
-        return frozenset(token_id for token_id in ids if token_id is not None) - self._speech.never_ends
+        given = configured if isinstance(configured, list | tuple) else [configured]
+        ids = {self.end_id, self._tokenizer.eos_token_id, *(each for each in given if isinstance(each, int))}
+        if any(not isinstance(each, int | None) for each in given):
+            raise ModelError(f"{self._template.name}: its generation_config.json has no ids in eos_token_id: {given}")
+        return frozenset(ids - {None} - self._speech.never_ends)
 
     def _end_of_turn(self) -> int:
         """The control token that the template sets after a reply; the tokenizer's end of text where it sets none.

@@ -67,6 +67,12 @@ def test_the_end_of_a_channel_is_no_end_of_a_turn() -> None:
     assert tokenizer.convert_tokens_to_ids("<|end|>") not in stop_token_ids(configured, tokenizer)
 
 
+@pytest.mark.parametrize("configured", ["</s>", [[1]], [2, "</s>"], {"a": 1}])
+def test_stops_that_are_no_ids_are_one_line(configured: Any) -> None:
+    with pytest.raises(ModelError, match=r"generation_config\.json has no ids"):
+        stop_token_ids(SimpleNamespace(eos_token_id=configured), tokenizer_of("chatml"))
+
+
 def test_no_end_of_turn_at_all_is_one_line() -> None:
     tokenizer = style_tokenizer(STYLES["alpaca_of_plain_text"])
     tokenizer.eos_token = None
