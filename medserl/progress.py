@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from medserl.console import console, display_on, live_screen, say
 from medserl.visible import visible_line
@@ -25,16 +25,27 @@ SHARE, PAUSE, PATIENCE = 0.1, 5.0, 60.0
 
 
 class Count:
-    """How far one phase is. `lines` false leaves the plain lines out, where something else tells how far it is."""
+    """How far one phase is.
+
+    `lines` false leaves the plain lines out, where something else tells how far it is. `pause` is the least number of
+    seconds between two of them.
+    """
 
     def __init__(
-        self, text: str, total: int, *, done: int = 0, lines: bool = True, clock: Callable[[], float] = time.monotonic
+        self,
+        text: str,
+        total: int,
+        *,
+        done: int = 0,
+        lines: bool = True,
+        pause: float = PAUSE,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.text, self.total, self.done = text, total, done
-        self._lines, self._clock = lines, clock
+        self._lines, self._pause, self._clock = lines, pause, clock
         self._begun = self._told_at = clock()
         self._done_before = self._told = done
-        self._row = _display.add_task(self._shown(""), total=total, completed=done) if _display else None
+        self._row = _display.add_task(self._shown(""), total=total, completed=done, left="") if _display else None
 
     def advance(self, steps: int = 1) -> None:
         self.reach(self.done + steps)
@@ -43,7 +54,7 @@ class Count:
         """`done` of `total` lie behind."""
         self.done = done
         if _display and self._row is not None:
-            _display.update(self._row, completed=done)
+            _display.update(self._row, completed=done, left=self._time_left(self._clock()))
         elif self._lines:
             self._tell()
 
@@ -61,16 +72,16 @@ class Count:
 
     def _tell(self) -> None:
         since, now = self._clock() - self._told_at, self._clock()
-        tenth = self.done - self._told >= SHARE * self.total and since >= PAUSE
+        tenth = self.done - self._told >= SHARE * self.total and since >= self._pause
         if self.done < self.total and (tenth or since >= PATIENCE):
             self._told, self._told_at = self.done, now
-            log.info("%s: %d of %d%s", self.text, self.done, self.total, self._time_left(now))
+            log.info("%s: %d of %d, %s", self.text, self.done, self.total, self._time_left(now) or "just begun")
 
     def _time_left(self, now: float) -> str:
         steps = self.done - self._done_before
         if steps <= 0:
             return ""
-        return f", about {duration((now - self._begun) / steps * (self.total - self.done))} left"
+        return f"about {duration((now - self._begun) / steps * (self.total - self.done))} left"
 
 
 def duration(seconds: float) -> str:
@@ -86,10 +97,10 @@ _counts: list[Count] = []
 
 
 @contextmanager
-def counting(text: str, total: int, *, done: int = 0, lines: bool = True) -> Iterator[Count]:
+def counting(text: str, total: int, *, done: int = 0, lines: bool = True, pause: float = PAUSE) -> Iterator[Count]:
     """Shows how far the phase is until it ends; with the first phase the display begins, with the last one it ends."""
     with _displayed():
-        count = Count(text, total, done=done, lines=lines)
+        count = Count(text, total, done=done, lines=lines, pause=pause)
         _counts.append(count)
         try:
             yield count
@@ -111,8 +122,7 @@ def _displayed() -> Iterator[None]:
         BarColumn(bar_width=20),
         TextColumn("{task.completed:.0f} of {task.total:.0f}", markup=False),
         TimeElapsedColumn(),
-        TextColumn("left", markup=False),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}", markup=False),
     )
     with display_on(screen) as (output, error):
         _display = Progress(*columns, console=screen, transient=True, redirect_stdout=output, redirect_stderr=error)

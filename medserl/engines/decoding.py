@@ -8,7 +8,7 @@ rows share its batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,9 +53,11 @@ def sample(
     prefixes: PrefixCache | None = None,
     reader: str = "",
     free: bool = True,
+    finished: Callable[[], None] = lambda: None,
 ) -> list[Row]:
     """Sample a completion for every prompt; `token_budget` bounds rows x (longest prompt + largest limit) of a batch.
 
+    `finished` is called as each completion ends.
     With `prefixes`, what `reader` has read in an earlier call is not read again while it is kept there.
     A model that is not `free` (`families.Abilities`) gets batches of equally long prompts, which nobody leaves, and
     reads every prompt each time.
@@ -67,7 +69,7 @@ def sample(
     for batch in _batches(rows, token_budget, mixed=free):
         wanted = tuple(row.prompt for row in batch)
         start = prefixes.read(model, wanted, pad_id, reader) if free else prefill(model, wanted, pad_id)
-        _sample_batch(model, batch, start, sampling, draws, stop_ids, free)
+        _sample_batch(model, batch, start, sampling, draws, stop_ids, free, finished)
     return rows
 
 
@@ -106,6 +108,7 @@ def _sample_batch(
     draws: list[Tensor],
     stop_ids: frozenset[int],
     free: bool,
+    finished: Callable[[], None],
 ) -> None:
     logits, mask, positions, cache = start.logits, start.mask, start.positions, start.cache
     uniforms = pad_sequence([draws[row.index] for row in rows], batch_first=True).to(mask.device)
@@ -116,6 +119,8 @@ def _sample_batch(
                 row.token_ids.append(token)
                 row.logprobs.append(logprob)
                 row.stopped = token in stop_ids
+                if row.done:
+                    finished()
         alive = [i for i, row in enumerate(rows) if not row.done]
         if not alive:
             return

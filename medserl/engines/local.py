@@ -37,6 +37,7 @@ from medserl.game.prompts import Messages
 from medserl.game.roles import Role
 from medserl.gap import explained_gap
 from medserl.models import LoadedModel, attention_for_training, context_length
+from medserl.progress import PATIENCE, counting
 from medserl.reinforce_pp import clipped_loss, kl_estimate
 
 log = logging.getLogger("medserl")
@@ -77,7 +78,8 @@ class LocalEngine:
     def generate(self, prompts: Sequence[Messages], sampling: Sampling) -> list[Completion]:
         ids = [self.chat.ids(messages) for messages in prompts]
         check_context(ids, sampling.rooms(len(ids)), self.context)
-        with self._acting(sampling.role, sampling.snapshot) as model:
+        written = counting(f"{sampling.role} writes", len(ids), pause=PATIENCE)
+        with self._acting(sampling.role, sampling.snapshot) as model, written as count:
             rows = decoding.sample(
                 model,
                 ids,
@@ -88,6 +90,7 @@ class LocalEngine:
                 prefixes=self._prefixes,
                 reader=self._reader(sampling.role, sampling.snapshot),
                 free=self._abilities.free,
+                finished=count.advance,
             )
         return [self._completion(row) for row in rows]
 

@@ -111,7 +111,7 @@ def test_lines_stand_above_the_display_and_it_goes_when_it_ends(monkeypatch: pyt
                 logging.getLogger("medserl").warning("mind [red]step %d[/red]", step)
                 print(f"library {step}")
         progress._display.refresh()
-        assert "4 of 4" in output.getvalue()
+        assert "4 of 4" in output.getvalue() and "left" in output.getvalue()
     assert progress._display is None
     shown = screen_lines(output.getvalue())
     expected = [f"{kind} {n}" for n in range(4) for kind in ("result", "library")]
