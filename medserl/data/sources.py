@@ -70,6 +70,7 @@ class RunData:
     def record(self) -> dict[str, object]:
         """What a run's provenance says of it."""
         record: dict[str, object] = {"sha256": self.train.sha256, "validation": self.judged_by}
+        record["playable"] = sum(note.correct_note is not None for note in self.train.notes)
         if self.validation:
             record["notes"] = seen_in(self.validation.notes, self.train.notes).record()
         if self.is_split and self.validation:

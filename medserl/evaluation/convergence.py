@@ -188,7 +188,7 @@ def _acceptance_falls(rows: Sequence[Row]) -> Notice | None:
 
 
 def _reward_up_accuracy_down(rows: Sequence[Row]) -> Notice | None:
-    """The Assessor's reward is up by 0.1 since the best evaluation so far, and held-out accuracy down by 5 points.
+    """The Assessor's reward is up by 0.1 since the best evaluation so far, and validation accuracy down by 5 points.
 
     Rewards are means over up to three played rounds that end with the evaluation; for an evaluation before any game,
     over the first three.
@@ -206,7 +206,7 @@ def _reward_up_accuracy_down(rows: Sequence[Row]) -> Notice | None:
         elif best[0] - accuracy >= ACCURACY_FALL - 1e-9 and reward - best[1] >= REWARD_RISE - 1e-9:
             text = (
                 f"From round {row['round']} on the Assessor earns more (mean reward {best[1]:+.2f} to {reward:+.2f}) "
-                f"and knows less (held-out accuracy {_percent(best[0], 1)} to {_percent(accuracy, 1)}): "
+                f"and knows less (accuracy on validation notes {_percent(best[0], 1)} to {_percent(accuracy, 1)}): "
                 "it learns the Injector's habits."
             )
             return Notice("reward_up_accuracy_down", row["round"], text, "eval_accuracy")

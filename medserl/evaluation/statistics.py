@@ -6,7 +6,6 @@ of a pair, or one lone text), and it is clusters that intervals and tests take t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -185,17 +184,6 @@ def comparison_sentence(
     word = "better" if points > 0 else "worse"
     but = ", but no better than guessing" if points > 0 and not better_than_guessing else ""
     return f"{name} is {word} than {other} by {100 * abs(points):.1f} points of {unit} right ({p}){but}."
-
-
-FEW = 10
-"""Below so many texts, pairs or games a share is told as a count: percents of three or four look like a finding."""
-
-
-def as_count(value: float | None, n: int) -> str | None:
-    """`3 of 4` where a share is one of fewer than 10; None where there are more, or where it is no share of `n`."""
-    if value is None or not 0 < n < FEW or not math.isclose(value * n, round(value * n), abs_tol=1e-6):
-        return None
-    return f"{round(value * n)} of {n}"
 
 
 def format_p(p_value: float) -> str:

@@ -14,8 +14,9 @@ from typing import Any
 from medserl.errors import DataError
 from medserl.evaluation.guessing import GUESSING, against_guessing
 from medserl.evaluation.metrics import DetectionMetrics, pairs_right
-from medserl.evaluation.statistics import NOTHING, Comparison, Estimate, as_count, compare, comparison_sentence
+from medserl.evaluation.statistics import NOTHING, Comparison, Estimate, compare, comparison_sentence
 from medserl.files import private_folder, write_private
+from medserl.shares import as_count
 from medserl.visible import visible_line
 
 HEADERS = {

@@ -153,7 +153,7 @@ GOLD = (
 HELD_OUT = (
     Plan(
         "Accuracy on validation notes",
-        "Pairwise: both the wrong note and its corrected twin judged rightly; guessing gives 25 %.",
+        "Pairwise: both the wrong note and its corrected twin judged rightly; a coin gets 25 % at most.",
         "percent",
         (("eval_accuracy", "accuracy"), ("eval_pairwise_accuracy", "pairwise accuracy")),
     ),
@@ -298,7 +298,7 @@ GROUPS = (
     ("The game", GAME),
     ("How far the labels by mode can be trusted", LABELS),
     ("Gold pairs, repeats and past policies", GOLD),
-    ("Held-out notes during training", HELD_OUT),
+    ("Validation notes during training", HELD_OUT),
     ("Learning", LEARNING),
     ("Machine", MACHINE),
 )
@@ -328,13 +328,19 @@ def with_convergence(rows: Sequence[Row], found: Convergence) -> list[dict[str, 
     return [{**row, **extra.get(row["round"], {})} for row in rows]
 
 
-def draw_groups(rows: Sequence[Row], notices: Sequence[Notice] = (), frozen: Sequence[Row] = ()) -> list[Group]:
-    """The charts that the run has figures for, with the notices' rounds; groups without any are left out."""
+def draw_groups(
+    rows: Sequence[Row], notices: Sequence[Notice] = (), frozen: Sequence[Row] = (), validation: str = ""
+) -> list[Group]:
+    """The charts that the run has figures for, with the notices' rounds; groups without any are left out.
+
+    `validation` says what the validation notes are.
+    """
     groups = []
     for title, plans in (*GROUPS, ("Other figures", other_plans(rows))):
         charts = [chart for plan in plans if (chart := draw(plan, rows, notices)) is not None]
         if charts:
-            groups.append(Group(title, charts, frozen_in_words(frozen) if frozen and plans is HELD_OUT else ""))
+            told = [validation, frozen_in_words(frozen) if frozen else ""] if plans is HELD_OUT else []
+            groups.append(Group(title, charts, " ".join(filter(None, told))))
     return groups
 
 

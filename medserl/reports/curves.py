@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from medserl.evaluation.convergence import Notice
 from medserl.reports.run_files import Row
+from medserl.shares import as_count, games_counted
 
 WIDTH, HEIGHT = 370, 210
 LEFT, RIGHT, TOP, BOTTOM = 50, 8, 10, 30
@@ -102,6 +103,12 @@ class Point:
         values = [number for row in self.rows if (number := curve.value(row)) is not None]
         return fmean(values) if values else None
 
+    def counted(self, curve: Curve) -> str | None:
+        """`3 of 4` where the figure is a share of the few games of one round."""
+        if len(self.rows) != 1 or len(curve.metrics) != 1:
+            return None
+        return as_count(curve.value(self.rows[0]), games_counted(curve.metrics[0], self.rows[0]))
+
     def measured(self, curve: Curve) -> bool:
         """Whether the figure was asked for here, be it without result."""
         return any(metric in row for row in self.rows for metric in curve.metrics)
@@ -135,7 +142,10 @@ def draw(plan: Plan, rows: Sequence[Row], notices: Sequence[Notice] = ()) -> Cha
         else:
             known = [point.measured(curve) for point in points]
             shape, markers = frame.line(values, known), frame.markers(values, order)
-        series.append(Series(curve.name, shape, markers, [format_value(value, plan.unit) for value in values]))
+        labels = [
+            point.counted(curve) or format_value(value, plan.unit) for point, value in zip(points, values, strict=True)
+        ]
+        series.append(Series(curve.name, shape, markers, labels))
     readout = {
         "x": [round(x, 1) for x in frame.xs],
         "rounds": [point.label for point in points],

@@ -28,6 +28,7 @@ from medserl.reports.charts_shown import draw_groups, with_convergence
 from medserl.reports.curves import HEIGHT, LEFT, RIGHT, TOP, WIDTH, marker, rounds_per_point
 from medserl.reports.games import ShownGames, choose_games
 from medserl.reports.intervals import panels
+from medserl.reports.judged import evaluation_overlap, sample_label, validation_in_words
 from medserl.reports.own_games import FIGURES, count, periods
 from medserl.reports.run_files import Row, RunFiles, read_run
 from medserl.reports.summary import sentences, settings_rows, tiles
@@ -101,7 +102,9 @@ def render(run: RunFiles) -> str:
             format_p=format_p,
             own_figures=[name for name, _, _ in FIGURES],
             own_periods=[(period.name, count(period.games)) for period in periods(run.episodes)],
-            groups=draw_groups(with_convergence(run.rows, found), found.notices, run.frozen),
+            groups=draw_groups(with_convergence(run.rows, found), found.notices, run.frozen, validation_in_words(run)),
+            badge=sample_label(run),
+            overlap=evaluation_overlap(run),
             rounds_per_point=rounds_per_point(run.rows),
             box={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP},
             marker=marker,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from medserl.evaluation.guessing import FLAG_RATES
 from medserl.evaluation.statistics import Estimate
 from medserl.reports.curves import Tick, nice_steps
 from medserl.reports.run_files import Row
 from medserl.reports.tables import BASELINES, FIGURES, find_estimate, in_words, system_name, systems_of
 
 CHANCE = {"accuracy": None, "pairwise_accuracy": 0.25, "balanced_accuracy": 0.5}
-"""The figures that can be drawn, and what guessing gives where that does not hang on the texts."""
+"""The figures that can be drawn, and what guessing gives at best where that does not hang on the texts."""
 
 MOST_PANELS = 2
 ROOM = 0.02
@@ -61,7 +62,7 @@ def _panel(figure: str, table: Sequence[Row]) -> Panel | None:
     measured = {system: one for system, one in found.items() if None not in (one.value, one.low, one.high)}
     if len(measured) < 2:
         return None
-    chance = CHANCE[figure]
+    chance = CHANCE[figure] if figure != "accuracy" else _best_guess(table)
     edges = [edge for one in measured.values() for edge in (one.low, one.high) if edge is not None]
     edges += [] if chance is None else [chance]
     scale = Scale(max(0.0, min(edges) - ROOM), min(1.0, max(edges) + ROOM))
@@ -73,6 +74,12 @@ def _panel(figure: str, table: Sequence[Row]) -> Panel | None:
         ticks=[Tick(scale.place(v), f"{100 * v:.0f}\u00a0%") for v in nice_steps(scale.low, scale.high, 4)],
         chance=None if chance is None else scale.place(chance),
     )
+
+
+def _best_guess(table: Sequence[Row]) -> float | None:
+    """What the best way to guess gets on these texts; None in an evaluation of before guesses had rows."""
+    found = [value for guess in FLAG_RATES if (value := find_estimate(table, guess, "accuracy").value) is not None]
+    return max(found, default=None)
 
 
 def _mark(system: str, one: Estimate, scale: Scale) -> Mark:

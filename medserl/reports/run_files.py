@@ -13,10 +13,12 @@ from typing import Any, TypeVar
 
 from medserl.data.sample_paths import is_sample
 from medserl.errors import RunError
+from medserl.evaluation.places import RECORD, TABLE, find_evaluations
 from medserl.records import RecordsOnDisk, read_rows
 from medserl.runlog import CONFIG, EPISODES, FROZEN_GAMES, METRICS, PROVENANCE
 
-TABLE, COMPARISONS, EVALUATION = "eval/table.json", "eval/comparisons.json", "eval/evaluation.json"
+EVAL = "eval"
+COMPARISONS = "comparisons.json"
 
 TABLE_KEYS = {"system", "figure", "value", "low", "high", "n"}
 COMPARISON_KEYS = {"system", "against", "unit", "difference", "low", "high", "n", "p_value", "test"}
@@ -40,6 +42,8 @@ class RunFiles:
     comparisons: list[dict[str, Any]]
     evaluation: Row
     provenance: Row
+    other_evaluations: tuple[str, ...] = ()
+    """Folders of the run's evaluations besides the newest one, which is the one shown, each with what was judged."""
 
     @cached_property
     def rounds(self) -> list[dict[str, Any]]:
@@ -68,6 +72,7 @@ def read_run(path: Path) -> RunFiles:
         settings = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RunError(f"{config}: cannot be read as TOML: {error}") from None
+    shown, *others = _evaluations(path / EVAL) or [(path / EVAL, {})]
     return RunFiles(
         path=path,
         settings=settings,
@@ -75,11 +80,23 @@ def read_run(path: Path) -> RunFiles:
         rows=_rows(path / METRICS, "round"),
         episodes=_episodes(path / EPISODES),
         frozen=_rows(path / FROZEN_GAMES, "mode"),
-        table=_table(path / TABLE, TABLE_KEYS),
-        comparisons=_table(path / COMPARISONS, COMPARISON_KEYS),
-        evaluation=_json(path / EVALUATION, dict),
+        table=_table(shown[0] / TABLE, TABLE_KEYS),
+        comparisons=_table(shown[0] / COMPARISONS, COMPARISON_KEYS),
+        evaluation=shown[1],
         provenance=_json(path / PROVENANCE, dict),
+        other_evaluations=tuple(f"{place.relative_to(path)} ({_judged(record)})" for place, record in others),
     )
+
+
+def _evaluations(folder: Path) -> list[tuple[Path, Row]]:
+    """The finished evaluations with their records, the newest first."""
+    found: list[tuple[Path, Row]] = [(place, _json(place / RECORD, dict)) for place in find_evaluations(folder)]
+    return sorted(found, key=lambda each: str(each[1].get("finished", "")), reverse=True)
+
+
+def _judged(record: Row) -> str:
+    file = record.get("files", {}).get("judged", {}).get("name", "texts")
+    return f"{file}, by {', '.join(record.get('systems', {})) or 'unknown systems'}"
 
 
 def _leading_comment(text: str) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medserl.config import Settings, validate
-from medserl.models import shipped_warmup
+from medserl.config import Settings
 from medserl.reports.run_files import Row, RunFiles
 from medserl.reports.tables import in_words, interval
-from medserl.reports.verdict import grounds, headline, held_out
+from medserl.reports.verdict import before_and_after, grounds, headline
+from medserl.shares import as_count, games_counted
 
 
 @dataclass(frozen=True)
@@ -21,13 +20,16 @@ class Tile:
     detail: str = ""
 
 
-def percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.0f}\u00a0%"
+def percent(value: float | None, n: int = 0) -> str:
+    """`57 %`, of fewer than ten `3 of 4`; a dash where there is none, for tables alone."""
+    if value is None:
+        return "–"
+    return as_count(value, n) or f"{100 * value:.0f}\u00a0%"
 
 
 def sentences(run: RunFiles) -> list[str]:
     """The run in plain words, the outcome first."""
-    found = held_out(run)
+    found = before_and_after(run)
     return [headline(run, found), *grounds(run, found), _what_was_run(run), *_games_in_words(run), *_frozen(run)]
 
 
@@ -43,10 +45,11 @@ def _what_was_run(run: RunFiles) -> str:
     return (
         f"{setting('model', 'The model')} played {games:,} games in {_count(len(run.rounds), 'round')}, "
         f"as Injector and as Assessor, on {_notes(run)}. After each round REINFORCE++ updated {weights} "
-        f"from the turns of {roles}. {_start(run)}"
+        f"from the turns of {roles}."
     )
 
 
+<<<<<<< HEAD
 def _start(run: RunFiles) -> str:
     adapter = run.settings.get("adapter", "none")
     merged = ", merged into all weights" if run.settings.get("lora_rank") == 0 else ""
@@ -60,6 +63,8 @@ def _start(run: RunFiles) -> str:
     return "Training started from the model without an adapter."
 
 
+=======
+>>>>>>> 43fd2ec (Report: all that was learnt from in its first sentence, what the judged notes are and whether they were trained on, praise against guessing, counts where there are few, no number that is none)
 def _notes(run: RunFiles) -> str:
     if run.uses_sample:
         return "the sample notes, whose patients are invented"
@@ -70,30 +75,43 @@ def _games_in_words(run: RunFiles) -> list[str]:
     if not run.rounds:
         return []
     first, last = run.rounds[0], run.rounds[-1]
-    line = (
-        f"In round {first['round']} the VCF accepted an edit for {percent(first.get('vcf_acceptance_rate'))} "
-        f"of the notes and the Assessor was right in {percent(first.get('assessor_accuracy'))} of these games"
-    )
-    if first is last:
-        return [f"{line}."]
-    later = (
-        f"in round {last['round']} it was {percent(last.get('vcf_acceptance_rate'))} "
-        f"and {percent(last.get('assessor_accuracy'))}"
-    )
-    both = run.settings.get("roles_trained", "both") == "both"
-    caution = " Both sides learn, so a flat line can hide progress." if both else ""
-    return [f"{line}; {later}.{caution}"]
+    lines = [_round_in_words(first)]
+    if first is not last:
+        lines.append(_round_in_words(last))
+        if run.settings.get("roles_trained", "both") == "both":
+            lines.append("Both sides learn, so a flat line can hide progress.")
+    return [" ".join(lines)]
+
+
+def _round_in_words(row: Row) -> str:
+    """Acceptance and accuracy of a round, as far as there were games."""
+    games, accepted = row["games"], row.get("accepted_games") or 0
+    start = f"In round {row['round']}"
+    if not games:
+        return f"{start} no game was played."
+    if not accepted:
+        return f"{start} the VCF accepted no edit in {_count(games, 'game')}."
+    line = f"{start} the VCF accepted an edit in {_share(accepted / games, games)} games"
+    right, judged = row.get("assessor_accuracy"), games_counted("assessor_accuracy", row)
+    if right is None:
+        return f"{line}; none of the accepted ones was the policy's against itself."
+    return f"{line}; of the accepted ones the Assessor judged {_share(right, judged)} rightly."
+
+
+def _share(value: float, n: int) -> str:
+    """`3 of 4`, or `57 % of 32`."""
+    return as_count(value, n) or f"{percent(value)} of {n:,}"
 
 
 def _frozen(run: RunFiles) -> list[str]:
     judged = [row for row in run.rows if row.get("frozen_accuracy") is not None]
     if len(judged) < 2:
         return []
-    first, last = judged[0], judged[-1]
+    first, last, n = judged[0], judged[-1], len(run.frozen)
     return [
-        f"Against a frozen opponent, {_count(len(run.frozen), 'edit')} that the starting policy made and that stay the "
-        f"same, the Assessor was right in {percent(first['frozen_accuracy'])} of the cases in round {first['round']} "
-        f"and in {percent(last['frozen_accuracy'])} in round {last['round']}."
+        f"Against a frozen opponent, {_count(n, 'edit')} that the starting policy made of the validation notes and "
+        f"that stay the same, the Assessor judged {_share(first['frozen_accuracy'], n)} rightly in round "
+        f"{first['round']} and {_share(last['frozen_accuracy'], n)} in round {last['round']}, the mode being the truth."
     ]
 
 
@@ -101,29 +119,44 @@ def tiles(run: RunFiles) -> list[Tile]:
     """The key figures."""
     games = sum(row["games"] for row in run.rounds)
     accepted = sum(row.get("accepted_games") or 0 for row in run.rounds)
-    notes = len({episode["note_id"] for episode in run.episodes})
     seconds = sum(value for row in run.rounds for key, value in row.items() if key.startswith("seconds_") and value)
+    of_games = f"{accepted:,} of {games:,} games" if games else "no game was played"
     return [
-        _held_out_tile(run),
-        Tile("Rounds", f"{len(run.rounds):,}", _epochs(run.rounds)),
-        Tile("Games", f"{games:,}", f"on {_count(notes, 'note')}" if notes else "no game was logged"),
-        Tile("Edits accepted", percent(accepted / games if games else None), f"{accepted:,} of {games:,} games"),
+        _accuracy_tile(run),
+        Tile("Rounds", f"{len(run.rounds):,}", _passes(run, games)),
+        Tile("Games", f"{games:,}", _notes_played(run)),
+        Tile("Edits accepted", percent(accepted / games if games else None, games), of_games),
         Tile("Time", _duration(seconds), "playing and learning, without evaluation"),
     ]
 
 
-def _held_out_tile(run: RunFiles) -> Tile:
-    found = held_out(run)
+def _accuracy_tile(run: RunFiles) -> Tile:
+    found = before_and_after(run)
     if found is None:
-        return Tile("Held-out accuracy", "–", "not measured before and after")
+        return Tile("Accuracy", "–", "not measured before and after")
     intervals = [between for one in (found.before, found.after) if (between := interval(one))]
-    detail = f"95\u00a0% intervals {' and '.join(intervals)}" if intervals else f"{found.source}, no intervals"
-    return Tile("Held-out accuracy", f"{in_words(found.before)} → {in_words(found.after)}", detail)
+    detail = f"95\u00a0% intervals {' and '.join(intervals)}" if intervals else "no intervals"
+    return Tile("Accuracy", f"{in_words(found.before)} → {in_words(found.after)}", f"on {found.on}; {detail}")
 
 
-def _epochs(rounds: Sequence[Row]) -> str:
-    epochs = {row["epoch"] for row in rounds if row.get("epoch") is not None}
-    return f"{_count(len(epochs), 'pass', 'passes')} over the notes" if epochs else ""
+def _notes_played(run: RunFiles) -> str:
+    """`on 8 of 30 notes`, or on how many where it was not recorded how many there are."""
+    played = len({episode["note_id"] for episode in run.episodes})
+    there = _training_notes(run)
+    if not played:
+        return "no game was logged"
+    return f"on {played:,} of {_count(there, 'note')}" if there >= played else f"on {_count(played, 'note')}"
+
+
+def _passes(run: RunFiles, games: int) -> str:
+    there = _training_notes(run)
+    return f"{games / there:.1f} passes over {_count(there, 'note')}" if there and games else ""
+
+
+def _training_notes(run: RunFiles) -> int:
+    """How many notes can be played on, 0 where the run did not record it."""
+    recorded = run.provenance.get("notes", {})
+    return int(recorded.get("playable") or 0) if isinstance(recorded, dict) else 0
 
 
 def _count(number: int, one: str, many: str = "") -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medserl.evaluation.guessing import FLAG_RATES
+from medserl.evaluation.guessing import FLAG_RATES, GUESSING
 from medserl.evaluation.official import CORRECTION_METRICS
 from medserl.evaluation.statistics import NOTHING, Estimate
+from medserl.evaluation.table import is_count
 from medserl.reports.run_files import Row
+from medserl.shares import as_count
 
 SYSTEMS = {
+    GUESSING: "best of guessing",
     "base": "base model",
     "warmup": "warmed-up model",
     "trained": "trained model",
@@ -108,9 +111,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Overview:
-    """Accuracy in each group of one kind (error type, length), a column for each system."""
+    """Accuracy in each group of one kind (error type, length), or recall of texts of one class, by system."""
 
     title: str
+    figure: str
     systems: list[str]
     lines: list[tuple[str, int, list[Estimate]]]
 
@@ -167,9 +171,12 @@ def systems_of(table: Sequence[Row]) -> list[str]:
     return sorted(dict.fromkeys(row["system"] for row in table), key=lambda system: system in BASELINES)
 
 
-def in_words(estimate: Estimate, figure: str = "") -> str:
-    """The value: percent, but for figures on their own scale."""
-    return "–" if estimate.value is None else _number(estimate.value, figure) + _unit(figure)
+def in_words(estimate: Estimate, figure: str = "accuracy") -> str:
+    """The value: percent, but for figures on their own scale, and `3 of 4` of fewer than ten texts."""
+    if estimate.value is None:
+        return "–"
+    counted = as_count(estimate.value, estimate.n) if is_count(figure) and estimate.low is not None else None
+    return counted or _number(estimate.value, figure) + _unit(figure)
 
 
 def interval(estimate: Estimate, figure: str = "") -> str:
@@ -213,12 +220,14 @@ def _table(group: Group, table: Sequence[Row]) -> Table:
 
 def _overview(kind: str, groups: Sequence[Group], table: Sequence[Row]) -> Overview:
     systems = systems_of(table)
-    lines = []
-    for group in groups:
-        rows = [row for row in table if row.get("group", ALL) == group]
-        estimates = [find_estimate(rows, system, "accuracy", group) for system in systems]
-        lines.append((group.partition("=")[2], _size(rows), estimates))
-    return Overview(kind.replace("_", " "), [system_name(system) for system in systems], lines)
+    parts = {group: [row for row in table if row.get("group", ALL) == group] for group in groups}
+    of_two_classes = any(row["figure"] == "accuracy" for rows in parts.values() for row in rows)
+    figure = "accuracy" if of_two_classes else "recall"
+    lines = [
+        (group.partition("=")[2], _size(rows), [find_estimate(rows, system, figure, group) for system in systems])
+        for group, rows in parts.items()
+    ]
+    return Overview(kind.replace("_", " "), figure, [system_name(system) for system in systems], lines)
 
 
 def _title(group: Group) -> str:

@@ -1,38 +1,49 @@
-"""Did self-play help? Held-out accuracy before and after, and what a paired test says of the difference."""
+"""Did training help? Accuracy before and after, what a paired test says of the difference, and what guessing gets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
+from medserl.config import Settings, validate
+from medserl.evaluation.guessing import GUESSING
 from medserl.evaluation.statistics import SIGNIFICANCE, Comparison, Estimate, comparison_sentence, format_p
+from medserl.reports.judged import evaluated_on, evaluation_overlap, validated_on
 from medserl.reports.run_files import RunFiles
+from medserl.reports.signals import in_a_row, is_play_alone, start, training_signals
 from medserl.reports.tables import find_estimate, in_words, interval, system_name, systems_of
 
 BEFORE, AFTER = ("warmup", "base"), ("trained", "best")
 """Systems of the evaluation, the first that is there: training starts from the warmed-up model where there is one."""
 
+SILENT = 0.5
+"""Share of texts without a verdict from which on a gain over such a start may be one of form."""
+
 ONE_SIDED = 0.9
 """Share of texts with the same answer from which on a reader should be told."""
 
-Change = Literal["better", "worse", "same", "untested"]
+Change = Literal["better", "below_guessing", "worse", "same", "untested"]
 
-HEADLINES: dict[Change, str] = {
-    "better": "Self-play made the model better at finding errors",
-    "worse": "Self-play made the model worse at finding errors",
-    "same": "Self-play made no difference that can be told from chance",
-    "untested": "Whether self-play made a difference was not tested",
+OUTCOMES: dict[Change, str] = {
+    "better": "made the model better at finding errors",
+    "below_guessing": "made more of the model's verdicts right, but left it no better than guessing",
+    "worse": "made the model worse at finding errors",
+    "same": "made no difference that can be told from chance",
+    "untested": "was not tested for the difference it made",
 }
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """Held-out accuracy before and after self-play, and whether they differ. `why` is the ground for that, in words."""
+class Judged:
+    """Accuracy before and after training, and whether they differ. `why` is the ground for that, in words.
+
+    `on` names the texts.
+    """
 
     before: Estimate
     after: Estimate
     start: str
-    source: str
+    on: str
     change: Change
     why: str
 
@@ -43,21 +54,31 @@ def judged_after(run: RunFiles) -> str:
     return next((system for system in AFTER if system in there), AFTER[0])
 
 
-def held_out(run: RunFiles) -> HeldOut | None:
+def before_and_after(run: RunFiles) -> Judged | None:
     """From the evaluation where there is one, else from the validation made during training."""
     trained = judged_after(run)
     after = find_estimate(run.table, trained, "accuracy")
-    for start in BEFORE:
-        before = find_estimate(run.table, start, "accuracy")
+    for first in BEFORE:
+        before = find_estimate(run.table, first, "accuracy")
         if before.value is not None and after.value is not None:
-            change, why = _judge(before, after, comparison(run, trained, start, "texts"))
-            return HeldOut(before, after, system_name(start), "in the evaluation", change, why)
+            change, why = _judge(before, after, comparison(run, trained, first, "texts"))
+            if change == "better" and not _beats_guessing(run, trained):
+                change = "below_guessing"
+            return Judged(before, after, system_name(first), evaluated_on(run), change, why)
     validated = [row for row in run.rows if row.get("eval_accuracy") is not None]
     if len(validated) < 2:
         return None
-    first, last = (Estimate(row["eval_accuracy"], None, None, 0) for row in (validated[0], validated[-1]))
-    start = f"policy of round {validated[0]['round']}"
-    return HeldOut(first, last, start, "on the validation notes", "untested", "no interval was computed")
+    before, after = (Estimate(row["eval_accuracy"], None, None, 0) for row in (validated[0], validated[-1]))
+    policy = f"policy of round {validated[0]['round']}"
+    return Judged(before, after, policy, validated_on(run), "untested", "no interval was computed")
+
+
+def _beats_guessing(run: RunFiles, trained: str) -> bool:
+    """Whether the model is right more often than the best guess; true of evaluations that did not ask."""
+    against = comparison(run, trained, GUESSING, "texts")
+    if against is None:
+        return True
+    return bool(against.difference.value and against.difference.value > 0 and against.p_value < SIGNIFICANCE)
 
 
 def _judge(before: Estimate, after: Estimate, test: Comparison | None) -> tuple[Change, str]:
@@ -76,52 +97,102 @@ def _judge(before: Estimate, after: Estimate, test: Comparison | None) -> tuple[
     return "untested", "the intervals overlap, and no paired test was made"
 
 
-def headline(run: RunFiles, found: HeldOut | None) -> str:
-    """The outcome in one sentence."""
+def headline(run: RunFiles, found: Judged | None) -> str:
+    """The outcome in one sentence, with all that was learnt from."""
+    settings = settings_of(run)
+    learnt = f"{in_a_row(training_signals(settings))}, starting from {start(settings)}"
     if not run.rounds:
-        return "No round has been played yet: there is nothing to judge."
+        return f"No round has been played yet: there is nothing to judge. The run is set to learn from {learnt}."
     if found is None:
-        return "No held-out notes were judged before and after self-play; nothing says whether the model got better."
+        why = "No notes were judged before and after training"
+        if run.table and find_estimate(run.table, judged_after(run), "accuracy").value is None:
+            why = "The judged texts are of one class, so nothing tells finding errors from always saying the same"
+        return f"{why}; nothing says whether the model got better. It learnt from {learnt}."
+    what = "Self-play" if is_play_alone(settings) else "Training"
     moved = f"{in_words(found.before)}\u00a0→ {in_words(found.after)}"
-    return f"{HEADLINES[found.change]}: held-out accuracy {moved}, {found.why}."
+    return f"{what} {OUTCOMES[found.change]}: accuracy {moved} on {found.on}, {found.why}; it learnt from {learnt}."
 
 
-def grounds(run: RunFiles, found: HeldOut | None) -> list[str]:
+def settings_of(run: RunFiles) -> Settings:
+    """The run's settings, those that this version does not know left out."""
+    return validate({name: value for name, value in run.settings.items() if name in Settings.model_fields})
+
+
+def grounds(run: RunFiles, found: Judged | None) -> list[str]:
     """What the outcome rests on: the figures, the other tests, and what should make a reader careful."""
     if found is None or not run.rounds:
         return []
     texts = f" of {found.after.n:,} texts" if found.after.n else ""
     figures = (
-        f"Judged rightly {found.source}{texts}: {_with_interval(found.before)} by the {found.start}, "
+        f"Judged rightly{texts}: {_with_interval(found.before)} by the {found.start}, "
         f"{_with_interval(found.after)} by the {system_name(judged_after(run))}."
     )
-    return [" ".join([figures, *_further_tests(run)]), *_careful(run)]
+    overlap = [evaluation_overlap(run)] if found.after.n else []
+    return [" ".join([figures, *overlap, *_further_tests(run)]), *_careful(run, found), *_several(run)]
 
 
-def _careful(run: RunFiles) -> list[str]:
-    """An answer that hardly depends on the text is no judgement, however accurate."""
+def _several(run: RunFiles) -> list[str]:
+    settings = settings_of(run)
+    if is_play_alone(settings) or not run.rounds:
+        return []
+    return ["What play did of this, and what gold labels did, a run without one of them would tell; this one cannot."]
+
+
+def _careful(run: RunFiles, found: Judged) -> list[str]:
+    """An answer that hardly depends on the text is no judgement, however accurate, nor is a gain over silence."""
     trained = judged_after(run)
+    return [*_was_silent(run, found), *_one_sided(run, trained)]
+
+
+def _was_silent(run: RunFiles, found: Judged) -> list[str]:
+    start = next(name for name in (*BEFORE, "") if not name or system_name(name) == found.start)
+    silent = find_estimate(run.table, start, "no_verdict_rate").value or 0.0
+    if silent < SILENT:
+        return []
+    return [
+        f"Careful: the {found.start} gave no verdict on {100 * silent:.0f}\u00a0% of the texts, which counts as wrong; "
+        "what was gained over it may be the form of the answer."
+    ]
+
+
+def _one_sided(run: RunFiles, trained: str) -> list[str]:
     flagged = find_estimate(run.table, trained, "flag_rate").value
     silent = find_estimate(run.table, trained, "no_verdict_rate").value or 0.0
     if flagged is None:
         return []
     answers = {"answers INCORRECT to": flagged, "answers CORRECT to": 1 - flagged - silent, "has no answer to": silent}
     return [
-        f"Careful: it {answer} {100 * share:.0f}\u00a0% of the texts, whatever stands in them."
+        f"Careful: the {system_name(trained)} {answer} {100 * share:.0f}\u00a0% of the texts, whatever stands in them."
         for answer, share in answers.items()
         if share >= ONE_SIDED
     ]
 
 
 def _further_tests(run: RunFiles) -> list[str]:
-    """Pairs against where training started, and texts against always saying the same."""
-    wanted = [(BEFORE[0], "pairs"), ("majority", "texts")]
+    """Texts and pairs against guessing, and pairs against where training started."""
     trained = judged_after(run)
-    return [
-        comparison_sentence(f"The {system_name(trained)}", f"the {system_name(other)}", found, unit)
-        for other, unit in wanted
-        if (found := comparison(run, trained, other, unit))
-    ]
+    name = f"The {system_name(trained)}"
+    sentences = [_against_guessing(run, trained, unit) for unit in ("texts", "pairs")]
+    by_coin = comparison(run, trained, GUESSING, "pairs")
+    beats = by_coin is None or bool(by_coin.p_value < SIGNIFICANCE and (by_coin.difference.value or 0) > 0)
+    for other, unit in ((BEFORE[0], "pairs"), ("majority", "texts")):
+        if found := comparison(run, trained, other, unit):
+            told = f"the {system_name(other)}"
+            better = beats if unit == "pairs" else _beats_guessing(run, trained)
+            sentences.append(comparison_sentence(name, told, found, unit, better_than_guessing=better))
+    return [sentence for sentence in sentences if sentence]
+
+
+def _against_guessing(run: RunFiles, trained: str, unit: str) -> str:
+    """`The trained model is better than guessing (66.7 %) by 4.1 points of texts right (p = 0.012).`"""
+    found = comparison(run, trained, GUESSING, unit)
+    figure = "accuracy" if unit == "texts" else "pairwise_accuracy"
+    value = find_estimate(run.table, trained, figure).value
+    if found is None or value is None or found.difference.value is None:
+        return ""
+    who = "always the same answer" if unit == "texts" else "a coin that flags as often"
+    chance = f"guessing ({who}: {100 * (value - found.difference.value):.1f}\u00a0%)"
+    return comparison_sentence(f"The {system_name(trained)}", chance, found, unit)
 
 
 @dataclass(frozen=True)
@@ -138,7 +209,7 @@ def against_others(run: RunFiles) -> list[Against]:
     trained = judged_after(run)
     lines = [
         Against(system_name(other), comparison(run, trained, other, "texts"), comparison(run, trained, other, "pairs"))
-        for other in systems_of(run.table)
+        for other in (GUESSING, *systems_of(run.table))
     ]
     return [line for line in lines if line.texts or line.pairs]
 

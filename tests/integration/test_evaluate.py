@@ -252,7 +252,7 @@ def test_the_report_shows_all_that_an_evaluation_wrote(tmp_path: Path) -> None:
     found = evaluate_to(run / "eval", tmp_path, medec_test(tmp_path / "medec.csv"), *flags)
     text = Page(write_report(run)).text
     assert "18 labelled texts of medec.csv" in text
-    assert "MEDEC's official scores 12 published texts" in text
+    assert "MEDEC's official scores 12 texts" in text
     assert "Left out: BERTScore (no local checkpoint of microsoft/deberta-xlarge-mnli was given)." in text
     threshold = text.partition("Verdicts by a threshold on P(INCORRECT)")[2]
     assert "chosen on validation notes" in threshold.partition("By part of the texts")[0]

@@ -37,12 +37,14 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Page:
 
 def test_a_complete_run_tells_its_story(full: Page) -> None:
     for words in (
-        "Self-play made the model better at finding errors: held-out accuracy 52.0 % → 65.5 %, p = 0.003.",
+        "Self-play made the model better at finding errors: accuracy 52.0 % → 65.5 % on the texts of the evaluation, "
+        "p = 0.003; it learnt from play rewards of both roles and a KL penalty towards the reference model "
+        "(weight 0.01), starting from the warm-up adapter shipped with MedSeRL",
         "of 200 texts: 52.0 % (95 % interval 45.1–58.6 %) by the warmed-up model, 65.5 % (95 %",
         "The trained model is not distinguishable from the warmed-up model in pairs right (p = 0.21).",
         "The trained model is better than the majority answer by 15.5 points of texts right (p < 0.001).",
         "warmed-up model +13.5 points (5.5 to 21.5) p = 0.003 +5.4 points (−2.6 to 13.4) p = 0.21",
-        "Against a frozen opponent, 24 edits that the starting policy made and that stay the same,",
+        "Against a frozen opponent, 24 edits that the starting policy made of the validation notes and that stay the same,",
         "smollm2-135m played 384 games in 12 rounds",
         "Invented patients, for developing software, not for clinical use",
         "Not a medical device",
@@ -98,7 +100,7 @@ def test_the_report_says_what_training_started_from(tmp_path: Path, adapter: str
 
 def test_one_round_without_evaluation(tmp_path: Path) -> None:
     page = Page(write_report(write_run(tmp_path / "run", rounds=1, games=4, evaluation=False)))
-    assert "No held-out notes were judged before and after self-play" in page.text
+    assert "No notes were judged before and after training" in page.text
     assert "medserl evaluate" in page.text
     assert "first round" not in page.text
 

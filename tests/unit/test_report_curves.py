@@ -51,8 +51,8 @@ def test_a_stack_leaves_out_what_is_always_0_and_sums_up_the_smallest() -> None:
 @pytest.mark.parametrize(
     ("keys", "title", "chart"),
     [
-        (("frozen_accuracy",), "Held-out notes during training", "Against the frozen opponent"),
-        (("frozen_recall",), "Held-out notes during training", "The frozen opponent by mode"),
+        (("frozen_accuracy",), "Validation notes during training", "Against the frozen opponent"),
+        (("frozen_recall",), "Validation notes during training", "The frozen opponent by mode"),
         (("label_noise_error",), "How far the labels by mode can be trusted", "Labels that are wrong"),
         (("label_undecided_benign",), "How far the labels by mode can be trusted", "Labels that cannot be checked"),
         (("audit_drug", "audit_neutral"), "How far the labels by mode can be trusted", "What the edits changed"),

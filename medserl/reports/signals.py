@@ -1,0 +1,83 @@
+"""What a run learnt from: every training signal that its settings switch on, in words.
+
+Whatever came of a run came of all of these together. A report that names one of them alone credits it with the rest.
+"""
+
+from __future__ import annotations
+
+from medserl.config import Settings
+from medserl.models import shipped_warmup
+
+SIGNAL_SETTINGS = frozenset(
+    {
+        "roles_trained", "injector_reward", "vcf_rejection_reward", "repeat_penalty", "past_fraction",
+        "gold_fraction", "gold_lessons", "edit_lessons", "game_lessons", "lesson_weight", "kl_coef", "kl_target",
+        "adapter", "edit_audit",
+    }
+)  # fmt: skip
+"""The settings that say what is learnt from, all told by this module."""
+
+
+def training_signals(settings: Settings) -> list[str]:
+    """What moved the weights, play first."""
+    return [_play(settings), *_gold(settings), *_lessons(settings), *_kl(settings)]
+
+
+def is_play_alone(settings: Settings) -> bool:
+    """Whether nothing but play moved the weights: no gold label had a say."""
+    return not (_gold(settings) or _lessons(settings))
+
+
+def start(settings: Settings) -> str:
+    """What training started from."""
+    if settings.adapter not in ("none", "auto"):
+        return f"the adapter {settings.adapter}"
+    if settings.adapter == "auto" and shipped_warmup(settings):
+        return "the warm-up adapter shipped with MedSeRL, which was taught on the sample's training pairs"
+    return "the model without an adapter"
+
+
+def _play(settings: Settings) -> str:
+    trained = settings.roles_trained
+    roles = "both roles"
+    if trained != "both":
+        roles = f"the {trained.capitalize()} alone, the other role's turns teaching nothing"
+    details = [
+        f"each rejected edit costs {-settings.vcf_rejection_reward:g}" if settings.vcf_rejection_reward else "",
+        "the Injector's peaks at verdicts that are right half of the time"
+        if settings.injector_reward == "peaked"
+        else "",
+        f"an edit made before costs {settings.repeat_penalty:g}" if settings.repeat_penalty else "",
+        f"{100 * settings.past_fraction:.0f} % of games with a past policy" if settings.past_fraction else "",
+        "edits that the audit calls wrong for their mode are rejected" if settings.edit_audit == "reject" else "",
+    ]
+    told = "; ".join(filter(None, details))
+    return f"play rewards of {roles}" + (f" ({told})" if told else "")
+
+
+def _gold(settings: Settings) -> list[str]:
+    if not settings.gold_fraction:
+        return []
+    return [f"rewards for verdicts on gold pairs ({100 * settings.gold_fraction:.0f} % of the Assessor's turns)"]
+
+
+def _lessons(settings: Settings) -> list[str]:
+    weight = "" if settings.lesson_weight == 1 else f", weight {settings.lesson_weight:g}"
+    found = {
+        "the right verdicts on {} gold pairs a round": settings.gold_lessons,
+        "the edits of {} gold pairs a round": settings.edit_lessons,
+        "the right verdicts on at most {} of its own games a round": settings.game_lessons,
+    }
+    return [f"{told.format(count)} as lessons{weight}" for told, count in found.items() if count]
+
+
+def _kl(settings: Settings) -> list[str]:
+    if not settings.kl_coef:
+        return []
+    steered = f", steered to {settings.kl_target:g} nats a token" if settings.kl_target else ""
+    return [f"a KL penalty towards the reference model (weight {settings.kl_coef:g}{steered})"]
+
+
+def in_a_row(parts: list[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))

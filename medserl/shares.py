@@ -1,0 +1,33 @@
+"""Shares in words: of a few games or texts as a count, because percents of three or four look like a finding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+FEW = 10
+"""Below so many a share is told as a count."""
+
+
+def as_count(value: float | None, n: int) -> str | None:
+    """`3 of 4` where a share is one of fewer than 10; None where there are more, or where it is no share of `n`."""
+    if value is None or not 0 < n < FEW or not math.isclose(value * n, round(value * n), abs_tol=1e-6):
+        return None
+    return f"{round(value * n)} of {n}"
+
+
+def games_counted(figure: str, row: Mapping[str, Any]) -> int:
+    """How many games a figure of a round is a share of; 0 where the row does not tell."""
+    games, accepted, past = (int(row.get(key) or 0) for key in ("games", "accepted_games", "past_games"))
+    if figure in ("vcf_acceptance_rate", "vcf_first_attempt_rate"):
+        return games
+    if figure == "accepted_error_share":
+        return accepted
+    if figure in ("assessor_accuracy", "assessor_flag_rate", "no_verdict_rate"):
+        return accepted - past
+    errors = round((row.get("accepted_error_share") or 0.0) * accepted)
+    by_mode = {"error": errors, "benign": accepted - errors}
+    modes = {"assessor_recall": "error", "assessor_specificity": "benign"}
+    mode = modes.get(figure) or figure.removeprefix("injector_win_rate_")
+    return by_mode.get(mode, 0) if not past else 0
