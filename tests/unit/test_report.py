@@ -44,7 +44,7 @@ def test_a_complete_run_tells_its_story(full: Page) -> None:
         "The trained model is not distinguishable from the warmed-up model in pairs right (p = 0.21).",
         "The trained model is better than the majority answer by 15.5 points of texts right (p < 0.001).",
         "warmed-up model +13.5 points (5.5 to 21.5) p = 0.003 +5.4 points (−2.6 to 13.4) p = 0.21",
-        "Against a frozen opponent, 24 edits that the starting policy made of the validation notes and that stay the same,",
+        "Against a frozen opponent, 24 edits that the starting policy made of the validation notes and that stay the",
         "smollm2-135m played 384 games in 12 rounds",
         "Invented patients, for developing software, not for clinical use",
         "Not a medical device",
