@@ -12,7 +12,7 @@ SIGNAL_SETTINGS = frozenset(
     {
         "roles_trained", "injector_reward", "vcf_rejection_reward", "repeat_penalty", "past_fraction",
         "gold_fraction", "gold_lessons", "edit_lessons", "game_lessons", "lesson_weight", "kl_coef", "kl_target",
-        "adapter", "edit_audit",
+        "adapter", "lora_rank", "edit_audit",
     }
 )  # fmt: skip
 """The settings that say what is learnt from, all told by this module."""
@@ -30,10 +30,11 @@ def is_play_alone(settings: Settings) -> bool:
 
 def start(settings: Settings) -> str:
     """What training started from."""
+    merged = " and merged into all weights" if settings.lora_rank == 0 else ""
     if settings.adapter not in ("none", "auto"):
-        return f"the adapter {settings.adapter}"
+        return f"the adapter {settings.adapter}{merged}"
     if settings.adapter == "auto" and shipped_warmup(settings):
-        return "the warm-up adapter shipped with MedSeRL, which was taught on the sample's training pairs"
+        return f"the warm-up adapter shipped with MedSeRL, taught on the sample's training pairs{merged}"
     return "the model without an adapter"
 
 

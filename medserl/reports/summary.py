@@ -49,22 +49,6 @@ def _what_was_run(run: RunFiles) -> str:
     )
 
 
-<<<<<<< HEAD
-def _start(run: RunFiles) -> str:
-    adapter = run.settings.get("adapter", "none")
-    merged = ", merged into all weights" if run.settings.get("lora_rank") == 0 else ""
-    if adapter not in ("none", "auto"):
-        return f"Training started from the adapter {adapter}{merged}."
-    named = {key: run.settings[key] for key in ("model", "injector_format", "prompts") if key in run.settings}
-    if adapter == "auto" and shipped_warmup(validate(named)):
-        return (
-            f"Training started from the warm-up adapter shipped with MedSeRL{merged} (--rebuild-warmup makes it again)."
-        )
-    return "Training started from the model without an adapter."
-
-
-=======
->>>>>>> 43fd2ec (Report: all that was learnt from in its first sentence, what the judged notes are and whether they were trained on, praise against guessing, counts where there are few, no number that is none)
 def _notes(run: RunFiles) -> str:
     if run.uses_sample:
         return "the sample notes, whose patients are invented"

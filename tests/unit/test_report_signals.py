@@ -13,7 +13,7 @@ from medserl.reports.summary import sentences
 from tests.synthetic_run import write_run
 
 NO_SIGNALS = {
-    "model", "lora_rank", "lora_alpha", "lora_targets", "device", "dtype", "trust_remote_code",
+    "model", "lora_alpha", "lora_targets", "device", "dtype", "trust_remote_code",
     "gradient_checkpointing", "thinking", "engine", "prompt_data", "validation_data", "note_column",
     "incorrect_column", "id_column", "label_column", "seed", "prompts", "injector_format", "vcf_min_jaccard",
     "vcf_max_jaccard", "vcf_max_word_edits", "vcf_max_attempts", "assessor_samples", "repeat_window", "past_pool",
@@ -48,6 +48,7 @@ OTHER_VALUES = {
     "kl_coef": 0.0,
     "kl_target": 0.05,
     "adapter": "outputs/mine",
+    "lora_rank": 0,
     "edit_audit": "reject",
 }
 BESIDES = {"injector_reward": {"assessor_samples": 4}, "lesson_weight": {"gold_lessons": 3}}
