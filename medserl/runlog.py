@@ -34,7 +34,7 @@ log = logging.getLogger("medserl")
 
 CONFIG, METRICS, EPISODES, TRAIN_LOG = "config.toml", "metrics.jsonl", "episodes.jsonl", "logs/train.log"
 PROVENANCE, FROZEN_GAMES = "provenance.json", "frozen_opponent.jsonl"
-UNWRITTEN = "unwritten_records"
+UNWRITTEN, FROZEN_SHA256 = "unwritten_records", "frozen_opponent_sha256"
 
 
 class RunFolder:
@@ -237,12 +237,25 @@ class RunFolder:
             raise RunError(f"{path}: cannot be read: a line is no JSON object")
         return rows
 
+    def require_same_frozen_games(self, state: Mapping[str, Any]) -> None:
+        """The stored games are those of the state of a checkpoint: against others no curve would mean anything.
+
+        Raises:
+            RunError: they are not.
+        """
+        path = self.path / FROZEN_GAMES
+        before = state.get(FROZEN_SHA256)
+        if before and path.is_file() and digests({FROZEN_GAMES: path})[FROZEN_GAMES] != before:
+            raise RunError(f"{path}: is not as it was written; delete it to go on without frozen_* figures")
+
     # -- checkpoints --------------------------------------------------------------------------------------------
 
     def save_checkpoint(self, state: Mapping[str, Any], write_model: Callable[[Path], None], keep: int) -> Path:
         """As `Checkpoints.save`; records that could not be written are kept in it."""
-        unwritten = {UNWRITTEN: self._unwritten} if self._unwritten else {}
-        return self._checkpoints.save({**state, **unwritten}, write_model, keep)
+        own: dict[str, Any] = {UNWRITTEN: self._unwritten} if self._unwritten else {}
+        if (self.path / FROZEN_GAMES).is_file():
+            own[FROZEN_SHA256] = digests({FROZEN_GAMES: self.path / FROZEN_GAMES})[FROZEN_GAMES]
+        return self._checkpoints.save({**state, **own}, write_model, keep)
 
     def checkpoints(self) -> list[Path]:
         """Complete checkpoints, oldest first."""

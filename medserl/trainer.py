@@ -372,6 +372,7 @@ class MedSeRLTrainer:
         run = self._require(self.run, "a run folder")
         found = run.latest_checkpoint()
         if found:
+            run.require_same_frozen_games(found[1])
             try:
                 self._restore(*found)
             except (KeyError, TypeError) as error:

@@ -221,3 +221,18 @@ def test_other_versions_are_named(run: Path, caplog: pytest.LogCaptureFixture) -
     (run / PROVENANCE).write_text(json.dumps(record), encoding="utf-8")
     resume(run, max_rounds=3)
     assert "the run began with torch 1.0 and goes on with " in caplog.text
+
+
+def test_frozen_games_that_have_changed_are_refused_and_without_them_the_run_goes_on(
+    notes: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = start(notes, tmp_path / "run", frozen_games=8)
+    games = run / "frozen_opponent.jsonl"
+    *kept, _ = games.read_bytes().splitlines(keepends=True)
+    assert kept
+    games.write_bytes(b"".join(kept))
+    with pytest.raises(MedSeRLError, match=r"frozen_opponent\.jsonl: is not as it was written; delete it to go on"):
+        resume(run, max_rounds=3)
+    games.unlink()
+    resume(run, max_rounds=3)
+    assert "so there are no frozen_* figures" in caplog.text
