@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from medserl.config import Settings
 from medserl.data.neutral import load_substitutions, neutral_edits
 from medserl.data.notes import Note
+from medserl.data.quantities import as_number
 from medserl.data.readers import load_notes
 from medserl.data.statement import keys
 from medserl.engines.scripted import ScriptedEngine
@@ -160,6 +161,14 @@ def test_laws_on_any_words(old: list[str], new: list[str]) -> None:
     one, other = " ".join(old), " ".join(new)
     assert audit(one, one) == Audit(EditClass.NEUTRAL)
     assert (audit(one, other).edit_class == "neutral") == (audit(other, one).edit_class == "neutral")
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [("-2.5", -2.5), (".5", 0.5), ("-.5", -0.5), ("0.5", 0.5), ("5.", None), ("-", None), ("1/2", None)],
+)
+def test_a_number_may_have_a_minus_or_begin_with_its_point(word: str, value: float | None) -> None:
+    assert as_number(word) == value
 
 
 STATING = st.sampled_from([word for edit in EDITS for text in edit[:2] for word in text.rstrip(".").split()])
