@@ -49,6 +49,7 @@ _RANKS: dict[str, tuple[tuple[str, ...], ...]] = {field.name: ((field.name,),) f
 """The usual names of each column, the best first. Between two columns with names of one rank a person must choose."""
 
 ROLES = tuple(_RANKS)
+_LONGEST_NAME = 200
 _SAID_CORRECT = "correct_note"
 """A column of this name says itself that its notes are correct; one called `note` or `text` does not."""
 
@@ -62,6 +63,8 @@ def known_names(wanted: ColumnNames) -> frozenset[str]:
 
 def is_header_again(cells: Sequence[str], header: Iterable[str], known: Collection[str]) -> bool:
     """Whether a row repeats a header, as where files were put together: every cell is the name of a column."""
+    if max(map(len, cells), default=0) > _LONGEST_NAME:
+        return False
     own = {simple(name) for name in header}
     found = [simple(cell) for cell in cells if cell.strip()]
     return bool(found) and all(name in own or name in known for name in found) and bool(own & set(found))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 
 from medserl.data.notes import Note
-from medserl.game.text import split_words
 
 SHARE = 0.1
 FEWEST, MOST = 5, 64
@@ -17,9 +17,10 @@ FEWEST_TO_SPLIT = 20
 """With fewer notes than this none is held out: neither part would be worth having."""
 
 
-def text_key(text: str) -> tuple[str, ...]:
-    """What two texts share that differ in case, white space and punctuation alone."""
-    return split_words(text).keys
+def text_key(text: str) -> bytes:
+    """The same for texts that differ in case, white space, punctuation and signs alone: a digest, as notes are many."""
+    letters = re.sub(r"[\W_]+", "", text.casefold()) or text
+    return hashlib.blake2b(letters.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def split_notes(notes: Sequence[Note], seed: int) -> tuple[tuple[Note, ...], tuple[Note, ...]]:
@@ -86,7 +87,7 @@ def _ties(note: Note, ids: Counter[str]) -> Iterator[Hashable]:
     """What ties a note to others: its texts, its patient, its id as it was before `#2` told it apart."""
     for text in (note.correct_note, note.incorrect_note):
         if text is not None:
-            yield "text", text_key(text) or text
+            yield "text", text_key(text)
     if note.patient is not None:
         yield "patient", note.patient
     before = re.sub(r"#\d+\Z", "", note.note_id)

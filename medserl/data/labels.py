@@ -15,6 +15,7 @@ from medserl.errors import DataError
 NO_LABELS = "none"
 """What `--label-column` is given where a column that looks like labels is none."""
 
+_LONGEST_WORD = 40
 MISSING = frozenset({"", "na", "n/a", "nan", "none", "null"})
 
 _YES, _NO = ("1", "1.0", "true", "yes", "y", "t"), ("0", "0.0", "false", "no", "n", "f")
@@ -57,7 +58,9 @@ def is_missing(value: Any) -> bool:
     """Whether a cell says nothing: empty, None, or pandas' NaN."""
     if isinstance(value, float):
         return math.isnan(value)
-    return value is None or (isinstance(value, str) and value.strip().casefold() in MISSING)
+    if isinstance(value, str):
+        return not value or value.isspace() or (len(value) < _LONGEST_WORD and value.strip().casefold() in MISSING)
+    return value is None
 
 
 def label_meaning(table: Table, column: str) -> LabelMeaning:

@@ -24,6 +24,7 @@ __all__ = ["ColumnNames", "LoadedNotes", "SkippedRow", "load_notes", "parse_sent
 log = logging.getLogger("medserl")
 
 
+_HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 BY_GUESS = ColumnNames()
 _TEXTS = tuple(role for role in ROLES if role not in ("id", "flag", "sentences", "error_sentence_id", "patient"))
 
@@ -162,7 +163,7 @@ def _text(value: Any, column: str) -> str | None:
         return None
     if not isinstance(value, str):
         raise _UnusableRow(f"{column!r} holds {_type_name(value)}, not text")
-    if any("\ud800" <= char <= "\udfff" for char in value):
+    if _HALF_A_CHARACTER.search(value):
         raise _UnusableRow(f"{column!r} holds half a character (an unpaired surrogate)")
     return value
 

@@ -38,6 +38,6 @@ def seen_in(judged: Sequence[Note], training: Sequence[Note]) -> Seen:
     return Seen(len(judged), len(training), tuple(note.note_id for note in judged if known & _keys(note)))
 
 
-def _keys(note: Note) -> set[tuple[str, ...]]:
+def _keys(note: Note) -> set[bytes]:
     texts = (text for text in (note.correct_note, note.incorrect_note) if text is not None)
-    return {key for text in texts if (key := text_key(text))}
+    return {text_key(text) for text in texts}

@@ -117,6 +117,7 @@ def read_hub(name: str, config: str | None, split: str | None, file: str) -> tup
     import datasets
 
     log.info("%s: asking the Hugging Face hub (or its cache on this machine)", file)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # of its attempts the last one is told, by us
     try:
         found = datasets.load_dataset(name, config, split=split)
     except _TROUBLE as error:

@@ -309,3 +309,12 @@ def test_a_large_file_is_read_in_little_more_memory_than_its_notes(tmp_path: Pat
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1.3 * sum(2 * len(note.correct_note or "") for note in notes)
+
+
+def test_the_hub_librarys_retries_are_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    import logging
+
+    with pytest.raises(DataError):
+        load_notes("hf:nobody/nothing")
+    assert not logging.getLogger("huggingface_hub").isEnabledFor(logging.WARNING)
+    assert {record.name for record in caplog.records} <= {"medserl"}
