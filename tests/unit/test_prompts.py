@@ -240,3 +240,16 @@ def test_a_set_that_the_game_cannot_use_is_refused_in_one_line(
 
 def test_a_byte_order_mark_is_no_part_of_a_set(tmp_path: Path) -> None:
     load_prompts(write(tmp_path, "\ufeff" + shipped_text("brief")), "edit")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("subtasks", ["A", "AB", "ABC"])
+def test_a_question_that_is_only_repeated_is_no_verdict(name: str, subtasks: str) -> None:
+    prompts = load_prompts(name, "edit")
+    question = prompts.questions[subtasks].user.replace("$note", NOTE).strip()
+    lines = question.splitlines()
+    told = [i for i, line in enumerate(lines) if "final_answer" in line]
+    for start in range(told[0] + 1):  # from any line on, up to the words that ask for an answer
+        assert parse_verdict("\n".join(lines[start:])) is None
+    for message in (*prompts.assessor(NOTE, subtasks), *prompts.injector(NOTE, "error", "diagnosis")):
+        assert parse_verdict(message["content"]) is None
