@@ -127,7 +127,10 @@ def _enable_checkpointing(model: Any) -> None:
     """Under the name that this transformers has for it."""
     model.enable_input_require_grads()
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable()
+    try:
+        enable()
+    except ValueError as error:
+        raise ModelError(f"{type(model).__name__} knows no gradient_checkpointing: switch it off") from error
 
 
 def with_adapter(model: Any, adapter: Path | None, settings: Settings, trainable: bool) -> Any:

@@ -1,7 +1,8 @@
 """No chance in what a model computes: rollout and training must see the same policy.
 
-Some families drop by a module, others by a number that a function is given: `attention_dropout` and its like, the noise
-of a router. Both act in training mode, which checkpointing needs.
+Training mode is needed by one thing alone: transformers checkpoints only there. So only the modules that checkpoint are
+in it, and what they themselves would drop is 0. All others stay as they are when the model plays: their dropout, the
+noise of a router, experts that are drawn at random.
 """
 
 from __future__ import annotations
@@ -10,43 +11,49 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch.nn.modules.dropout import _DropoutNd
 from transformers import PreTrainedConfig
 
-_CHANCE = ("drop", "jitter")
+_DROPPED = "drop"
+"""In the name of every number that is a chance: `attention_dropout`, `resid_pdrop`, `layerdrop`."""
 
 
 @contextmanager
-def without_dropout(model: Any) -> Iterator[None]:
-    """Inside, nothing is dropped and no noise added, in training mode either; afterwards all is as it was."""
-    changed = [(owner, name, vars(owner)[name]) for owner in _owners(model) for name in _chances(owner)]
+def without_chance(model: Any, *, checkpointing: bool) -> Iterator[None]:
+    """Inside, the model computes what it does in evaluation, with checkpoints if they are enabled and wanted.
+
+    Afterwards it is in evaluation mode, and all numbers are what they were.
+    """
+    model.eval()
+    modules = [
+        module for module in model.modules() if checkpointing and getattr(module, "gradient_checkpointing", False)
+    ]
+    owners = [*modules, *(_configurations(model) if modules else [])]
+    changed = [
+        (owner, name, value) for owner in owners for name, value in vars(owner).items() if _is_chance(name, value)
+    ]
     try:
+        for module in modules:
+            module.training = True
         for owner, name, _ in changed:
             setattr(owner, name, 0.0)
         yield
     finally:
         for owner, name, value in changed:
             setattr(owner, name, value)
+        model.eval()
 
 
-def _owners(model: Any) -> list[Any]:
-    """The model's modules, and all their configurations, which some of them read at every pass."""
-    owners = list(model.modules())
-    configs = [config for module in owners if isinstance(config := vars(module).get("config"), PreTrainedConfig)]
-    seen: dict[int, Any] = {}
-    while configs:
-        config = configs.pop()
-        if id(config) not in seen:
-            seen[id(config)] = config
-            configs += [value for value in vars(config).values() if isinstance(value, PreTrainedConfig)]
-    return [*owners, *seen.values()]
+def _configurations(model: Any) -> list[Any]:
+    """All configurations of the model and its parts: some modules read them at every pass."""
+    left = [config for module in model.modules() if isinstance(config := vars(module).get("config"), PreTrainedConfig)]
+    found: dict[int, Any] = {}
+    while left:
+        config = left.pop()
+        if id(config) not in found:
+            found[id(config)] = config
+            left += [value for value in vars(config).values() if isinstance(value, PreTrainedConfig)]
+    return list(found.values())
 
 
-def _chances(owner: Any) -> list[str]:
-    if isinstance(owner, _DropoutNd):
-        return ["p"]
-    return [
-        name
-        for name, value in vars(owner).items()
-        if any(mark in name for mark in _CHANCE) and type(value) in (int, float) and value
-    ]
+def _is_chance(name: str, value: Any) -> bool:
+    return _DROPPED in name and type(value) in (int, float) and value != 0

@@ -25,7 +25,7 @@ from medserl.engines import decoding
 from medserl.engines.adapters import PolicyAdapters, inputs_as_they_are, narrow_products
 from medserl.engines.base import Sampling, UpdateStats, WeightedTurn, split_by_note
 from medserl.engines.chat import ChatRenderer, check_context, recited
-from medserl.engines.dropout import without_dropout
+from medserl.engines.dropout import without_chance
 from medserl.engines.families import examine
 from medserl.engines.packing import Row, batches, pack, turns_of
 from medserl.engines.prefixes import PrefixCache
@@ -206,13 +206,10 @@ class LocalEngine:
             group["lr"] = learning_rate
         mini_batches = split_by_note(turns, self.settings.mini_batches)
         totals = _Totals()
-        self.model.train(self.settings.gradient_checkpointing)  # transformers checkpoints in training mode only
-        try:
-            with attention_for_training(self.model), without_dropout(self.model), inputs_as_they_are(self.model):
-                for step, mini_batch in enumerate(mini_batches):
-                    self._optimizer_step(mini_batch, totals, first=step == 0)
-        finally:
-            self.model.eval()
+        learning = without_chance(self.model, checkpointing=self.settings.gradient_checkpointing)
+        with attention_for_training(self.model), learning, inputs_as_they_are(self.model):
+            for step, mini_batch in enumerate(mini_batches):
+                self._optimizer_step(mini_batch, totals, first=step == 0)
         self._require_finite_weights("after this update")
         return replace(
             totals.stats(len(mini_batches)),

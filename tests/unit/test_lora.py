@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from medserl.engines import local
-from medserl.engines.dropout import without_dropout
+from medserl.engines.dropout import without_chance
 from medserl.errors import ModelError
 from medserl.lora import target_modules, trained_in_words
+from medserl.models import _enable_checkpointing
 from tests.families import FAMILIES, engine_of, learn, played, write_model
 
 
@@ -80,7 +82,7 @@ def test_all_weights_of_a_wrapper_are_those_of_its_language_model(tmp_path: Path
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     assert frozen == {name for name, _ in model.named_parameters() if "vision" in name or "projector" in name}
     assert "all weights of the language model" in trained_in_words(model)
-    assert engine_of(tmp_path)._context == 512
+    assert engine_of(tmp_path).context == 512
 
 
 def test_rank_0_trains_all_weights_with_the_adapter_merged(tiny_llama: Path, tmp_path: Path) -> None:
@@ -107,20 +109,25 @@ def test_rank_0_refuses_an_adapter_for_each_role(tiny_llama: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("family", ["Granite", "Falcon", "OPT", "GPT-2", "Mixtral with router noise"])
-def test_nothing_is_dropped_in_training_mode_and_all_comes_back(family: str) -> None:
+def test_nothing_is_left_to_chance_under_checkpointing_and_all_comes_back(family: str) -> None:
     model = model_of(family)
-    owners = [*model.modules(), model.config]
+    _enable_checkpointing(model)
+    owners = [*model.eval().modules(), model.config]
 
     def numbers() -> list[tuple[str, float]]:
         return [(name, value) for each in owners for name, value in vars(each).items() if type(value) in (int, float)]
 
-    ids, before = torch.arange(3, 40)[None], numbers()
-    expected = model.eval()(input_ids=ids).logits
-    model.train()
-    with torch.no_grad(), without_dropout(model):
-        torch.testing.assert_close(model(input_ids=ids).logits, expected)
-    model.eval()
-    assert numbers() == before
+    ids, before, runs = torch.arange(3, 40)[None], numbers(), []
+    layer = next(module for module in model.modules() if isinstance(module, GradientCheckpointingLayer))
+    next(layer.children()).register_forward_hook(lambda *_: runs.append(1))
+    expected = model(input_ids=ids).logits
+    runs.clear()
+    with without_chance(model, checkpointing=True):
+        logits = model(input_ids=ids, use_cache=False).logits
+        logits.sum().backward()
+    torch.testing.assert_close(logits, expected)
+    assert len(runs) == 2  # forwards, and again backwards
+    assert numbers() == before and not model.training
 
 
 def test_dropout_of_a_given_adapter_is_off_when_it_learns(tiny_llama: Path, tmp_path: Path) -> None:
@@ -131,6 +138,16 @@ def test_dropout_of_a_given_adapter_is_off_when_it_learns(tiny_llama: Path, tmp_
     learn(engine, played(engine))  # B is no longer 0, so that dropout would show
     turns = played(engine)
     assert learn(engine, turns).logprob_gap_max < 5e-6
+
+
+def test_a_family_without_checkpointing_says_so(tmp_path: Path) -> None:
+    from transformers import CTRLConfig, CTRLLMHeadModel
+
+    write_model("Llama", tmp_path)  # for its tokenizer
+    CTRLLMHeadModel(CTRLConfig(vocab_size=384, n_embd=32, dff=64, n_layer=1, n_head=4)).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="CTRLLMHeadModel knows no gradient_checkpointing") as caught:
+        engine_of(tmp_path, gradient_checkpointing=True)
+    assert "\n" not in str(caught.value)
 
 
 # -- memory ------------------------------------------------------------------------------------------------
