@@ -69,6 +69,10 @@ def _add(shown: Text, piece: str, style: str = "", brackets: str = "") -> None:
 
 def outcome(episode: Episode) -> str:
     """Who won, in a sentence."""
+    if episode.assessor and episode.assessor.completion.truncated:
+        return (
+            "The Assessor's answer was cut at the token limit: no verdict. It loses, and the Injector has won nothing."
+        )
     if episode.verdict is None:
         return "The Assessor gave no verdict: it loses, and the Injector has won nothing."
     winner = "Assessor" if episode.rewards.assessor == 1.0 else "Injector"

@@ -18,8 +18,10 @@ from medserl.show import highlighted, outcome, show_game
 NOTE = Note("n1", "He has [red]fever[/red]. He takes aspirin daily.")
 
 
-def play(player: Callable[[Messages, random.Random], str], capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
-    rollout = VCFRolloutGenerator(ScriptedEngine(player), load_prompts("brief", "edit"), Settings())
+def play(
+    player: Callable[[Messages, random.Random], str], capsys: pytest.CaptureFixture[str], **changes: int
+) -> tuple[str, str]:
+    rollout = VCFRolloutGenerator(ScriptedEngine(player), load_prompts("brief", "edit"), Settings(**changes))
     episode = rollout.play([GameSetup(NOTE, "error", "pharmacotherapy")], seed=0)[0]
     show_game(episode)
     return capsys.readouterr().out, outcome(episode)
@@ -38,6 +40,16 @@ def test_a_won_game_shows_edit_decision_words_and_winner(capsys: pytest.CaptureF
     assert "final_answer: CORRECT" in shown
     assert "[red]fever[/red]" in shown, "markup in a note is text"
     assert who == "The Assessor says CORRECT. Injector wins."
+
+
+def test_answers_that_met_the_token_limit_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    def player(messages: Messages, _: random.Random) -> str:
+        return "final_answer: CORRECT" if "final_answer" in messages[-1]["content"] else "1 He takes warfarin daily."
+
+    shown, who = play(player, capsys, max_new_tokens_assessor=2)
+    assert "VCF accepted" in shown and who.startswith("The Assessor's answer was cut at the token limit")
+    shown, _ = play(player, capsys, max_new_tokens_injector=4)
+    assert shown.count("rejected: truncated") == 3
 
 
 def test_a_game_without_an_accepted_note(capsys: pytest.CaptureFixture[str]) -> None:
