@@ -19,6 +19,7 @@ from medserl.console import BROKEN_PIPE, complain, console, errors, say, set_up_
 from medserl.errors import ConfigError, MedSeRLError
 from medserl.evaluation.options import EvaluationOptions
 from medserl.pipeline import Pipeline, PipelineOptions
+from medserl.progress import end_display
 
 app = App(
     name="medserl",
@@ -218,7 +219,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _fill_closed_streams()
     set_up_logging()
     try:
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        try:
+            app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        finally:
+            end_display()
     except CycloptsError as error:
         _fail(_usage_line(error))
     except MedSeRLError as error:

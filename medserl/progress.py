@@ -133,9 +133,20 @@ def _displayed() -> Iterator[None]:
             _display = None
 
 
-def track(items: Sequence[T], text: str, *, sizes: Callable[[T], int] = lambda _: 1, lines: bool = True) -> Iterable[T]:
-    """The items, counted as they are done with; `sizes` says how much each of them counts for."""
-    if lines:
+def end_display() -> None:
+    """Take the display away, whatever is under way: an error is about to be told, and its frames still hold phases."""
+    if _display:
+        _display.stop()
+
+
+def track(
+    items: Sequence[T], text: str, *, sizes: Callable[[T], int] = lambda _: 1, lines: bool = True, heading: bool = True
+) -> Iterable[T]:
+    """The items, counted as they are done with; `sizes` says how much each of them counts for.
+
+    `heading` is a line of its own at the beginning, where there are `lines` at all.
+    """
+    if lines and heading:
         log.info("%s", text)
     with counting(text, sum(map(sizes, items)), lines=lines) as count:
         for item in items:

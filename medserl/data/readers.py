@@ -20,6 +20,7 @@ from medserl.errors import DataError
 from medserl.game.text import too_long
 
 __all__ = ["ColumnNames", "LoadedNotes", "SkippedRow", "load_notes", "parse_sentences", "unique_ids"]
+from medserl.progress import track
 
 log = logging.getLogger("medserl")
 
@@ -95,7 +96,7 @@ def load_notes(source: str | Path, columns: ColumnNames = BY_GUESS, *, lenient: 
     stem = re.sub(r"\s+", "_", Path(table.file).name.partition(".")[0]) or "note"
     notes: list[Note] = []
     skipped = list(table.skipped)
-    for row in table.rows:
+    for row in track(table.rows, f"reading {table.file}", heading=False):
         try:
             notes.append(_note(row, found, fallback_id=f"{stem}-{row.line}"))
         except _UnusableRow as why:

@@ -10,8 +10,9 @@ import warnings
 
 import pytest
 
-from medserl import progress
+from medserl import cli, progress
 from medserl.console import Screen, console, errors, say, set_up_logging
+from medserl.errors import RunError
 from medserl.markdown_shown import say_markdown
 from medserl.progress import Count, busy, counting, duration, track
 
@@ -130,6 +131,21 @@ def test_phases_within_phases_have_rows_of_their_own(monkeypatch: pytest.MonkeyP
             progress._display.refresh()
     text = output.getvalue()
     assert "1 of 3" in text and "validation [b]x[/b]: reading 2 notes" in text and "0 of 2" in text
+
+
+def test_an_error_is_told_without_a_display(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = Terminal()
+    at_terminal(monkeypatch, output, output)
+
+    def fails(**_: object) -> None:
+        for _ in track(range(9), "reading"):
+            raise RunError("round 1: it broke")
+
+    monkeypatch.setattr(cli, "app", lambda *_, **__: fails())
+    with pytest.raises(SystemExit):
+        cli.main(["train"])
+    assert screen_lines(output.getvalue()) == ["info: reading", "error: round 1: it broke"]
+    assert output.getvalue().count("\x1b[?25l") == output.getvalue().count("\x1b[?25h") == 1, "the cursor is back"
 
 
 def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
