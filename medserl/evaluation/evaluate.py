@@ -66,6 +66,7 @@ def evaluate(
     systems = {name: _model_record(settings) for name, settings in models.items()}
     systems |= {file.name: {"file": given} for file, given in zip(files, options.predictions, strict=True)}
     record = _record(sources, texts, systems, options, seed)
+    record["settings"] = {name: settings.model_dump(mode="json") for name, settings in models.items()}
     folder = claim(options, record, sources.judged.file.stem)
     subtasks = max([options.subtasks, *(file.subtasks for file in files)], key=len)
     judgements = [

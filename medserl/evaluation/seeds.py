@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from medserl.errors import DataError, RunError
-from medserl.evaluation.places import RECORD
+from medserl.evaluation.guessing import FLAG_RATES
+from medserl.evaluation.places import RECORD, find_evaluations
 from medserl.evaluation.statistics import Estimate, over_seeds
-from medserl.evaluation.table import Row, cell, write_tables
+from medserl.evaluation.table import Row, cell, escape_markdown, write_tables
+
+MAY_DIFFER = frozenset(
+    {
+        "seed", "adapter", "output_dir", "resume", "device", "generation_token_budget", "training_token_budget",
+        "save_every", "keep_checkpoints", "eval_every", "tensorboard", "wandb",
+    }
+)  # fmt: skip
+"""Settings in which runs may differ that differ in their seed: where they lie, and what they ran on."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +50,8 @@ def write_seeds(folders: Sequence[Path], output: Path) -> str:
 
 
 def read_results(folders: Sequence[Path]) -> list[SeedResult]:
-    """The evaluations in these folders of evaluations or runs; they must be of the same texts and options."""
-    places = [folder if (folder / RECORD).is_file() else folder / "eval" for folder in folders]
+    """The evaluations in these folders of evaluations or runs; they must be of the same texts, options and settings."""
+    places = _places(folders)
     if len({place.resolve() for place in places}) < max(2, len(places)):
         raise DataError("give two or more evaluations, each of them once")
     names = [place.parent.name if place.name == "eval" else place.name for place in places]
@@ -54,7 +63,46 @@ def read_results(folders: Sequence[Path]) -> list[SeedResult]:
         for what in ("texts", "options"):
             if result.record[what] != first.record[what]:
                 raise DataError(f"{result.name} and {first.name} differ in their {what} and cannot be put together")
+        _require_same_settings(first, result)
     return results
+
+
+def _places(folders: Sequence[Path]) -> list[Path]:
+    """Of each folder its evaluation; of a run that has several the one whose texts and options all the others have."""
+    found = [_evaluations(folder) for folder in folders]
+    if all(len(places) == 1 for places in found):
+        return [place for (place,) in found]
+    asked = [{_asked(place): place for place in places} for places in found]
+    shared = [question for question in asked[0] if all(question in places for places in asked[1:])]
+    if len(shared) != 1:
+        several = next(folder for folder, places in zip(folders, found, strict=True) if len(places) > 1)
+        names = ", ".join(str(place) for place in found[list(folders).index(several)])
+        raise DataError(f"{several} holds several evaluations ({names}); give the folders of those to put together")
+    return [places[shared[0]] for places in asked]
+
+
+def _evaluations(folder: Path) -> list[Path]:
+    if (folder / RECORD).is_file():
+        return [folder]
+    return find_evaluations(folder / "eval") or [folder / "eval"]
+
+
+def _asked(place: Path) -> str:
+    record = _read(place, place.name).record
+    return json.dumps([record["texts"], record["options"]], sort_keys=True)
+
+
+def _require_same_settings(first: SeedResult, other: SeedResult) -> None:
+    """Raises DataError where two systems of one name were trained or asked by other settings than the seed."""
+    known, given = (result.record.get("settings", {}) for result in (first, other))
+    for system in known.keys() & given.keys():
+        for name in sorted((known[system].keys() | given[system].keys()) - MAY_DIFFER):
+            mine, theirs = (settings[system].get(name) for settings in (known, given))
+            if mine != theirs:
+                raise DataError(
+                    f"{first.name} and {other.name} differ in {name} ({mine} and {theirs}), not in the seed alone, "
+                    "and cannot be put together"
+                )
 
 
 def _read(place: Path, name: str) -> SeedResult:
@@ -97,8 +145,17 @@ def seed_differences(results: Sequence[SeedResult]) -> list[Row]:
     by_key = [_values(result.rows) for result in results]
     systems = list(dict.fromkeys(system for system, group, _ in by_key[0] if group == "all"))
     found = []
+    last = systems[-1]
+    pairs = (last, "all", "pairwise_accuracy"), (last, "all", "pairwise_chance")
+    if all(key in values for key in pairs for values in by_key):
+        differences = [values[pairs[0]] - values[pairs[1]] for values in by_key]
+        sentence = _sentence(last, "a coin that flags as often", "pairs", over_seeds(differences))
+        row = {"system": last, "against": "its coin", "unit": "pairs"} | _summary(differences, results)
+        found.append(row | {"sentence": sentence})
     for other in systems[:-1]:
         for figure, unit in (("accuracy", "texts"), ("pairwise_accuracy", "pairs")):
+            if other in FLAG_RATES and unit == "pairs":
+                continue  # always the same gets none right, which praises everybody
             keys = (systems[-1], "all", figure), (other, "all", figure)
             if all(key in values for key in keys for values in by_key):
                 differences = [values[keys[0]] - values[keys[1]] for values in by_key]
@@ -136,8 +193,8 @@ def _markdown(table: Sequence[Row], differences: Sequence[Row], results: Sequenc
     remarks = [*(row["sentence"] for row in differences), *_remarks(results)]
     parts = [
         f"{len(results)} evaluations; mean with its 95 % t interval over seeds, then each one; percent",
-        "\n".join(f"| {' | '.join(line)} |" for line in lines),
-        "\n".join(f"- {remark}" for remark in remarks),
+        "\n".join(f"| {' | '.join(map(escape_markdown, line))} |" for line in lines),
+        "\n".join(f"- {escape_markdown(remark)}" for remark in remarks),
     ]
     return "\n\n".join(parts)
 
@@ -155,5 +212,7 @@ def _remarks(results: Sequence[SeedResult]) -> list[str]:
 def _line(row: Mapping[str, Any], results: Sequence[SeedResult]) -> list[str]:
     figure = row["figure"]
     mean = Estimate(row["value"], row["low"], row["high"], row["n"])
+    if mean.low == mean.high:  # the same with every seed, as what guessing gets is
+        mean = Estimate(mean.value, None, None, mean.n)
     each = [cell(figure, Estimate(row[f"value {result.name}"], None, None, 1)) for result in results]
-    return [row["system"], figure.replace("_", " "), cell(figure, mean), *each]
+    return [row["system"], figure.replace("_", " "), cell(figure, replace(mean, n=0)), *each]

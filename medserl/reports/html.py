@@ -113,7 +113,9 @@ def render(run: RunFiles) -> str:
             games_json=script_json(games.games),
             settings=settings_rows(run.settings),
             provenance=flatten(run.provenance),
-            evaluation=flatten({key: value for key, value in run.evaluation.items() if key != OFFICIAL}),
+            evaluation=flatten(
+                {key: value for key, value in run.evaluation.items() if key not in (OFFICIAL, "settings")}
+            ),
             version=__version__,
             today=date.today().isoformat(),
         )

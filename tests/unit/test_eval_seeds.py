@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,54 @@ def test_what_cannot_be_put_together(tmp_path: Path) -> None:
         with pytest.raises(kind, match=message):
             write_seeds([good, folder], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_of_several_evaluations_of_a_run_the_one_that_all_have_is_taken(tmp_path: Path) -> None:
+    one = write(tmp_path / "run1" / "eval", 0.5, seed=1).parent
+    write(tmp_path / "run1" / "eval" / "other-1", 0.9, texts={"sha256": "other"})
+    two = write(tmp_path / "run2" / "eval", 0.9, texts={"sha256": "third"}).parent
+    write(tmp_path / "run2" / "eval" / "mine-2", 0.6, seed=2)
+    text = write_seeds([one, two], tmp_path / "out")
+    assert "| trained | accuracy | 55.0 (" in text
+    write(tmp_path / "run1" / "eval" / "third-3", 0.9, texts={"sha256": "third"})
+    with pytest.raises(DataError, match=r"run1 holds several evaluations .*; give the folders"):
+        write_seeds([one, two], tmp_path / "out")
+    none = write(tmp_path / "run3" / "eval", 0.5, texts={"sha256": "fourth"}).parent
+    with pytest.raises(DataError, match="holds several evaluations"):
+        write_seeds([one, none], tmp_path / "out")
+
+
+def test_runs_that_differ_in_more_than_their_seed_are_no_seeds(tmp_path: Path) -> None:
+    def run(name: str, **changes: Any) -> Path:
+        settings = {"learning_rate": 5e-5, "adapter": name, "seed": len(name), "gold_lessons": 0} | changes
+        return write(tmp_path / name, 0.6, settings={"trained": settings})
+
+    assert "2 evaluations" in write_seeds([run("a"), run("bb", output_dir="elsewhere")], tmp_path / "out")
+    with pytest.raises(DataError, match=r"a and c differ in gold_lessons \(0 and 8\), not in the seed alone") as caught:
+        write_seeds([tmp_path / "a", run("c", gold_lessons=8)], tmp_path / "out")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_coin_of_their_own_flag_rate_stands_against_the_pairs(tmp_path: Path) -> None:
+    folders = []
+    for i in range(3):
+        folder = write(tmp_path / str(i), 0.6, 0.1 + i / 100, seed=i)
+        table = json.loads((folder / "table.json").read_text())
+        chance = table[0] | {"system": "trained", "figure": "pairwise_chance", "value": 0.24}
+        guess = [table[0] | {"system": "always-correct", "figure": f, "value": 0.0} for f in ("pairwise_accuracy",)]
+        (folder / "table.json").write_text(json.dumps([*guess, *table, chance]))
+        folders.append(folder)
+    text = write_seeds(folders, tmp_path / "out")
+    assert "- trained is worse than a coin that flags as often by 13.0 points of pairs right" in text
+    assert "always-correct in pairs" not in text
+
+
+@pytest.mark.parametrize("name", ["a|b", "<b>", "x\ny"])
+def test_no_name_of_a_run_breaks_the_table(tmp_path: Path, name: str) -> None:
+    text = write_seeds([write(tmp_path / name, 0.6, seed=1), write(tmp_path / "b", 0.7, seed=2)], tmp_path / "out")
+    head, *_ = (line for line in text.splitlines() if line.startswith("| system"))
+    assert len(re.findall(r"(?<!\\)\|", head)) == 6
+    assert "<" not in head.replace("\\<", "")
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
