@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rapidfuzz.distance import Levenshtein
+
 from medserl.game.layout import laid_out_like
 from medserl.game.markup import brings_markup
 from medserl.game.roles import Verdict
 from medserl.game.text import split_sentences
 from medserl.game.thinking import answer_span, visible
+from medserl.game.vcf import MAX_WORD_EDITS
 
 InjectorFormat = Literal["edit", "note"]
 
@@ -123,8 +126,16 @@ def parse_injection(completion: str, original: str, form: InjectorFormat) -> str
     if end < len(completion):
         return None
     text = completion[start:].strip()
-    modified = _only_note(text) if form == "note" else _with_new_sentence(text, original)
+    modified = _whole_note(text, original) if form == "note" else _with_new_sentence(text, original)
     return None if modified is None or brings_markup(original, modified) else modified
+
+
+def _whole_note(text: str, original: str) -> str | None:
+    """The note that was written; on the lines of the original, if it is that note with an edit."""
+    note = _only_note(text)
+    if note is None or Levenshtein.distance(original.split(), note.split()) > 2 * MAX_WORD_EDITS:
+        return note
+    return laid_out_like(original.strip(), note)
 
 
 def _only_note(text: str) -> str | None:

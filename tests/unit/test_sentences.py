@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from medserl.game import Reason, apply_vcf, sentences
 from medserl.game.layout import laid_out_like
-from medserl.game.parsing import note_sentences, number_sentences, replace_sentence
+from medserl.game.parsing import note_sentences, number_sentences, parse_injection, replace_sentence
 from medserl.game.text import split_sentences
 
 # -- full stops -----------------------------------------------------------------------------------------------------
@@ -151,6 +151,13 @@ def test_an_edit_changes_its_words_and_leaves_all_else_to_the_byte(line_break: s
         assert "\t" not in sentence and "\n" not in sentence
         assert replace_sentence(note, number, sentence) == note.replace(old, new)
         assert replace_sentence(note, number, sentence.removeprefix("- ")) == note.replace(old, new)
+
+
+def test_a_whole_note_written_on_one_line_keeps_its_lines() -> None:
+    note = "\n " + "\r\n".join(NOTE_LINES) + "\r\n"
+    changed = note.replace("10 mg", "100 mg")
+    for written in (changed, " ".join(changed.split()), "\n\n".join(changed.split("\r\n"))):
+        assert parse_injection(f"<note>{written}</note>", note, "note") == changed.strip()
 
 
 def breaks(text: str) -> list[str]:
