@@ -137,4 +137,8 @@ def _told(data: RunData) -> RunData:
     if wrong:
         log.info("%d notes with an error but no correction are not trained on", wrong)
     log.info("validation: %s", data.judged_by)
+    if data.validation and not data.is_split:
+        seen = seen_in(data.validation.notes, data.train.notes)
+        if seen.ids:
+            log.warning("validation: %s", seen.sentence(data.train.source))
     return data

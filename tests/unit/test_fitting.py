@@ -14,6 +14,7 @@ from medserl.config import Settings
 from medserl.data.notes import Note
 from medserl.engines.scripted import ScriptedEngine
 from medserl.errors import DataError
+from medserl.evaluation.options import EvaluationOptions
 from medserl.fitting import Ruler, fitting_notes, fitting_places
 from medserl.game.prompts import Messages, load_prompts
 from medserl.rollout import VCFRolloutGenerator
@@ -101,3 +102,20 @@ def test_a_long_note_neither_stops_a_run_nor_its_resume(tmp_path: Path, monkeypa
     commands.train(Settings(resume=str(run), max_rounds=6))
     played = [json.loads(line)["note_id"] for line in (run / "episodes.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(played) == 22 and set(played) == {f"n{i}" for i in range(12)} - {"n5"}
+
+
+def test_an_evaluation_shows_how_many_texts_were_too_long_to_be_judged(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("medserl.evaluation.systems.create_inference_engine", lambda settings: Small())
+    notes = tmp_path / "own.csv"
+    rows = [f"n{i},{LONG if i == 3 else SHORT} Drug {i}.,{i % 2}" for i in range(8)]
+    notes.write_text("\n".join(["id,text,error_flag", *rows]), encoding="utf-8")
+    options = EvaluationOptions(data=str(notes), compare=("base",), output=tmp_path / "eval")
+    commands.evaluate(Settings(engine="scripted"), options)
+    assert "'n3' (" in caplog.text
+    said = " ".join(capsys.readouterr().out.split())
+    assert "base: 1 of 8 texts" in said and "not predicted and count as wrong" in said

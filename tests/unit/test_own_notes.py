@@ -135,6 +135,21 @@ def test_medecs_validation_file_beside_its_training_file_is_taken(tmp_path: Path
     assert set(data_files(own_settings(str(tmp_path / "medec_train.jsonl")))) == {"prompt_data", "validation_data"}
 
 
+def test_validation_notes_that_are_trained_on_are_counted_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever their case, spacing and signs; twins included."""
+    train, judged = tmp_path / "train.jsonl", tmp_path / "judged.jsonl"
+    write_notes(train, pairs(30))
+    loud = [Note(f"x{i}", (note.incorrect_note or "").upper().replace(" ", "  ")) for i, note in enumerate(pairs(3))]
+    write_notes(judged, [*loud, Note("new", "Another note.")])
+    data = run_data(own_settings(str(train), validation_data=str(judged)))
+    assert f"not held-out: 3 of the 4 judged notes are among the 30 of {train} (x0, x1, x2)" in caplog.text
+    assert data.record()["notes"] == {"judged": 4, "training": 30, "in_both": 3}
+    caplog.clear()
+    assert run_data(Settings()).record()["notes"]["in_both"] == 0 and "held-out" not in caplog.text
+
+
 # -- labels ----------------------------------------------------------------------------------------------
 
 LABELLED = [f"{i},Note {i}.,{int(i % 3 == 0)}" for i in range(30)]
@@ -318,3 +333,10 @@ def test_the_hub_librarys_retries_are_not_shown(caplog: pytest.LogCaptureFixture
         load_notes("hf:nobody/nothing")
     assert not logging.getLogger("huggingface_hub").isEnabledFor(logging.WARNING)
     assert {record.name for record in caplog.records} <= {"medserl"}
+
+
+def test_a_config_file_as_windows_editors_save_it(tmp_path: Path) -> None:
+    from medserl.config import read_config
+
+    (tmp_path / "run.toml").write_text('\ufeffprompt_data = "own.csv"\r\n', encoding="utf-8")
+    assert read_config(tmp_path / "run.toml") == {"prompt_data": "own.csv"}
