@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from medserl.config import Settings
+from medserl.engines import create_engine, local, masks, scoring
 from medserl.engines import families as trial
-from medserl.engines import local, masks, scoring
 from medserl.engines.families import Abilities, examine
 from medserl.errors import ModelError, RunError
 from medserl.gap import require_same_policy
@@ -121,6 +122,15 @@ def test_rounding_alone_stops_nothing(tiny_llama: Path, dtype: str) -> None:
     engine = engine_of(tiny_llama, dtype=dtype)
     require_same_policy(stats := learn(engine, played(engine)))
     assert 0 < stats.logprob_gap_rms <= stats.logprob_gap_max
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_default_model_shares_rows_and_is_never_stopped(dtype: str) -> None:
+    engine: Any = create_engine(Settings(dtype=dtype, device="cpu", engine="local"))
+    assert engine._abilities == Abilities()
+    stats = learn(engine, played(engine))
+    assert stats.logprob_gap_rms < stats.gap_explained / 3
 
 
 # -- the trial ---------------------------------------------------------------------------------------------
