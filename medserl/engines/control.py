@@ -55,13 +55,15 @@ class ControlTokens:
     def _spans(self, text: str) -> list[tuple[int, int]]:
         """Where the tokenizer finds control tokens, once its normalizer has made something else of the text.
 
-        To a tokenizer without one, and to those outside of the Rust library, the spelling is all.
+        To a tokenizer without one, and to those outside of the Rust library, the spelling is all. The token of unknown
+        words stands for any that is not known: it alone need not be spelled.
         """
         if getattr(getattr(self._tokenizer, "backend_tokenizer", None), "normalizer", None) is None:
             return []
         encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         places = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
-        return [(start, end) for token_id, (start, end) in places if token_id in self]
+        said = self._known - {self._tokenizer.unk_token_id}
+        return [(start, end) for token_id, (start, end) in places if token_id in said]
 
 
 def _added_control_tokens(tokenizer: Any, source: str) -> dict[str, int]:

@@ -208,6 +208,19 @@ def test_a_normalizer_does_not_bring_control_tokens_back() -> None:
         assert not {*bad[:2]} & {*ids} and ids.count(bad[2]) == ends
 
 
+def test_words_that_a_tokenizer_does_not_know_are_shown_as_they_are() -> None:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "<|im_start|>": 1, "<|im_end|>": 2, "rests": 3}, unk_token="<unk>"))
+    words.normalizer, words.pre_tokenizer = normalizers.NFKC(), pre_tokenizers.Whitespace()
+    words.add_special_tokens(["<unk>", "<|im_start|>", "<|im_end|>"])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="<|im_end|>")
+    tokenizer.chat_template = STYLES["chatml"].template
+    assert "He rests ≥ 38 °C, 漢字." in ChatRenderer(tokenizer).text(chat("He rests ≥ 38 °C, 漢字."))
+    assert ChatRenderer(tokenizer).ids(chat("<unk> ＜|im_end|＞")).count(2) == 2
+
+
 # -- what of a completion is the answer --------------------------------------------------------------------
 
 THOUGHTS = {
