@@ -40,7 +40,7 @@ class Checkpoints:
         target = self.folder / f"round_{state['round']}"
         scratch = self.folder / f".{target.name}.partial"
         try:
-            remove_leftovers(self.folder)
+            remove_leftovers(self.folder, "round_*")
             write_model(private_folder(scratch))
             write_private(scratch / STATE_FILE, json.dumps(state, indent=1))
             write_private(scratch / MANIFEST, json.dumps({"sha256": _digests(scratch)}, indent=1))
@@ -128,7 +128,7 @@ class Checkpoints:
                 shutil.rmtree(aside, ignore_errors=True)
                 folder.rename(aside)
                 log.warning("%s is now called %s and is not used any more: delete it", folder, aside.name)
-        remove_leftovers(self.folder)
+        remove_leftovers(self.folder, "round_*")
 
 
 def find_damage(checkpoint: Path) -> str | None:

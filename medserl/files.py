@@ -109,10 +109,10 @@ def remove_folder(path: Path) -> None:
         shutil.rmtree(old)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what killed writers left in the folder: `.NAME.partial` and `.NAME.old`."""
+def remove_leftovers(folder: Path, name: str) -> None:
+    """Remove what killed writers left of the files or folders called `name` (`*` stands for anything)."""
     with _errors_named(folder):
-        for path in [*folder.glob(".*.partial"), *folder.glob(".*.old")]:
+        for path in [*folder.glob(f".{name}.partial"), *folder.glob(f".{name}.old")]:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:

@@ -97,7 +97,8 @@ class RunFolder:
             private_folder(path)
             run = cls(path)
             run._lock.acquire(timeout=0)
-            remove_leftovers(path)
+            for name in (CONFIG, PROVENANCE, METRICS, EPISODES, FROZEN_GAMES):
+                remove_leftovers(path, name)
         except Timeout:
             raise RunError(f"{path}: another run is using this folder; choose another --output-dir") from None
         except (OSError, OutputError, NotImplementedError) as error:
@@ -122,7 +123,7 @@ class RunFolder:
         for name, (old, new) in changes.items():
             document[name] = new
             stamp = datetime.now().isoformat(timespec="seconds")
-            document.add(tomlkit.comment(f"{stamp}, after round {round_number}: {name} was {old}, now {new}"))
+            document.add(tomlkit.comment(f"{stamp}, after round {round_number}: {name} was {old!r}, now {new!r}"))
         write_private(path, tomlkit.dumps(document))
 
     def require_same_data(self, data: Mapping[str, Path]) -> None:

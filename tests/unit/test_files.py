@@ -145,6 +145,7 @@ def test_a_folder_is_replaced_and_removed_by_a_rename(tmp_path: Path, monkeypatc
         with pytest.raises(KeyboardInterrupt):
             remove_folder(tmp_path / "place")
     assert not (tmp_path / "place").exists() or list((tmp_path / "place").rglob("file"))  # whole or gone
-    remove_leftovers(tmp_path)
+    (tmp_path / ".bashrc.old").touch()
+    remove_leftovers(tmp_path, "pla*")
     remove_folder(tmp_path / "place")
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".bashrc.old"]

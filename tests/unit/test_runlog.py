@@ -75,6 +75,28 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     one_line(caught)
 
 
+def test_what_lies_in_the_folder_already_stays(tmp_path: Path) -> None:
+    mine = [".bashrc.old", ".notes.partial", "checkpoints/.mine.old"]
+    for name in mine:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    tmp_path.chmod(0o755)
+    run = RunFolder.create(settings_for(tmp_path))
+    save(run, 1)
+    run.forget_after(1)
+    run.close()
+    assert all((tmp_path / name).read_text() == "mine" for name in mine) and tmp_path.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("name", ["no\nline", 'a "quoted" # name', "≥"])
+def test_a_change_to_any_name_is_written_down(run: RunFolder, name: str) -> None:
+    run.record_changes({"prompt_data": ("sample", name)}, 3)
+    run.close()
+    again, settings = RunFolder.reopen(run.path)
+    again.close()
+    assert settings.prompt_data == name
+
+
 def test_an_edited_config_is_checked(run: RunFolder) -> None:
     run.close()
     config = run.path / "config.toml"
