@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from medserl.console import console, display_on, live_screen, say
+from medserl.shares import as_count, games_counted
 from medserl.visible import visible_line
 
 log = logging.getLogger("medserl")
@@ -196,18 +197,36 @@ def round_line(metrics: Mapping[str, Any], total: int) -> str:
     parts = [f"round {metrics['round']:>3}/{total}"]
     if "vcf_acceptance_rate" in metrics:
         parts += [
-            f"vcf {percent(metrics['vcf_acceptance_rate'])}",
-            f"assessor {percent(metrics['assessor_accuracy'])} right, flags {percent(metrics['assessor_flag_rate'])}",
-            f"injector wins {percent(metrics['injector_win_rate_error'])} error"
-            f" / {percent(metrics['injector_win_rate_benign'])} benign",
+            f"vcf {_share('vcf_acceptance_rate', metrics)}",
+            *_games(metrics),
             f"kl {number(metrics.get('kl_assessor'))} / {number(metrics.get('kl_injector'))}",
             f"{sum(v for k, v in metrics.items() if k.startswith('seconds_')):.0f} s",
         ]
-    if "eval_accuracy" in metrics:
-        parts.append(
-            f"validation {percent(metrics['eval_accuracy'])}, pairs {percent(metrics['eval_pairwise_accuracy'])}"
-        )
+    named = {"eval_accuracy": "validation", "eval_pairwise_accuracy": "pairs"}
+    judged = [f"{name} {percent(metrics[key])}" for key, name in named.items() if metrics.get(key) is not None]
+    if judged:
+        parts.append(", ".join(judged))
     return " | ".join(parts)
+
+
+def _games(metrics: Mapping[str, Any]) -> list[str]:
+    """How the games of the policy against itself ended, as far as there were some."""
+    if metrics["assessor_accuracy"] is None:
+        return ["no game to judge"]
+    wins = [
+        f"{_share(f'injector_win_rate_{mode}', metrics)} {mode}"
+        for mode in ("error", "benign")
+        if metrics[f"injector_win_rate_{mode}"] is not None
+    ]
+    return [
+        f"assessor {_share('assessor_accuracy', metrics)} right, flags {_share('assessor_flag_rate', metrics)}",
+        f"injector wins {' / '.join(wins)}",
+    ]
+
+
+def _share(figure: str, metrics: Mapping[str, Any]) -> str:
+    """`57%`, of fewer than ten games `3 of 4`."""
+    return as_count(metrics[figure], games_counted(figure, metrics)) or percent(metrics[figure])
 
 
 def percent(value: float | None) -> str:

@@ -1,0 +1,72 @@
+"""Shares of a few games are counts, on a round's line as in the report; what there is none of is left out."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medserl.progress import round_line
+from medserl.round_metrics import game_metrics
+from medserl.shares import FEW, as_count, games_counted
+from tests.synthetic_run import episode
+
+NOTE = "The patient has type 2 diabetes. Metformin was started."
+ERROR = "The patient has type 1 diabetes. Metformin was started."
+SHARES = (
+    "vcf_acceptance_rate", "vcf_first_attempt_rate", "accepted_error_share", "assessor_accuracy", "assessor_recall",
+    "assessor_specificity", "assessor_flag_rate", "no_verdict_rate", "injector_win_rate_error",
+    "injector_win_rate_benign",
+)  # fmt: skip
+
+
+@given(st.integers(1, 40), st.data())
+def test_fewer_than_ten_are_counted(n: int, data: st.DataObject) -> None:
+    hits = data.draw(st.integers(0, n))
+    assert as_count(hits / n, n) == (f"{hits} of {n}" if n < FEW else None)
+
+
+def test_what_is_no_share_is_no_count() -> None:
+    assert as_count(None, 4) is as_count(0.5, 0) is as_count(0.4, 3) is None
+
+
+def row(games: list[Any]) -> dict[str, Any]:
+    return dict(game_metrics(games))
+
+
+@given(st.lists(st.tuples(st.sampled_from(["error", "benign"]), st.booleans(), st.booleans()), min_size=1, max_size=9))
+def test_every_share_of_a_round_knows_of_how_many_games_it_is(played: list[tuple[Any, bool, bool]]) -> None:
+    games = [
+        episode(NOTE, [ERROR if accepted else None], mode=mode, said=f"final_answer: {'IN' if flag else ''}CORRECT")
+        for mode, accepted, flag in played
+    ]
+    found = row(games)
+    for figure in SHARES:
+        value = found[figure]
+        assert value is None or as_count(value, games_counted(figure, found)), figure
+
+
+def test_a_line_of_a_few_games_counts_them() -> None:
+    games = [episode(NOTE, [ERROR], said="final_answer: INCORRECT"), episode(NOTE, [None])]
+    line = round_line({"round": 1, **row(games)}, 5)
+    assert "vcf 1 of 2 | assessor 1 of 1 right, flags 1 of 1 | injector wins 0 of 1 error | kl" in line
+    many = round_line({"round": 1, **row(games * 8)}, 5)
+    assert "vcf  50% | assessor 8 of 8 right" in many
+
+
+@pytest.mark.parametrize("validation", [{}, {"eval_accuracy": None, "eval_pairwise_accuracy": None}])
+def test_a_line_without_games_has_no_dashes(validation: dict[str, Any]) -> None:
+    line = round_line(
+        {"round": 1, **row([episode(NOTE, [None])]), "kl_assessor": 0.1, "kl_injector": 0.1} | validation, 5
+    )
+    assert "vcf 0 of 1 | no game to judge | kl" in line
+    assert not re.search(r" - |-$|None", line)
+
+
+def test_validation_without_pairs_names_none() -> None:
+    assert round_line({"round": 0, "eval_accuracy": 0.5, "eval_pairwise_accuracy": None}, 5).endswith(
+        "| validation  50%"
+    )
