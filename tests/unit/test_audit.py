@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -338,3 +339,16 @@ def test_audit_shares_add_up_to_one() -> None:
     figures = game_metrics([play("log", "error", ERROR), play("log", "benign", SYNONYM)])
     shares = {name: figures[f"audit_{name}"] for name in EditClass}
     assert shares["drug"] == shares["neutral"] == 0.5 and sum(shares.values()) == 1.0
+
+
+def test_long_texts_are_not_remembered() -> None:
+    note = "It is a long note of nothing. " * 200
+    audit(f"0 {note}", note)
+    tracemalloc.start()
+    try:
+        for number in range(1, 31):
+            audit(f"{number} {note}", note)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 30 * len(note) / 2
