@@ -61,10 +61,11 @@ class Speech:
         thought, closed, answer = text.rpartition(CLOSE)
         if not closed:
             return self.opener + text
+        opening = self._open if thought.startswith(OPEN) and not self._opened else ""
         thought = thought.removeprefix(OPEN)
         if self._channels:
             return self._channels.spell(thought, answer)
-        return f"{'' if self._opened else self._open}{thought}{self._close}{answer}"
+        return f"{opening}{thought}{self._close}{answer}"
 
     def _decode(self, token_ids: Sequence[int]) -> str:
         return self._tokenizer.decode(token_ids, skip_special_tokens=True) if token_ids else ""

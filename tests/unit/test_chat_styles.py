@@ -296,3 +296,8 @@ def test_what_was_said_is_spelled_as_the_model_spelled_it(name: str) -> None:
     assert pair is not None and pair[0] == text
     control = control_ids(name)
     assert [i for i in renderer.spoken_ids(text) if i in control] == [i for i in ids if i in control]
+
+
+@pytest.mark.parametrize("text", [f"Hm.</think>{ANSWER}", f"<think>Hm.</think>{ANSWER}", ANSWER])
+def test_a_thought_is_opened_again_only_where_it_was(text: str) -> None:
+    assert renderer_of("qwen3", True).spoken_ids(text) == said("qwen3", text)
