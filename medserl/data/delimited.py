@@ -15,6 +15,9 @@ from medserl.errors import DataError
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
 
 _LARGEST_FIELD = 2**31 - 1  # characters; the csv module's own limit of 131,072 is less than some notes
+_NONE = "\x1f"
+"""Parts nothing: a file of one column may have commas in its notes, unquoted."""
+_END_OF_FILE = "\x1a"  # as DOS marked it
 _HEAD = 1 << 16  # characters that the separator is judged by
 _SEP_LINE = re.compile('\ufeff?"?sep=([^\r\n"])"?(\r\n|\r|\n)', re.IGNORECASE)
 """Excel's own first line, which names the separator."""
@@ -32,7 +35,7 @@ def read_delimited(text: TextFile, known: Names) -> Rows:
         head = lines.read(_HEAD)
     named = _SEP_LINE.match(head)
     separator = named[1] if named else _separator(head, known, tab_first=".tsv" in text.path.name.lower())
-    rows = Rows(file, separator=SEPARATORS.get(separator, repr(separator)))
+    rows = Rows(file, separator=_named(separator))
     with text.lines() as lines:
         if named:
             lines.readline()
@@ -49,7 +52,7 @@ def _read(lines: TextIO, separator: str, rows: Rows, known: Names, before: int) 
         for cells in reader:
             line = reader.line_num + before
             why = _unreadable(cells)
-            if not any(cell.strip() for cell in cells):
+            if not any(cell.strip().strip(_END_OF_FILE) for cell in cells):
                 rows.skip(line, BLANK_ROW)
             elif not header:
                 header = _header(cells, rows.file, why)
@@ -104,8 +107,7 @@ def _check_same_header(cells: Sequence[str], header: Sequence[str], where: str) 
 
 
 def _too_many(cells: Sequence[str], header: Sequence[str], separator: str) -> str:
-    sign = SEPARATORS.get(separator, repr(separator))
-    return f"{len(cells)} fields where the header has {len(header)} (a {sign} outside quotes?)"
+    return f"{len(cells)} fields where the header has {len(header)} (a {_named(separator)} outside quotes?)"
 
 
 def _separator(head: str, known: Names, *, tab_first: bool) -> str:
@@ -116,7 +118,12 @@ def _separator(head: str, known: Names, *, tab_first: bool) -> str:
         cells = _first_row(head, separator)
         return sum(simple(cell) in known for cell in cells), len(cells), -order.index(separator)
 
-    return max(SEPARATORS, key=merit)
+    best = max(SEPARATORS, key=merit)
+    return best if len(_first_row(head, best)) > 1 else _NONE
+
+
+def _named(separator: str) -> str:
+    return "nothing" if separator == _NONE else SEPARATORS.get(separator, repr(separator))
 
 
 def _first_row(head: str, separator: str) -> list[str]:

@@ -78,6 +78,7 @@ def odd_but_right() -> Iterator[Case]:
         good = '{"note": "Pain.", "id": 1}\n'
         expected: list[str] | str = ["Pain."] if value != "9" * 5000 else "line 2"
         yield "a.jsonl", f'{good}{{"note": "Ache.", "id": {value}}}\n'.encode(), expected
+    yield "a.csv", b"note\nPain, fever; no rash\nAche | 3,5 mg\n\x1a", ["Pain, fever; no rash", "Ache | 3,5 mg"]
     yield "gzip.csv", gzip.compress(b"note\nPain.\n"), ["Pain."]
     yield "a.csv", b'note\n"one\ntwo\r\nthree"\n', ["one\ntwo\r\nthree"]
     yield "a.csv", b"note\n" + b"x" * 100_001 + b"\nPain.\n", ["Pain."]
