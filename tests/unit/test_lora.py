@@ -12,9 +12,10 @@ import pytest
 import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from medserl.engines import local
+from medserl.config import Settings
+from medserl.engines import create_engine, local
 from medserl.engines.dropout import without_chance
-from medserl.errors import ModelError
+from medserl.errors import ConfigError, ModelError
 from medserl.lora import target_modules, trained_in_words
 from medserl.models import _enable_checkpointing
 from tests.families import FAMILIES, engine_of, learn, played, write_model
@@ -102,6 +103,15 @@ def test_rank_0_refuses_an_adapter_for_each_role(tiny_llama: Path, tmp_path: Pat
     engine_of(tiny_llama, adapters="per_role").save(tmp_path)
     with pytest.raises(ModelError, match="one for each role") as caught:
         engine_of(tiny_llama, adapter=str(tmp_path), lora_rank=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_rank_0_on_openrlhf_refuses_an_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
+    from medserl.engines.openrlhf import constraints
+
+    monkeypatch.setattr(constraints, "missing_packages", list)
+    with pytest.raises(ConfigError, match="OpenRLHF cannot first add the adapter") as caught:
+        create_engine(Settings(engine="openrlhf", lora_rank=0))
     assert "\n" not in str(caught.value)
 
 
