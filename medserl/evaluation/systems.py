@@ -153,7 +153,7 @@ def ask_model(
                 probabilities=options.probabilities,
                 cache=cache,
             )
-            said = ask(_readable(rollout, texts, options.subtasks, name), name)
+            said = with_too_long(texts, ask(_readable(rollout, texts, options.subtasks, name), name))
             said_held_out = []
             if held_out:
                 label = f"{name}, validation"
@@ -166,7 +166,7 @@ def ask_model(
 def _readable(
     rollout: VCFRolloutGenerator, texts: Sequence[LabelledText], subtasks: str, use: str
 ) -> list[LabelledText]:
-    """The texts that fit into the model's context: of the others there is no prediction, which counts as wrong."""
+    """The texts that fit into the model's context."""
     places = fitting_places(
         rollout,
         [text.text for text in texts],
@@ -176,6 +176,12 @@ def _readable(
         use,
     )
     return [texts[place] for place in places]
+
+
+def with_too_long(texts: Sequence[LabelledText], said: Sequence[Prediction]) -> list[Prediction]:
+    """A prediction of every text, in order: those that the model was not asked about have no verdict, and why."""
+    by_id = {one.text_id: one for one in said}
+    return [by_id.get(text.text_id) or Prediction(text.text_id, None, no_verdict="too_long") for text in texts]
 
 
 # -- baselines and files -----------------------------------------------------------------------------------

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from medserl.cli import main
 from medserl.evaluation import systems
 from medserl.evaluation.submission import read_submission
+from medserl.game.episode import Completion
 from tests.poisonings import PAIRS, Reader, record, write_notes
 
 
@@ -155,3 +158,19 @@ def test_notes_without_labels_are_not_scored(tmp_path: Path, train: Path, capsys
     (tmp_path / "plain.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert "without a label" in refused(capsys, tmp_path / "plain.jsonl", train, "--output", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_why_there_is_no_verdict_is_told(tmp_path: Path, train: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent(Reader):
+        def generate(self, prompts: Any, sampling: Any) -> list[Completion]:
+            said = super().generate(prompts, sampling)
+            cut = [replace(one, finish="length") for one in said[:3]]
+            return [*cut, *(replace(one, text="I cannot say.") for one in said[3:5]), *said[5:]]
+
+    monkeypatch.setattr(systems, "create_inference_engine", Silent)
+    evaluate(write_notes(tmp_path / "first.jsonl", 0), train, "--output", tmp_path / "out")
+    text = (tmp_path / "out" / "table.md").read_text()
+    why = "3 because the answer was cut off, 2 because no verdict could be read."
+    assert f"- base: no verdict on 5 of 28 texts, which counts as wrong: {why}" in text
+    counts = json.loads((tmp_path / "out" / "evaluation.json").read_text())["no_verdict"]["base"]
+    assert counts == {"truncated": 3, "unreadable": 2}

@@ -118,4 +118,5 @@ def test_an_evaluation_shows_how_many_texts_were_too_long_to_be_judged(
     commands.evaluate(Settings(engine="scripted"), options)
     assert "'n3' (" in caplog.text
     said = " ".join(capsys.readouterr().out.split())
-    assert "base: 1 of 8 texts" in said and "not predicted and count as wrong" in said
+    why = "1 because the note is too long for the model."
+    assert f"base: no verdict on 1 of 8 texts, which counts as wrong: {why}" in said
