@@ -38,7 +38,8 @@ def test_the_whole_pipeline(tmp_path: Path) -> None:
     assert all(row["logprob_gap"] < 0.05 for row in rounds[1:])
     assert (run / "checkpoints/round_2/adapter_model.safetensors").is_file()
     table = json.loads((run / "eval/table.json").read_text(encoding="utf-8"))
-    assert {row["system"] for row in table} == {"majority", "tf-idf", "base", "warmup", "trained"}
+    guesses = {"always-incorrect", "always-correct", "coin"}
+    assert {row["system"] for row in table} == {*guesses, "tf-idf", "base", "warmup", "trained"}
     assert "round   2/2" in printed
     report = (run / "report.html").read_text(encoding="utf-8")
     assert "Edits accepted" in report
