@@ -1,6 +1,6 @@
 """A round of MedSeRL and steps of TRL's GRPOTrainer, in turn, on the same model, adapter, notes and number type.
 
-    pip install "trl>=1.16,<2"
+    pip install -c constraints.txt -e ".[benchmarks]"
     python benchmarks/against_trl.py [--rounds 3] [--notes 32] [--threads N]
 
 Each side has a process of its own and waits while the other works. A step of TRL samples and learns from as many
@@ -118,7 +118,7 @@ def grpo_steps(connection: Connection, arguments: argparse.Namespace) -> None:
         import trl  # noqa: F401
     except ImportError:
         connection.recv()
-        connection.send('TRL is not installed: pip install "trl>=1.16,<2"')
+        connection.send("TRL is not installed: pip install -e '.[benchmarks]'")
         return
     wanted = connection.recv()
     trainer = grpo_trainer(settings, arguments, wanted - wanted % (2 * GENERATIONS), connection)

@@ -191,7 +191,7 @@ def _warn(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -
 
 def set_up_logging() -> None:
     """Show MedSeRL's own log from INFO on; other libraries' notices to their developers are not for users."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|trl|torch)\b")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch)\b")
     warnings.showwarning = _warn
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)

@@ -3,4 +3,4 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 "${VENV:-.venv}/bin/medserl" sft --model smollm2-135m --prompt-data sample --injector-format edit --prompts term \
-  --epochs 3 --measure 64 --output medserl/warmup/smollm2-135m-edit-term
+  --epochs 2 --measure 64 --output medserl/warmup/smollm2-135m-edit-term
