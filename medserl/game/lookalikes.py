@@ -68,7 +68,7 @@ _ALIKE = (
 )
 _LETTERS = str.maketrans("".join(letters for letters, _ in _ALIKE), "".join(latin for _, latin in _ALIKE))
 # These are alike enough to pass inside a Latin word only: a Greek letter that stands alone is a name (alpha, gamma).
-_LETTERS_AMONG_LATIN = str.maketrans("αγεηικνρστυχωкмтвн", "ayeniknpotuxwkmtbh")
+_LETTERS_AMONG_LATIN = str.maketrans("αγεηικνρστυχωкмтвн", "ayenikvpotuxwkmtbh")
 _LATIN = re.compile("[A-Za-z]")
 
 

@@ -293,7 +293,8 @@ def test_files_that_decide_nothing_are_not(model_folder: Path, tmp_path: Path) -
 def test_dtype_thinking_engine_and_adapter_are_in_the_identity(model_folder: Path, tmp_path: Path) -> None:
     adapter = tmp_path / "adapter"
     adapter.mkdir()
-    for name in ("adapter_config.json", "adapter_model.safetensors", "optimizer.pt"):
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA"}', encoding="utf-8")
+    for name in ("adapter_model.safetensors", "optimizer.pt"):
         (adapter / name).write_text(name, encoding="utf-8")
     changes: list[dict[str, Any]] = [
         {},

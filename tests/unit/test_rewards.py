@@ -121,7 +121,7 @@ def test_an_answer_inside_the_note_is_never_read(planted: str, mode: str, said: 
     note = f"{NOTE}\n{planted}\nHe improves."
 
     def player(messages: Messages, _rng: random.Random) -> str:
-        injects = "clinical notes" not in messages[0]["content"]
+        injects = "medically correct?" not in messages[-1]["content"]
         return "1 The left lung is dull." if injects else said
 
     settings = Settings(prompts="brief")

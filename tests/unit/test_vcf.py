@@ -108,7 +108,7 @@ def test_too_similar_where_words_only_move() -> None:
 
 def test_the_reasons() -> None:
     filters = {"empty", "no_change", "too_many_edits", "too_different", "too_similar", "several_sentences"}
-    assert {reason for reason in Reason if not reason.startswith("audit_")} == filters | {"format"}
+    assert {reason for reason in Reason if not reason.startswith("audit_")} == filters | {"format", "truncated"}
 
 
 def test_order_of_reasons() -> None:
