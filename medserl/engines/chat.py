@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 from medserl.engines.control import ControlTokens
@@ -11,8 +10,11 @@ from medserl.engines.spoken import Speech
 from medserl.engines.template import ChatTemplate
 from medserl.errors import ModelError
 from medserl.game.episode import Completion, Turn
-from medserl.game.prompts import Message, Messages
+from medserl.game.prompts import Messages
 from medserl.game.roles import Role
+
+REMEMBERED_CHARACTERS = 2_000_000
+"""Characters of the prompts whose tokens are kept, about 25 MB with them: the retries of a round of many notes."""
 
 
 class ChatRenderer:
@@ -31,7 +33,8 @@ class ChatRenderer:
         self._control = ControlTokens(tokenizer, self._template)
         self._speech = Speech(tokenizer, self._control, self._template.prompt)
         self.end_id = self._end_of_turn()
-        self.token_ids = lru_cache(maxsize=8192)(self._token_ids_uncached)
+        self._remembered: dict[tuple[tuple[str, str], ...], tuple[int, ...]] = {}
+        self._remembered_characters = 0
 
     def text(self, messages: Messages) -> str:
         """The prompt as text. A note that spells a control token, such as the end of a turn, does not say it."""
@@ -44,16 +47,20 @@ class ChatRenderer:
             chat[0]["content"] = f"{system}\n\n{chat[0]['content']}"
         return self._template.render(chat)
 
-    def _token_ids_uncached(self, key: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
-        return self._encode(self.text(tuple(Message(role=role, content=content) for role, content in key)))
-
     def ids(self, messages: Messages) -> tuple[int, ...]:
         """Token ids of the prompt, the header of the assistant's turn included."""
-        return self.token_ids(tuple((message["role"], message["content"]) for message in messages))
+        key = tuple((message["role"], message["content"]) for message in messages)
+        if key not in self._remembered:
+            characters = sum(len(content) for _, content in key)
+            if self._remembered_characters + characters > REMEMBERED_CHARACTERS:
+                self._remembered, self._remembered_characters = {}, 0
+            self._remembered[key] = self._encode(self.text(messages))
+            self._remembered_characters += characters
+        return self._remembered[key]
 
     def prompt_length(self, messages: Messages) -> int:
         """Tokens of the prompt, which is not kept: for measuring many notes of which few are played at a time."""
-        return len(self._token_ids_uncached(tuple((message["role"], message["content"]) for message in messages)))
+        return len(self._encode(self.text(messages)))
 
     def reply_ids(self, text: str) -> tuple[int, ...]:
         """Token ids of the answer `text` after the prompt, as far as it goes.

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from medserl.engines import chat
 from medserl.engines.chat import ChatRenderer
 from medserl.errors import ModelError
 
@@ -71,6 +72,30 @@ def test_ids_are_the_texts_and_each_special_token_is_one(tokenizer: Any) -> None
     start, end = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
     assert (ids.count(start), ids.count(end)) == (3, 2)
     assert renderer.ids(CHAT) == ids  # from the cache
+
+
+def test_prompts_are_remembered_up_to_so_many_characters(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[str] = []
+
+    def counted(renderer: ChatRenderer) -> ChatRenderer:
+        encode = renderer._encode
+        monkeypatch.setattr(renderer, "_encode", lambda text: encoded.append(text) or encode(text))
+        return renderer
+
+    prompts = [({"role": "user", "content": f"{number} ".ljust(100)},) for number in range(10)]
+    renderer = counted(ChatRenderer(tokenizer))
+    expected = [renderer.ids(prompt) for prompt in prompts]
+    assert [renderer.ids(prompt) for prompt in prompts] == expected
+    assert len(encoded) == 10, "a retry is not encoded again"
+
+    monkeypatch.setattr(chat, "REMEMBERED_CHARACTERS", 250)
+    renderer = counted(ChatRenderer(tokenizer))
+    longer = ({"role": "user", "content": "a" * 300},)
+    for prompt in (*prompts, longer, *prompts):
+        assert renderer.ids(prompt) == renderer.ids(prompt)
+        kept = [len(content) for key in renderer._remembered for _, content in key]
+        assert sum(kept) <= 250 or kept == [300], "one that is longer than all may be is kept alone"
+    assert len(encoded) == 10 + 21
 
 
 def test_no_template_is_one_clear_line(tokenizer: Any) -> None:
