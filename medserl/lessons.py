@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medserl.engines.base import Engine, WeightedTurn
-from medserl.game.episode import Episode
+from medserl.errors import ModelError
+from medserl.game.episode import Episode, Turn
 from medserl.game.gold import right_words
 from medserl.game.prompts import Messages, PromptSet
 from medserl.game.roles import Mode, Role, truth
@@ -65,12 +66,26 @@ def game_lessons(episodes: Sequence[Episode], most: int, prompts: PromptSet) -> 
 
 
 def weighted(engine: Engine, lessons: Sequence[Lesson], lesson_weight: float) -> list[WeightedTurn]:
-    """The lessons as turns for the update, without a reference: a KL in the loss has no say."""
+    """The lessons as turns for the update, without a reference: a KL in the loss has no say.
+
+    Raises:
+        ModelError: a lesson is longer than the model's context.
+    """
     turns = []
     for role in dict.fromkeys(lesson.role for lesson in lessons):
         mine = [lesson for lesson in lessons if lesson.role == role]
         recited = engine.recite(role, [lesson.prompt for lesson in mine], [lesson.answer for lesson in mine])
         for lesson, turn in zip(mine, recited, strict=True):
+            _check_context(lesson, turn, engine.context)
             weights = (lesson_weight * lesson.weight,) * len(turn.completion.token_ids)
             turns.append(WeightedTurn(turn, None, weights, lesson.note_id))
     return turns
+
+
+def _check_context(lesson: Lesson, turn: Turn, limit: int | None) -> None:
+    tokens = len(turn.completion.prompt_ids) + len(turn.completion.token_ids)
+    if limit and tokens > limit:
+        raise ModelError(
+            f"note {lesson.note_id!r}: what the {lesson.role} should learn from it has {tokens} tokens, but the "
+            f"model's context holds {limit}; leave the note out, shorten it or use a model with a longer context"
+        )

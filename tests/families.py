@@ -24,6 +24,7 @@ from medserl.engines.base import Sampling, UpdateStats, WeightedTurn
 from medserl.engines.local import LocalEngine
 from medserl.errors import ModelError
 from medserl.game.episode import Turn
+from medserl.models import CONTEXT_NAMES
 
 WINDOW = 24
 """Tokens that a layer with a window sees; the prompts are longer."""
@@ -201,17 +202,24 @@ class Outcome:
     refusal: str = ""
 
 
-def write_model(family: str, folder: Path) -> None:
-    """An ordinary Hugging Face folder of a random model."""
+def write_model(family: str, folder: Path, context: int = 512) -> None:
+    """An ordinary Hugging Face folder of a random model, with a tokenizer and a chat template."""
     from transformers import AutoModelForCausalLM
 
     from tests.conftest import _tiny_tokenizer
 
+    config = FAMILIES[family]()
+    sizes = config.get_text_config()
+    for name in CONTEXT_NAMES:
+        if hasattr(sizes, name):
+            setattr(sizes, name, context)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(FAMILIES[family](), dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.save_pretrained(folder)
-    _tiny_tokenizer().save_pretrained(folder)
+    tokenizer = _tiny_tokenizer()
+    tokenizer.model_max_length = context
+    tokenizer.save_pretrained(folder)
 
 
 def engine_of(folder: Path, **changes: Any) -> LocalEngine:

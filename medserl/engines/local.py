@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +26,7 @@ from medserl.engines.base import Sampling, UpdateStats, WeightedTurn, split_by_n
 from medserl.engines.chat import ChatRenderer, check_context, recited
 from medserl.engines.dropout import without_chance
 from medserl.engines.families import examine
+from medserl.engines.memory import peak_memory_of_process
 from medserl.engines.packing import Row, batches, pack, turns_of
 from medserl.engines.prefixes import PrefixCache
 from medserl.engines.scoring import completion_logits
@@ -302,20 +302,10 @@ class LocalEngine:
     def peak_memory_bytes(self) -> int:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
-        return _peak_memory_of_process()
+        return peak_memory_of_process()
 
     def close(self) -> None:
         """Nothing is held outside this process."""
-
-
-def _peak_memory_of_process() -> int:
-    try:
-        import resource
-    except ModuleNotFoundError:  # Windows
-        import psutil
-
-        return psutil.Process().memory_info().peak_wset
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 class _Totals:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medserl.engines.scripted import ScriptedEngine
+from medserl.errors import ModelError
 from medserl.game.episode import Attempt, Completion, Episode, Turn
 from medserl.game.prompts import load_prompts
 from medserl.game.roles import MODES, Mode
 from medserl.game.vcf import Reason, VCFResult, apply_vcf
 from medserl.lessons import Lesson, game_lessons, weighted
+from tests.families import engine_of
 
 ORIGINAL = "A man has fever and a cough with green sputum. The right lung is dull. He gets aspirin."
 EDITED: dict[Mode, str] = {
@@ -100,3 +103,26 @@ def test_every_role_recites_in_its_own_voice() -> None:
         ("assessor", "1"), ("assessor", "1"), ("injector", "2"), ("injector", "2"),
     ]  # fmt: skip
     assert weighted(Recording(), [], 1.0) == []
+
+
+def test_a_lesson_that_fills_the_context_is_learnt_and_a_longer_one_is_refused_by_name() -> None:
+    engine = ScriptedEngine()
+    lesson = Lesson("assessor", "n7", TERM.assessor(ORIGINAL), "final_answer: CORRECT")
+    (turn,) = weighted(engine, [lesson], 1.0)
+    need = len(turn.turn.completion.prompt_ids) + len(turn.turn.completion.token_ids)
+    engine.context = need
+    assert weighted(engine, [lesson], 1.0) == [turn]
+    engine.context = need - 1
+    with pytest.raises(ModelError, match=f"'n7'.* assessor .* {need} tokens.* holds {need - 1};") as caught:
+        weighted(engine, [lesson], 1.0)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_lesson_longer_than_the_context_of_a_real_model_is_refused(tiny_llama: Path) -> None:
+    short = Lesson("injector", "short", TERM.assessor("He has gout."), "gout")
+    long = replace(short, note_id="long", answer="gout " * 512)
+    engine = engine_of(tiny_llama)
+    engine.model.config.max_position_embeddings = 2 * engine.prompt_lengths([short.prompt])[0]
+    weighted(engine, [short], 1.0)
+    with pytest.raises(ModelError, match="'long'"):
+        weighted(engine, [short, long], 1.0)

@@ -13,11 +13,13 @@ import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from medserl.config import Settings
-from medserl.engines import create_engine, local
+from medserl.engines import create_engine
 from medserl.engines.dropout import without_chance
+from medserl.engines.memory import peak_memory_of_process
 from medserl.errors import ConfigError, ModelError
 from medserl.lora import target_modules, trained_in_words
 from medserl.models import _enable_checkpointing
+from tests.conftest import ROOT
 from tests.families import FAMILIES, engine_of, learn, played, write_model
 
 
@@ -170,8 +172,13 @@ def test_peak_memory_where_there_is_no_module_resource(monkeypatch: pytest.Monke
     process = SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=12345))
     monkeypatch.setitem(sys.modules, "resource", None)
     monkeypatch.setattr(psutil, "Process", lambda: process)
-    assert local._peak_memory_of_process() == 12345
+    assert peak_memory_of_process() == 12345
+
+
+def test_no_module_wants_resource_when_it_is_imported() -> None:
+    for path in (ROOT / "medserl").rglob("*.py"):
+        assert "\nimport resource" not in path.read_text(encoding="utf-8"), path
 
 
 def test_peak_memory_here() -> None:
-    assert local._peak_memory_of_process() > 10 * 2**20
+    assert peak_memory_of_process() > 10 * 2**20

@@ -6,7 +6,6 @@ OpenRLHF publishes them already wrapped by Ray; a subclass starts from the plain
 from __future__ import annotations
 
 import asyncio
-import resource
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from openrlhf.trainer.ray import ppo_actor, vllm_engine
 from openrlhf.utils.distributed_util import torch_dist_barrier_and_cuda_sync
 from torch import Tensor
 
+from medserl.engines.memory import peak_memory_of_process
 from medserl.engines.openrlhf.last_words import cause_named
 from medserl.engines.openrlhf.lora import AdaptedActor
 from medserl.engines.openrlhf.training import StepTrainer
@@ -87,7 +87,7 @@ class PolicyActor(_PolicyModelActor):
     def peak_memory_bytes(self) -> int:
         if Path("/dev/nvidiactl").exists():
             return torch.cuda.max_memory_allocated()
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return peak_memory_of_process()
 
 
 class RolloutActor(_RolloutRayActor):
