@@ -28,7 +28,7 @@ from medserl.evaluation.inputs import Sources, Texts, choose_texts
 from medserl.evaluation.metrics import detection_metrics
 from medserl.evaluation.official import OfficialScores
 from medserl.evaluation.options import EvaluationOptions
-from medserl.evaluation.places import claim, write_record
+from medserl.evaluation.places import claim, give_up, write_record
 from medserl.evaluation.predictions import write_predictions
 from medserl.evaluation.remarks import no_verdict_counts, remarks
 from medserl.evaluation.submission import submission_id, write_submission
@@ -69,10 +69,14 @@ def evaluate(
     record["settings"] = {name: settings.model_dump(mode="json") for name, settings in models.items()}
     folder = claim(options, record, sources.judged.file.stem)
     subtasks = max([options.subtasks, *(file.subtasks for file in files)], key=len)
-    judgements = [
-        *([judge_by_words(texts.train, texts.judged, texts.held_out, subtasks)] if texts.train else []),
-        *(ask_model(name, settings, texts.judged, texts.held_out, options) for name, settings in models.items()),
-    ]
+    try:
+        judgements = [
+            *([judge_by_words(texts.train, texts.judged, texts.held_out, subtasks)] if texts.train else []),
+            *(ask_model(name, settings, texts.judged, texts.held_out, options) for name, settings in models.items()),
+        ]
+    except BaseException:
+        give_up(folder)
+        raise
     _write_judgements(folder, judgements)
     judgements += files
     scorers = Scorers()

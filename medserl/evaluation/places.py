@@ -54,6 +54,14 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     write_private(folder / RECORD, json.dumps(record, indent=1))
 
 
+def give_up(folder: Path) -> None:
+    """Free the folder again where nothing but the record is in it, as after a model that is refused."""
+    if [path.name for path in folder.iterdir()] == [RECORD]:
+        (folder / RECORD).unlink()
+        if not folder.is_symlink():
+            folder.rmdir()
+
+
 def find_evaluations(folder: Path) -> list[Path]:
     """The folders of finished evaluations in a run's `eval`, or in another folder of them: its own first."""
     places = [folder, *sorted(path for path in folder.glob("*") if path.is_dir())]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from medserl.cli import main
+from medserl.errors import ModelError
 from medserl.evaluation import systems
 from medserl.evaluation.submission import read_submission
 from medserl.game.episode import Completion
@@ -70,6 +71,26 @@ def test_a_folder_named_by_hand_is_never_overwritten(
         capsys, other, train, "--output", tmp_path / "out"
     )
     assert (tmp_path / "out" / "table.json").read_bytes() == kept
+
+
+def test_a_model_that_is_refused_keeps_no_folder(
+    tmp_path: Path, train: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes, output = write_notes(tmp_path / "first.jsonl", 0), ("--output", tmp_path / "out")
+
+    def refuse(_: Any) -> Any:
+        raise ModelError("no such model")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(systems, "create_inference_engine", refuse)
+        assert "no such model" in refused(capsys, notes, train, *output)
+    assert not (tmp_path / "out").exists()
+    evaluate(notes, train, *output, "--seed", "7")
+    finished = sorted(path.name for path in (tmp_path / "out").iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(systems, "create_inference_engine", refuse)
+        assert "no such model" in refused(capsys, notes, train, *output, "--seed", "7")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == finished
 
 
 def test_files_of_an_evaluation_are_private(tmp_path: Path, train: Path) -> None:
