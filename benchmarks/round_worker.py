@@ -44,8 +44,9 @@ class Meter:
         self.calls: list[Callable[[], Any]] = []
         self._phase = "other"
         engine.model.get_input_embeddings().register_forward_pre_hook(self._count)
-        batches = local.batches
-        local.batches = lambda rows, budget: batches(self._unpadded(rows), budget)
+        packs: Any = local
+        batches = packs.batches
+        packs.batches = lambda rows, budget: batches(self._unpadded(rows), budget)
 
     def clear(self) -> None:
         for kept in (self.read, self.written, self.unpadded, self.calls):
@@ -91,7 +92,7 @@ class Player:
         self.arguments = arguments
         settings = Settings(rollout_batch_size=arguments.notes, learning_rate=STILL, engine="local")
         self.meter = Meter(create_engine(settings))
-        self.trainer = MedSeRLTrainer(settings, self.meter)
+        self.trainer: Any = MedSeRLTrainer(settings, self.meter)
         self.originals = 0.0
         if arguments.originals:
             self.trainer.play = partial(self._play_and_judge_originals, self.trainer.play)

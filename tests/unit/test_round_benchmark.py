@@ -72,3 +72,15 @@ def test_the_table_has_medians_and_tokens_a_game(capsys: pytest.CaptureFixture[s
     benchmark.print_table([benchmark.Side("now", None, rounds)], notes=32)  # type: ignore[arg-type]
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines[2:]] == [["update", "2.00", "20.0"], ["round", "4.00"]]
+
+
+def test_ratios_are_of_rounds_and_of_turns_learnt(capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = (
+        benchmark.Side(name, None, [{"seconds": {"round": s}, "turns": turns} for s in seconds])  # type: ignore[arg-type]
+        for name, seconds, turns in (("old", (10.0, 20.0, 10.0), 2), ("now", (5.0, 12.0, 8.0), 4))
+    )
+    benchmark.print_ratios(old, new)
+    assert capsys.readouterr().out.splitlines() == [
+        "time of a round, now to old: 0.60 (from 0.50 to 0.80)",
+        "time of each turn learnt, now to old: 0.30 (from 0.25 to 0.40)",
+    ]
