@@ -83,10 +83,7 @@ def main() -> None:
     print(machine(sides))
     print_table(sides, arguments.notes)
     if arguments.against:
-        before, now = (side.seconds("round") for side in sides)
-        print(
-            f"a round's time, now to {arguments.against}: {spread([n / b for n, b in zip(now, before, strict=True)])}"
-        )
+        print_ratios(*sides)
     for side in sides:
         shares = [o / r for o, r in zip(side.seconds("originals"), side.seconds("round"), strict=True)]
         if arguments.originals:

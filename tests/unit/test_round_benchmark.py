@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -74,13 +76,26 @@ def test_the_table_has_medians_and_tokens_a_game(capsys: pytest.CaptureFixture[s
     assert [line.split() for line in lines[2:]] == [["update", "2.00", "20.0"], ["round", "4.00"]]
 
 
-def test_ratios_are_of_rounds_and_of_turns_learnt(capsys: pytest.CaptureFixture[str]) -> None:
-    old, new = (
-        benchmark.Side(name, None, [{"seconds": {"round": s}, "turns": turns} for s in seconds])  # type: ignore[arg-type]
-        for name, seconds, turns in (("old", (10.0, 20.0, 10.0), 2), ("now", (5.0, 12.0, 8.0), 4))
-    )
-    benchmark.print_ratios(old, new)
-    assert capsys.readouterr().out.splitlines() == [
+def test_two_versions_play_in_turn_and_are_compared(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = {"old": [10.0, 20.0, 10.0], "now": [5.0, 12.0, 8.0]}
+    turns = {"old": 2, "now": 4}
+    order = []
+
+    class Told(benchmark.Side):
+        def play(self, seed: int) -> None:
+            order.append(self.name)
+            empty: dict[str, int] = {}
+            told = {"seconds": {"round": seconds[self.name][seed]}, "turns": turns[self.name], "accepted": 3}
+            self.rounds.append({**told, "dtype": "float32", "read": empty, "unpadded": empty, "written": empty})
+
+    monkeypatch.setattr(benchmark, "checked_out", lambda commit: nullcontext(Path(commit)))
+    monkeypatch.setattr(benchmark, "at_work", lambda name, *_: nullcontext(Told(name, None)))  # type: ignore[arg-type]
+    monkeypatch.setattr(sys, "argv", ["round.py", "--against", "old", "--rounds", "3"])
+    benchmark.main()
+    assert order == ["old", "now", "now", "old", "old", "now"]
+    assert capsys.readouterr().out.splitlines()[-2:] == [
         "time of a round, now to old: 0.60 (from 0.50 to 0.80)",
         "time of each turn learnt, now to old: 0.30 (from 0.25 to 0.40)",
     ]
