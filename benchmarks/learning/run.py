@@ -30,7 +30,7 @@ from typing import Any
 
 import tomlkit
 
-from medserl.commands import notes_path
+from medserl.data.sources import notes_path
 from medserl.config import validate
 from medserl.data.readers import load_notes
 from medserl.data.sample_paths import is_sample
