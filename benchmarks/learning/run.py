@@ -30,10 +30,10 @@ from typing import Any
 
 import tomlkit
 
-from medserl.data.sources import notes_path
 from medserl.config import validate
 from medserl.data.readers import load_notes
 from medserl.data.sample_paths import is_sample
+from medserl.data.sources import notes_path
 from medserl.engines import create_engine
 from medserl.evaluation.frozen import FrozenGame, play_frozen_games
 from medserl.game.prompts import load_prompts
