@@ -199,6 +199,7 @@ class Outcome:
     layers: tuple[str, ...] = ()
     shares_rows: bool = False
     free: bool = False
+    cuts: bool = False
     refusal: str = ""
 
 
@@ -271,7 +272,7 @@ def outcome(folder: Path, lora_rank: int, checkpoint: Path) -> Outcome:
     assert (flat(judge.logprobs(turns)) - flat(saved)).abs().max() < 1e-4
     layers = {name.split(".lora_A")[0].rsplit(".", 1)[-1] for name in before if ".lora_A" in name}
     abilities = engine._abilities
-    return Outcome(stats.logprob_gap_max, tuple(sorted(layers)), abilities.shares_rows, abilities.free)
+    return Outcome(stats.logprob_gap_max, tuple(sorted(layers)), abilities.shares_rows, abilities.free, abilities.cuts)
 
 
 def _judging(folder: Path, adapter: str) -> LocalEngine:
@@ -303,8 +304,9 @@ def try_family(family: str, scratch: Path) -> tuple[Outcome, Outcome]:
 
 def table() -> str:
     lines = [
-        "| tiny random model | LoRA: gap | all weights: gap | turns that begin alike | prompts | LoRA `attention` |",
-        "|---|---|---|---|---|---|",
+        "| tiny random model | LoRA: gap | all weights: gap | turns that begin alike | prompts | a note is read "
+        "| LoRA `attention` |",
+        "|---|---|---|---|---|---|---|",
     ]
     for family in FAMILIES:
         with tempfile.TemporaryDirectory() as scratch:
@@ -312,10 +314,11 @@ def table() -> str:
         one = full if lora.refusal else lora
         rows = "share a row" if one.shares_rows else "a row each"
         prompts = "any together" if one.free else "of one length together"
+        reading = "once" if one.cuts else "in each prompt"
         cells = [
             f"refused: {_short(lora.refusal)}" if lora.refusal else f"{lora.gap:.0e}",
             f"refused: {_short(full.refusal)}" if full.refusal else f"{full.gap:.0e}",
-            *(["", "", ""] if one.refusal else [rows, prompts, ", ".join(f"`{name}`" for name in lora.layers)]),
+            *([""] * 4 if one.refusal else [rows, prompts, reading, ", ".join(f"`{name}`" for name in lora.layers)]),
         ]
         lines.append(f"| {family} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

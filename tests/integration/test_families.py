@@ -33,6 +33,10 @@ ROWS_OF_THEIR_OWN = {
     "Bloom", "MPT", "GPT-Neo", "Qwen3-Next", "Qwen3.5", "LFM2", "Granite hybrid", "Falcon-H1", "Jamba", "Mamba 2",
 }  # fmt: skip
 BY_LENGTH = {"Jamba"}
+CUT_BACK = {
+    "Llama", "Qwen2", "Qwen3", "Qwen3-MoE", "Mixtral with router noise", "Phi-3", "GPT-2", "GPT-NeoX", "OPT", "Falcon",
+    "Bloom", "OLMo 2", "Granite", "SmolLM3", "DeepSeek-V3",
+}  # fmt: skip
 REFUSED = {"RecurrentGemma"}
 
 
@@ -46,6 +50,7 @@ def test_a_family_learns_what_it_played_or_is_refused(family: str, tmp_path: Pat
     assert full.gap < 2e-5 and not full.refusal
     assert full.shares_rows is (family not in ROWS_OF_THEIR_OWN)
     assert full.free is (family not in BY_LENGTH)
+    assert full.cuts is (family in CUT_BACK)
     if family == "Mamba 2":
         assert "its linear layers are in_proj, out_proj" in lora.refusal and "\n" not in lora.refusal
         return
