@@ -22,6 +22,7 @@ from medserl.rollout import VCFRolloutGenerator
 from medserl.sft import WarmUp, epoch_lessons, twins_of, warm_up
 
 NOTES = load_notes(sample_path("train")).notes[:40]
+SHORT = [Note(d, f"He has {d}. He rests.", f"He has {d}. He runs.") for d in ("a fever", "a cough", "pain", "a rash")]
 FORMS: list[InjectorFormat] = ["edit", "note"]
 
 
@@ -81,7 +82,7 @@ def settings(model: Path) -> Settings:
 
 def test_warm_up_leaves_an_adapter_on_all_linear_layers_that_loads(tiny_llama: Path, tmp_path: Path) -> None:
     plan = WarmUp(steps=1, batch_size=2)
-    folder = warm_up(settings(tiny_llama), NOTES, plan, tmp_path / "adapter")
+    folder = warm_up(settings(tiny_llama), SHORT, plan, tmp_path / "adapter")
     loaded = load_model(settings(tiny_llama).with_overrides(adapter=str(folder)), trainable=False)
     assert loaded.has_adapter
     assert any("down_proj" in name for name in loaded.model.peft_config["default"].target_modules)
@@ -96,14 +97,14 @@ def test_the_best_epoch_is_kept(tiny_llama: Path, tmp_path: Path) -> None:
         kept.append(weights.read_bytes() if weights.exists() else b"")
         return next(figures)
 
-    warm_up(settings(tiny_llama), NOTES[:4], WarmUp(epochs=3, batch_size=2), tmp_path / "adapter", judge)
+    warm_up(settings(tiny_llama), SHORT, WarmUp(epochs=3, batch_size=2), tmp_path / "adapter", judge)
     assert len({*kept, weights.read_bytes()}) == 3  # nothing yet, after the first epoch, after the second
     assert weights.read_bytes() == kept[-1]
 
 
 def test_the_loss_of_what_is_taught_falls(tiny_llama: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="medserl")
-    warm_up(settings(tiny_llama), NOTES[:2], WarmUp(epochs=4, batch_size=2, learning_rate=3e-2), tmp_path / "adapter")
+    warm_up(settings(tiny_llama), SHORT, WarmUp(epochs=4, batch_size=2, learning_rate=3e-2), tmp_path / "adapter")
     losses = [float(str(r.args[2])) for r in caplog.records if "loss" in r.msg and r.args]  # type: ignore[index]
     assert losses[-1] < losses[0]
 
