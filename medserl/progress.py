@@ -76,12 +76,14 @@ class Count:
         tenth = self.done - self._told >= SHARE * self.total and since >= self._pause
         if self.done < self.total and (tenth or since >= PATIENCE):
             self._told, self._told_at = self.done, now
-            log.info("%s: %d of %d, %s", self.text, self.done, self.total, self._time_left(now) or "just begun")
+            log.info(
+                "%s: %d of %d, %s", self.text, self.done, self.total, self._time_left(now) or "time left not known yet"
+            )
 
     def _time_left(self, now: float) -> str:
         steps = self.done - self._done_before
-        if steps <= 0:
-            return ""
+        if steps <= 0 or steps < SHARE * (self.total - self._done_before):
+            return ""  # the first ones tell little of the rest
         return f"about {duration((now - self._begun) / steps * (self.total - self.done))} left"
 
 

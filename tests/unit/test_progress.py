@@ -57,6 +57,13 @@ def test_time_left_is_by_what_was_done_here(caplog: pytest.LogCaptureFixture) ->
     assert lines_of(caplog, 100, 10.0, done=80)[0] == "reading: 86 of 100, about 2 min left"
 
 
+def test_the_first_steps_tell_no_time(caplog: pytest.LogCaptureFixture) -> None:
+    """Rows of a batch end late: of the first one nothing follows."""
+    lines = lines_of(caplog, 27, 90.0)
+    assert lines[0] == "reading: 1 of 27, time left not known yet"
+    assert lines[2] == "reading: 3 of 27, about 36 min left"
+
+
 def test_durations() -> None:
     assert [duration(s) for s in (0.2, 40, 100, 3600, 11100)] == ["1 s", "40 s", "2 min", "60 min", "3 h 5 min"]
 
