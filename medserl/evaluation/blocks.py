@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from medserl.evaluation.calibration import Threshold, apply_threshold, choose_threshold
+from medserl.evaluation.calibration import apply_threshold, choose_threshold
 from medserl.evaluation.checkpoint_metrics import Scorers
 from medserl.evaluation.guessing import COIN, FLAG_RATES, guess_figures
 from medserl.evaluation.metrics import Attribute, DetectionMetrics, by_group, detection_metrics
@@ -16,6 +16,7 @@ from medserl.evaluation.statistics import Estimate
 from medserl.evaluation.submission import submission_rows
 from medserl.evaluation.systems import Judgement
 from medserl.evaluation.table import HEADERS, Figures, Row, group_markdown, markdown, rows
+from medserl.evaluation.thresholds import Threshold
 
 ALL = "all"
 GROUPINGS: tuple[Attribute, ...] = ("collection", "split", "error_type", "length")

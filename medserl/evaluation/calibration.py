@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from medserl.errors import DataError
 from medserl.evaluation.predictions import LabelledText, Prediction
 from medserl.evaluation.statistics import NOTHING, Estimate, bootstrap_estimate, mean_estimate
+from medserl.evaluation.thresholds import Threshold
 
 BINS = 10
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """A text is called INCORRECT where its probability of INCORRECT is at least `value`.
-
-    `balanced_accuracy` is that on the `n` validation texts on which the threshold was chosen: it flatters, and is no
-    result.
-    """
-
-    value: float
-    balanced_accuracy: float
-    n: int
 
 
 def brier_score(probabilities: Sequence[float], is_error: Sequence[bool], clusters: Sequence[str]) -> Estimate:
@@ -51,7 +39,7 @@ def calibration_error(probabilities: Sequence[float], is_error: Sequence[bool], 
     return bootstrap_estimate(lambda sums: np.abs(sums[..., :BINS]).sum(axis=-1) / sums[..., BINS], columns, clusters)
 
 
-def choose_threshold(texts: Sequence[LabelledText], predictions: Sequence[Prediction]) -> Threshold:
+def choose_threshold(texts: Sequence[LabelledText], predictions: Sequence[Prediction], source: str = "") -> Threshold:
     """The threshold with the best balanced accuracy on these texts, which must be validation texts, never test texts.
 
     Between two neighbouring probabilities any threshold is as good: the middle is taken. Among equally good ones the
@@ -74,7 +62,7 @@ def choose_threshold(texts: Sequence[LabelledText], predictions: Sequence[Predic
     specificity = (~flagged[:, ~truth]).mean(axis=1)
     balanced = (recall + specificity) / 2
     best = min(range(len(candidates)), key=lambda i: (-round(balanced[i], 12), abs(candidates[i] - 0.5)))
-    return Threshold(float(candidates[best]), float(balanced[best]), len(judged))
+    return Threshold(float(candidates[best]), float(recall[best]), float(specificity[best]), len(judged), source)
 
 
 def apply_threshold(predictions: Sequence[Prediction], threshold: Threshold) -> list[Prediction]:

@@ -1,0 +1,112 @@
+"""Thresholds on P(INCORRECT), and the file that keeps one beside the weights that it was chosen for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from medserl.config import Settings
+from medserl.files import sha256_of, write_private
+from medserl.game.prompts import load_prompts
+
+log = logging.getLogger("medserl")
+
+THRESHOLD = "threshold.json"
+"""Its name in the folder of a run or of an adapter."""
+_WEIGHTS = "weights"
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A text is called INCORRECT where its probability of INCORRECT is at least `value`.
+
+    `recall` and `specificity` are those on the `n` validation texts of `source` on which it was chosen: they flatter,
+    and are no result. They are None where it was chosen on no texts.
+    """
+
+    value: float
+    recall: float | None = None
+    specificity: float | None = None
+    n: int = 0
+    source: str = ""
+
+    @property
+    def balanced_accuracy(self) -> float | None:
+        """Mean of recall and specificity."""
+        return None if self.recall is None or self.specificity is None else (self.recall + self.specificity) / 2
+
+    def describe(self) -> str:
+        """One line for a person: what it is, and how it did where it was chosen."""
+        if self.recall is None or self.specificity is None:
+            return f"{self.value:.3g}, chosen on no notes"
+        return (
+            f"{self.value:.3g}, chosen on {self.n} texts of {self.source}: there it flags {100 * self.recall:.0f} % of "
+            f"those with an error and passes {100 * self.specificity:.0f} % of the correct ones"
+        )
+
+
+UNCHOSEN = Threshold(0.5)
+"""Where nothing is known: the more probable of the two verdicts."""
+
+
+def weights_key(settings: Settings) -> str:
+    """A hash of what P(INCORRECT) follows from, but for rounding: the trained weights, the model, the prompt.
+
+    The same on every machine and device. Of a model of the hub without an adapter its name stands for its weights.
+
+    Raises:
+        ConfigError, ModelError: the prompts or the adapter cannot be found.
+    """
+    from medserl.models import adapter_source
+
+    prompts = load_prompts(settings.prompts, settings.injector_format)
+    parts: list[Any] = [prompts.assessor("A note."), settings.thinking]
+    adapter = adapter_source(settings) if settings.engine != "scripted" else None
+    folder = adapter or Path(settings.model)
+    weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    parts.append([[path.name, sha256_of(path)] for path in weights])
+    if adapter or not weights:
+        parts.append(settings.model)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def read_threshold(folder: Path, key: str) -> Threshold | None:
+    """The threshold kept in the folder for the weights of this `weights_key`; None where there is none.
+
+    One of other weights, or one that cannot be read, is not used, and the log says so.
+    """
+    path = folder / THRESHOLD
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        weights = stored.pop(_WEIGHTS)
+        found = Threshold(**stored)
+        if not _is_sound(found):
+            raise ValueError("a number is out of range")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        log.warning("%s: cannot be read (%s), so it is not used", path, error)
+        return None
+    if weights != key:
+        log.warning("%s is of other weights or another prompt, so it is not used", path)
+        return None
+    return found
+
+
+def _is_sound(found: Threshold) -> bool:
+    shares = (found.value, found.recall, found.specificity)
+    return (
+        all(isinstance(share, int | float) and math.isfinite(share) and 0 <= share <= 1 for share in shares)
+        and isinstance(found.n, int)
+        and isinstance(found.source, str)
+    )
+
+
+def write_threshold(folder: Path, key: str, threshold: Threshold) -> None:
+    """Keep it for the weights of this `weights_key`. Raises OutputError where the file cannot be written."""
+    write_private(folder / THRESHOLD, json.dumps({**asdict(threshold), _WEIGHTS: key}, indent=1) + "\n")
