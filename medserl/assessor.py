@@ -95,6 +95,7 @@ class Assessor:
         self._given = threshold
         self._answers = Path(answers) if answers else None
         self._cache: CompletionCache | None = None
+        self._remembered = False
 
     @classmethod
     def from_run(
@@ -180,18 +181,26 @@ class Assessor:
         Raises:
             ModelError: the model cannot be loaded.
         """
-        return list(self.judged(notes))
+        return [finding for batch in self.batches(notes) for finding in batch]
 
-    def judged(self, notes: Iterable[Note | str]) -> Iterator[Finding]:
-        """The same, a batch at a time, as they are asked for."""
+    def batches(self, notes: Iterable[Note | str]) -> Iterator[list[Finding]]:
+        """The same, `BATCH` notes at a time, each batch when it is asked for."""
         threshold = self.threshold.value
         texts = (shown_text(note, place) for place, note in enumerate(notes, start=1))
         for batch in batched(texts, BATCH):
-            for text, read in zip(batch, self._read(batch), strict=True):
-                yield _finding(text, read, threshold)
+            yield [_finding(text, read, threshold) for text, read in zip(batch, self._read(batch), strict=True)]
+
+    @property
+    def remembered(self) -> bool:
+        """Whether the last batch came whole from the answers that were kept."""
+        return self._remembered
 
     def _read(self, texts: Sequence[ShownText]) -> list[list[Reading] | str]:
-        return read_texts(self.rollout, texts)
+        rollout = self.rollout
+        before = self._cache.computed if self._cache else -1
+        read = read_texts(rollout, texts)
+        self._remembered = self._cache is not None and self._cache.computed == before
+        return read
 
     # -- playing --------------------------------------------------------------------------------------------------
 
@@ -257,8 +266,12 @@ def shown_text(note: Note | str, place: int = 1) -> ShownText:
     """What the Assessor is shown of a note: the text with the error of a pair, in the source's sentences or ours."""
     if isinstance(note, str):
         return ShownText(f"note-{place}", note_sentences(note))
-    text = note.incorrect_note if note.incorrect_note is not None else note.correct_note
-    return ShownText(note.note_id, note.sentences or note_sentences(text or ""))
+    return ShownText(note.note_id, note.sentences or note_sentences(judged_text(note)))
+
+
+def judged_text(note: Note) -> str:
+    """The text of a note that is judged: of a pair the one with the error."""
+    return (note.incorrect_note if note.incorrect_note is not None else note.correct_note) or ""
 
 
 def _finding(text: ShownText, read: Sequence[Reading] | str, threshold: float) -> Finding:

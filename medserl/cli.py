@@ -19,6 +19,7 @@ from medserl.console import BROKEN_PIPE, complain, console, errors, say, set_up_
 from medserl.errors import ConfigError, MedSeRLError
 from medserl.evaluation.options import EvaluationOptions
 from medserl.pipeline import Pipeline, PipelineOptions
+from medserl.prediction.options import PredictOptions
 from medserl.progress import end_display
 
 app = App(
@@ -49,8 +50,11 @@ if TYPE_CHECKING:
     WarmUpFlags: TypeAlias = Settings | None
     EvaluateFlags: TypeAlias = Settings | None
     PlayFlags: TypeAlias = Settings | None
+    PredictFlags: TypeAlias = Settings | None
 else:
-    TrainFlags, WarmUpFlags, EvaluateFlags, PlayFlags = map(_flags, ("train", "sft", "evaluate", "play"))
+    TrainFlags, WarmUpFlags, EvaluateFlags, PlayFlags, PredictFlags = map(
+        _flags, ("train", "sft", "evaluate", "play", "predict")
+    )
 
 
 @app.command
@@ -109,6 +113,26 @@ def evaluate(
     from medserl.commands import evaluate as judge
 
     judge(_merge(settings, config), options or EvaluationOptions())
+
+
+@app.command
+def predict(
+    notes: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    /,
+    *,
+    options: Annotated[PredictOptions | None, Parameter(name="*")] = None,
+    settings: PredictFlags = None,
+    config: Path | None = None,
+) -> None:
+    """Judge notes without labels: which are suspicious, which sentence it is, and what it should say.
+
+    Args:
+        notes: File or folder of notes, sample (the embedded test set), or - for standard input.
+        config: TOML file of settings.
+    """
+    from medserl.prediction.predict import predict as judge
+
+    judge(_merge(settings, config), notes, options or PredictOptions())
 
 
 @app.command

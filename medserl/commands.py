@@ -225,8 +225,9 @@ def _require_labels(judged: LoadedNotes) -> None:
     unlabelled = sum(not note.labelled for note in judged.notes)
     if unlabelled:
         raise DataError(
-            f"{judged.source}: {unlabelled} notes without a label, and without labels there is nothing to score; name "
-            "the column of labels with --label-column, or call the column correct_note where all notes are correct"
+            f"{judged.source}: {unlabelled} notes without a label, and without labels there is nothing to score; "
+            f"`medserl predict {judged.source}` judges them all the same, or name the column of labels with "
+            "--label-column, or call the column correct_note where all notes are correct"
         )
 
 

@@ -258,6 +258,8 @@ _SHOWN: Mapping[str, set[str]] = {
     - _OF_A_TRAINED_MODEL
     - _OF_ROUNDS
     - {"max_new_tokens_injector"},
+    "predict": (_of(ModelSettings) - _OF_A_TRAINED_MODEL)
+    | {"note_column", "id_column", "prompts", "max_new_tokens_assessor", "generation_token_budget"},
     "play": (_of(ModelSettings, GameSettings, RolloutSettings) | {"seed"}) - _OF_A_TRAINED_MODEL - _OF_ROUNDS,
 }
 

@@ -87,16 +87,22 @@ def label_meaning(table: Table, column: str) -> LabelMeaning:
 
 def check_no_labels(table: Table, used: Collection[str]) -> None:
     """Raises DataError where a column that nobody named looks like labels: wrong notes would be taken for correct."""
-    for column in table.columns:
-        if column in used or not column:
-            continue
-        counts = _values(table, column)
-        words = set(_YES + _NO + _CORRECT + _INCORRECT)
-        if counts and (_NAMES.search(simple(column)) or (len(counts) == 2 and words >= set(counts))):
-            raise DataError(
-                f"{table.file}: {column!r} looks like labels ({_shown(counts)}): take them with --label-column "
-                f"{column!r}, or pass it over with --label-column {NO_LABELS}"
-            )
+    for column in look_like_labels(table, used)[:1]:
+        raise DataError(
+            f"{table.file}: {column!r} looks like labels ({_shown(_values(table, column))}): take them with "
+            f"--label-column {column!r}, or pass it over with --label-column {NO_LABELS}"
+        )
+
+
+def look_like_labels(table: Table, used: Collection[str]) -> tuple[str, ...]:
+    """The columns, but for those used for something else, that look like labels by their name or by their values."""
+    return tuple(column for column in table.columns if column and column not in used and _is_like(table, column))
+
+
+def _is_like(table: Table, column: str) -> bool:
+    counts = _values(table, column)
+    words = set(_YES + _NO + _CORRECT + _INCORRECT)
+    return bool(counts) and bool(_NAMES.search(simple(column)) or (len(counts) == 2 and words >= set(counts)))
 
 
 def _values(table: Table, column: str) -> Counter[str]:

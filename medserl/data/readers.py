@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medserl.data.columns import ROLES, ColumnNames, FoundColumns, find_columns, known_names
-from medserl.data.labels import is_missing
+from medserl.data.labels import NO_LABELS, is_missing, look_like_labels
 from medserl.data.notes import ERROR_TYPES, Note
 from medserl.data.tabular import Row, SkippedRow, read_table
 from medserl.errors import DataError
@@ -34,7 +34,8 @@ _TEXTS = tuple(role for role in ROLES if role not in ("id", "flag", "sentences",
 class LoadedNotes:
     """Notes in the file's order, the rows that could not be used, and the SHA-256 of the file's bytes.
 
-    `source` is the file as it was named, `columns` what its notes and labels were found in, for a person.
+    `source` is the file as it was named, `columns` what its notes and labels were found in, for a person. `labels` are
+    columns that look like labels and were passed over, as was asked.
     """
 
     notes: tuple[Note, ...]
@@ -42,6 +43,7 @@ class LoadedNotes:
     sha256: str
     source: str = ""
     columns: str = ""
+    labels: tuple[str, ...] = ()
 
     def skipped_summary(self) -> str:
         """One line: how many rows were skipped, why, and where each kind first occurs; empty if none."""
@@ -102,7 +104,10 @@ def load_notes(source: str | Path, columns: ColumnNames = BY_GUESS, *, lenient: 
         except _UnusableRow as why:
             skipped.append(SkippedRow(table.file, row.line, str(why), table.unit))
     skipped.sort(key=lambda row: row.line)
-    loaded = LoadedNotes(unique_ids(notes, table.file), tuple(skipped), table.sha256, str(source), found.describe())
+    labels = look_like_labels(table, found.names.values()) if columns.flag == NO_LABELS else ()
+    loaded = LoadedNotes(
+        unique_ids(notes, table.file), tuple(skipped), table.sha256, str(source), found.describe(), labels
+    )
     if not notes:
         raise DataError(f"{source}: no usable note; {loaded.skipped_summary() or 'nothing follows the header'}")
     if skipped:

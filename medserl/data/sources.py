@@ -7,17 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medserl.config import Settings
-from medserl.data.columns import ColumnNames
+from medserl.data.columns import ColumnNames, known_names
 from medserl.data.holdout import split_notes
+from medserl.data.labels import NO_LABELS
 from medserl.data.readers import BY_GUESS, LoadedNotes, kinds_of, load_notes
 from medserl.data.sample_paths import SampleSplit, is_sample, sample_path
 from medserl.data.seen import seen_in
+from medserl.data.standard_input import spooled
 from medserl.data.tabular import HUB, Place
 from medserl.errors import DataError
 
 log = logging.getLogger("medserl")
 
-SAMPLE, AUTO, NONE = "sample", "auto", "none"
+SAMPLE, AUTO, NONE, STANDARD_INPUT = "sample", "auto", "none", "-"
 COLUMN_SETTINGS = {"id_column": "id", "note_column": "note", "incorrect_column": "incorrect", "label_column": "flag"}
 """The settings that name columns of a person's own file, and what is in each."""
 _MEDEC_TRAIN, _MEDEC_VALIDATION = "medec_train.jsonl", "medec_validation.jsonl"
@@ -38,9 +40,7 @@ def load(source: str, split: SampleSplit, settings: Settings | None = None, *, l
     Raises:
         DataError: the source cannot be used.
     """
-    columns = BY_GUESS
-    if settings and source != SAMPLE:
-        columns = ColumnNames(**{role: getattr(settings, name) for name, role in COLUMN_SETTINGS.items()})
+    columns = _columns(settings) if settings and source != SAMPLE else BY_GUESS
     place = str(notes_path(source, split)) if source == SAMPLE else source
     loaded = load_notes(place, columns, lenient=lenient)
     for row in loaded.skipped[:_ROWS_NAMED]:
@@ -52,6 +52,31 @@ def load(source: str, split: SampleSplit, settings: Settings | None = None, *, l
         log.info("%s; %s", name, kinds_of(loaded.notes))
     else:
         log.info("%s", loaded.summary())
+    return loaded
+
+
+def _columns(settings: Settings) -> ColumnNames:
+    return ColumnNames(**{role: getattr(settings, name) for name, role in COLUMN_SETTINGS.items()})
+
+
+def load_unlabelled(source: str, settings: Settings) -> LoadedNotes:
+    """Notes to judge, from a source or, for `-`, standard input; the log says which labels are not looked at.
+
+    Raises:
+        DataError: the source cannot be used.
+    """
+    settings = settings.with_overrides(label_column=NO_LABELS)
+    if source == STANDARD_INPUT:
+        with spooled(known_names(_columns(settings))) as path:
+            loaded = replace(load(str(path), "test", settings), source="standard input")
+    else:
+        loaded = load(source, "test", settings)
+    twins = sum(note.incorrect_note is not None for note in loaded.notes)
+    if twins:
+        log.info("%d notes come with a text that holds an error: that one is judged", twins)
+    if loaded.labels or twins:
+        named = f" ({', '.join(map(repr, loaded.labels))})" if loaded.labels else ""
+        log.info("labels are not looked at%s; `medserl evaluate` scores labelled notes", named)
     return loaded
 
 

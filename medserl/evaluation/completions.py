@@ -48,6 +48,8 @@ class CompletionCache:
         """
         self.path = folder / COMPLETIONS
         self.model = model
+        self.computed = 0
+        """How many values were not known and have been computed."""
         self._entries: dict[str, Any] = {}
         self._lock = FileLock(folder / f".{COMPLETIONS}.lock", mode=FILE_MODE)
         try:
@@ -87,6 +89,7 @@ class CompletionCache:
         return [self._entries[key] for key in keys]
 
     def _add(self, entries: Mapping[str, Any]) -> None:
+        self.computed += len(entries)
         rows = [{"model": self.model, "key": key, "value": value} for key, value in entries.items()]
         append_private(self.path, (json.dumps(row) + "\n" for row in rows))
         self._entries.update(entries)

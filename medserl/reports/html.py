@@ -73,14 +73,14 @@ def render(run: RunFiles) -> str:
     games = choose_games(run.episodes)
     found = convergence(run.rows, run.episodes)
     table = apart(run.table)
-    script = _package_text(SCRIPT)
+    script = package_text(SCRIPT)
     return (
-        _templates()
+        templates()
         .get_template(TEMPLATE)
         .render(
             run=run,
             name=run.path.resolve().name,
-            style=Markup(_package_text(STYLE)),
+            style=Markup(package_text(STYLE)),
             script=Markup(script),
             script_hash=_csp_hash(script),
             tiles=tiles(run),
@@ -152,12 +152,14 @@ def _csp_hash(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _package_text(name: str) -> str:
+def package_text(name: str) -> str:
+    """A style or a script of this package."""
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
 @cache
-def _templates() -> Environment:
+def templates() -> Environment:
+    """The pages of this package; everything that is put into one is escaped."""
     return Environment(
         loader=PackageLoader("medserl.reports", "."),
         autoescape=True,

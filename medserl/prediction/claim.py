@@ -1,0 +1,73 @@
+"""One output, one question: whose answers are kept beside a file of predictions, so that it can be gone on with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from medserl import __version__
+from medserl.assessor import judged_text
+from medserl.data.notes import Note
+from medserl.data.readers import LoadedNotes
+from medserl.errors import ConfigError, RunError
+from medserl.files import private_folder, write_private
+
+log = logging.getLogger("medserl")
+
+RECORD = "prediction.json"
+"""In the folder of answers: which notes and weights they are of."""
+
+
+def claim(target: Path, answers: Path, loaded: LoadedNotes, weights: str) -> None:
+    """Write down whose answers are kept there; where they are of other notes or weights, say so, or refuse.
+
+    A finished output may be written anew by the same weights, for the same notes and more of them.
+
+    Raises:
+        ConfigError: the output is a file of something else.
+        RunError: the record cannot be read.
+    """
+    record = {
+        "medserl": __version__,
+        "notes": loaded.source,
+        "weights": weights,
+        "texts": sorted({_digest(note) for note in loaded.notes}),
+    }
+    before = _record(answers / RECORD)
+    if before is None:
+        if target.exists():
+            raise ConfigError(f"--output {target}: a file that `medserl predict` did not write; name another")
+    else:
+        gone = len(set(before["texts"]) - set(record["texts"]))
+        changes = [f"of other notes ({before['notes']})"] if gone else []
+        changes += ["by another model, or to another prompt"] if before["weights"] != weights else []
+        if changes and target.exists():
+            raise ConfigError(
+                f"--output {target}: holds predictions {' and '.join(changes)}; name another file, or delete it to "
+                "judge anew"
+            )
+        if changes:
+            log.warning("%s: was begun with predictions %s; judging anew", target, " and ".join(changes))
+        elif new := len(set(record["texts"]) - set(before["texts"])):
+            log.info("%s: %d notes are new since it was begun", target, new)
+    private_folder(answers)
+    write_private(answers / RECORD, json.dumps(record, indent=1))
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not all(isinstance(record[key], kind) for key, kind in (("notes", str), ("weights", str), ("texts", list))):
+            raise ValueError("an entry is of another kind")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RunError(f"{path}: cannot be read ({error}); delete its folder to judge anew") from None
+    return dict(record)
+
+
+def _digest(note: Note) -> str:
+    return hashlib.sha256(judged_text(note).encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,70 @@
+"""`medserl predict NOTES`: a model's findings in notes that nobody has labelled, as a file, a table and a page."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from medserl.assessor import Assessor, Finding
+from medserl.config import Settings
+from medserl.console import say
+from medserl.data.notes import Note
+from medserl.data.sources import STANDARD_INPUT, load_unlabelled
+from medserl.errors import ConfigError
+from medserl.evaluation.thresholds import weights_key
+from medserl.prediction.claim import claim
+from medserl.prediction.findings import JudgedNote, by_suspicion, write_findings
+from medserl.prediction.options import PredictOptions
+from medserl.prediction.shown import show
+from medserl.progress import counting
+
+log = logging.getLogger("medserl")
+
+
+def predict(settings: Settings, notes: str, options: PredictOptions) -> None:
+    """Judge the notes, write what was found, and show it.
+
+    Started again with the same output, it goes on: what was answered is not asked again.
+
+    Raises:
+        MedSeRLError: something that cannot be read, loaded or written, or an output that holds something else.
+    """
+    target = options.file(notes)
+    if notes != STANDARD_INPUT and Path(notes).exists() and target.exists() and target.samefile(notes):
+        raise ConfigError(f"--output {target}: these are the notes themselves; name another file")
+    loaded = load_unlabelled(notes, settings)
+    keep = not target.exists() or target.is_file()  # beside a device or a pipe nothing can be kept
+    answers = target.with_name(f"{target.name}.answers") if keep else None
+    if options.run:
+        assessor = Assessor.from_run(options.run, options.threshold, settings=settings, answers=answers)
+    else:
+        assessor = Assessor(settings, options.threshold, answers=answers)
+    with assessor:
+        if answers:
+            claim(target, answers, loaded, weights_key(assessor.settings))
+        judged = _judge(assessor, loaded.notes)
+        say(f"threshold: {assessor.threshold.describe()}")
+    if options.sort == "suspicion":
+        judged = by_suspicion(judged)
+    write_findings(target, judged)
+    show(judged)
+    say(f"predictions: {target}")
+    if options.html:
+        from medserl.reports.flagged import write_page
+
+        say(f"page: {write_page(options.html, by_suspicion(judged), loaded.source, assessor.threshold)}")
+
+
+def _judge(assessor: Assessor, notes: Sequence[Note]) -> list[JudgedNote]:
+    threshold = assessor.threshold.value
+    found: list[Finding] = []
+    try:
+        with counting(f"judging {len(notes)} notes", len(notes)) as count:
+            for batch in assessor.batches(notes):
+                found += batch
+                (count.skip if assessor.remembered else count.advance)(len(batch))
+    except KeyboardInterrupt:
+        log.warning("stopped after %d of %d notes: the same command goes on there", len(found), len(notes))
+        raise
+    return [JudgedNote(note, each, threshold) for note, each in zip(notes, found, strict=True)]
