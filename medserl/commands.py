@@ -8,7 +8,6 @@ import os
 import random
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,25 +15,19 @@ from medserl.config import Settings
 from medserl.console import say
 from medserl.data.notes import ERROR_TYPES, Note
 from medserl.data.readers import LoadedNotes
-from medserl.data.sources import AUTO, COLUMN_SETTINGS, NONE, RunData, data_files, load, run_data
-from medserl.engines import create_engine, training_engine_name
+from medserl.data.sources import AUTO, COLUMN_SETTINGS, NONE, load, run_data
+from medserl.engines import create_engine
 from medserl.errors import ConfigError, DataError
 from medserl.evaluation.discrimination import pair_ordering
 from medserl.evaluation.options import EvaluationOptions
-from medserl.evaluation.validation import Validation
 from medserl.fitting import fitting_notes
-from medserl.game.prompts import SHIPPED, load_prompts
 from medserl.game.roles import MODES
 from medserl.game.setup import GameSetup
 from medserl.markdown_shown import say_markdown
-from medserl.models import adapter_source
-from medserl.overlap import OverlappedTrainer
-from medserl.resume import check_extent, resumed_settings
 from medserl.rollout import VCFRolloutGenerator, derive_seed
-from medserl.runlog import RunFolder, read_settings
+from medserl.runlog import read_settings
 from medserl.sft import WarmUp, format_skill
 from medserl.sft import warm_up as run_warm_up
-from medserl.tracking import require_wandb
 from medserl.trainer import MedSeRLTrainer
 
 if TYPE_CHECKING:
@@ -51,86 +44,20 @@ def train(settings: Settings) -> Path:
     Raises:
         KeyboardInterrupt: a signal ended the run before its last round, with a checkpoint: what was to follow waits.
     """
-    if settings.wandb:
-        require_wandb()
-    with ExitStack() as held:
-        trainer = _resumed(settings, held) if settings.resume else _started(settings, held)
-        run = trainer.run
-        assert run is not None
+    with MedSeRLTrainer(settings) as trainer:
+        folder = trainer.start()
+        assert folder is not None
         if trainer.finished:
-            say(f"{run.path}: the run has all its {trainer.round} rounds; give --max-rounds or --max-epochs to go on")
-            return run.path
-        say(f"run folder: {run.path}")
+            say(
+                f"{folder.path}: the run has all its {trainer.round} rounds; give --max-rounds or --max-epochs to go on"
+            )
+            return folder.path
+        say(f"run folder: {folder.path}")
         trainer.train()
     if trainer.interrupted:
         raise KeyboardInterrupt
-    say(f"done: medserl report {run.path}")
-    return run.path
-
-
-def _started(settings: Settings, held: ExitStack) -> MedSeRLTrainer:
-    engine = training_engine_name(settings)
-    if engine == "openrlhf":
-        settings = settings.with_overrides(engine=engine)  # only it reads its checkpoints
-    data = run_data(settings)
-    trainer = build_trainer(settings, data, engine)
-    held.callback(trainer.engine.close)
-    trainer.run = RunFolder.create(settings, _made_of(settings), data.record())
-    held.callback(trainer.run.close)
-    return trainer
-
-
-def _resumed(given: Settings, held: ExitStack) -> MedSeRLTrainer:
-    """The run at its newest checkpoint, with what may change changed and written down."""
-    path = Path(str(given.resume))
-    run, started = RunFolder.reopen(path)
-    held.callback(run.close)
-    settings, changes = resumed_settings(started, given, path)
-    run.require_same_data(_made_of(settings))
-    data = run_data(settings)
-    run.require_same_notes(data.record())
-    trainer = build_trainer(settings, data)
-    held.callback(trainer.engine.close)
-    trainer.run = run
-    trainer.load_checkpoint()
-    check_extent(trainer, changes)
-    if changes:
-        run.record_changes(changes, trainer.round)
-    if not trainer.finished:
-        run.start_tracking(settings, trainer.round + 1 if trainer.round else 0)
-    return trainer
-
-
-def _made_of(settings: Settings) -> dict[str, Path]:
-    """What the games of a run follow from, by its use: a resumed run must find it as it was."""
-    files = data_files(settings)
-    if settings.prompts not in SHIPPED:
-        files["prompts"] = Path(settings.prompts)
-    adapter = adapter_source(settings) if settings.engine != "scripted" else None
-    if adapter:
-        files["adapter"] = adapter / "adapter_model.safetensors"
-    return files
-
-
-def build_trainer(settings: Settings, data: RunData, engine: str | None = None) -> MedSeRLTrainer:
-    """A trainer on those notes of a run that fit into the model's context; `engine` is the one that `auto` means, where
-    that is known already."""
-    settings.require_trainable()
-    kind = OverlappedTrainer if settings.async_rollout else MedSeRLTrainer
-    created = create_engine(settings.with_overrides(engine=engine) if engine else settings)
-    try:
-        prompts = load_prompts(settings.prompts, settings.injector_format)
-        rollout = VCFRolloutGenerator(created, prompts, settings)
-        playable = (note for note in data.train.notes if note.correct_note)
-        notes = fitting_notes(rollout, playable, f"training notes of {data.train.source}")
-        validation = None
-        if data.validation:
-            held_out = fitting_notes(rollout, data.validation.notes, f"validation notes of {data.validation.source}")
-            validation = Validation(held_out, settings.eval_notes, settings.seed)
-        return kind(settings, created, notes, validation)
-    except BaseException:
-        created.close()
-        raise
+    say(f"done: medserl report {folder.path}")
+    return folder.path
 
 
 def warm_up(
@@ -191,8 +118,7 @@ def _pairs_ordered(rollout: VCFRolloutGenerator, notes: Sequence[Note]) -> float
 
 
 def _rollout(settings: Settings) -> VCFRolloutGenerator:
-    prompts = load_prompts(settings.prompts, settings.injector_format)
-    return VCFRolloutGenerator(create_engine(settings, trainable=False), prompts, settings)
+    return VCFRolloutGenerator.of(create_engine(settings, trainable=False), settings)
 
 
 def _games(notes: Sequence[Note], count: int, seed: int) -> list[GameSetup]:

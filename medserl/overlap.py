@@ -10,41 +10,43 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING
 
 from medserl.game.setup import GameSetup
 from medserl.phases import PhaseClock
-from medserl.trainer import MedSeRLTrainer, Played
 
-PlayedAhead = tuple[Sequence[GameSetup], Played, PhaseClock]
+if TYPE_CHECKING:
+    from medserl.self_play import Played, SelfPlay
+
+PlayedGames = tuple[Sequence[GameSetup], "Played", PhaseClock]
 
 
-class OverlappedTrainer(MedSeRLTrainer):
-    """The same rounds on the same batches; the data order, checkpoints and resuming are those of `MedSeRLTrainer`."""
+class PlayAhead:
+    """Plays a trainer's rounds, each but the first before it is asked for, on the batches that its sampler gives."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, trainer: SelfPlay) -> None:
+        self.trainer = trainer
         self._threads = ThreadPoolExecutor(max_workers=1)
-        self._ahead: Future[PlayedAhead] | None = None
+        self._ahead: Future[PlayedGames] | None = None
 
-    def training_step(self, batch: Sequence[GameSetup]) -> dict[str, Any]:
-        """Learn from this batch, which was played ahead where there was a round before; play the next meanwhile."""
-        self.round += 1
-        games, played, clock = self._ahead.result() if self._ahead else self._play_ahead(batch, self.round)
+    def take(self, batch: Sequence[GameSetup]) -> tuple[Played, PhaseClock]:
+        """The trainer's round on this batch, played ahead where there was one before; the next begins."""
+        trainer = self.trainer
+        games, played, clock = self._ahead.result() if self._ahead else self._play(batch, trainer.round)
         if list(games) != list(batch):
-            _, played, clock = self._play_ahead(batch, self.round)
+            _, played, clock = self._play(batch, trainer.round)
         self._ahead = None
-        if self.sampler and self.round < self.total_rounds():
+        if trainer.round < trainer.total_rounds():
             # a copy looks ahead: the sampler itself, and so a checkpoint, stands where the rounds learnt from end
-            following = copy.copy(self.sampler).next_batch()
-            self._ahead = self._threads.submit(self._play_ahead, following, self.round + 1)
-        return self.learn(played, clock)
+            following = copy.copy(trainer.sampler).next_batch()
+            self._ahead = self._threads.submit(self._play, following, trainer.round + 1)
+        return played, clock
 
-    def _play_ahead(self, batch: Sequence[GameSetup], round_number: int) -> PlayedAhead:
-        clock = PhaseClock()
-        return batch, self.play(batch, round_number, clock), clock
-
-    def sync(self) -> None:
+    def wait(self) -> None:
+        """Until all games are over that are being played."""
         if self._ahead:
             self._ahead.result()
-        super().sync()
+
+    def _play(self, batch: Sequence[GameSetup], round_number: int) -> PlayedGames:
+        clock = PhaseClock()
+        return batch, self.trainer.play(batch, round_number, clock), clock

@@ -50,11 +50,16 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, settings: Settings, data: Mapping[str, Path] | None = None, notes: Mapping[str, Any] | None = None
+        cls,
+        settings: Settings,
+        data: Mapping[str, Path] | None = None,
+        notes: Mapping[str, Any] | None = None,
+        own: Mapping[str, str] | None = None,
     ) -> RunFolder:
         """Make the folder of a new run and write its settings, and what it is made of.
 
         `data` are files by their use, `notes` says what was read from them and what judges the run.
+        `own` are files of the run itself, by name, that hold notes which came in no file.
 
         Raises:
             RunError: the folder holds a run already, is in use, or cannot be written.
@@ -68,6 +73,8 @@ class RunFolder:
                 (path / name).unlink(missing_ok=True)
             private_folder(path / "logs")
             private_folder(path / "checkpoints")
+            for name, content in (own or {}).items():
+                write_private(path / name, content)
             write_private(path / PROVENANCE, json.dumps(provenance(data or {}, notes or {}), indent=1))
             document = tomlkit.document()
             document.add(tomlkit.comment(f"medserl {__version__}, git {git_revision() or 'unknown'}"))

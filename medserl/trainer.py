@@ -2,264 +2,165 @@
 
     sample fresh notes -> Injector edits, VCF filters -> Assessor judges -> zero-sum rewards -> REINFORCE++ -> again
 
-Everything a round needs is played in that round with the current weights and thrown away after it. Around this stand,
-each off unless a setting asks for it: gold pairs (`gold`), right answers to learn as they stand (`lessons`), past
-opponents (`past`), a charge for repeats (`repeats`).
+A round is `self_play`'s; what a run starts from is `start`'s. Here is the run: its rounds, validations and checkpoints.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
-
-import torch
+from typing import Any, Literal, Self
 
 from medserl.config import Settings
-from medserl.data.notes import Note
-from medserl.data.sampler import FreshBatchSampler
-from medserl.engines import create_engine
-from medserl.engines.base import Engine, Snapshots, UpdateStats, WeightedTurn
+from medserl.data.given import NoteLike
+from medserl.engines.base import Engine
 from medserl.errors import MedSeRLError, OutputError, RunError
-from medserl.game.episode import Episode, Sample, Turn
-from medserl.game.prompts import load_prompts
-from medserl.game.setup import GameSetup
-from medserl.gap import require_same_policy
-from medserl.gold import GoldPairs, GoldTurn, gold_metrics
-from medserl.lessons import game_lessons, weighted
-from medserl.past import PastPolicies, past_metrics
-from medserl.phases import PhaseClock
+from medserl.evaluation.validation import Validation
 from medserl.progress import RoundPrinter
-from medserl.reinforce_pp import ReinforcePlusPlus, variance_metrics
-from medserl.repeats import RepeatPenalty
-from medserl.resume import check_fixed, fixed_settings
-from medserl.rollout import VCFRolloutGenerator, derive_seed
-from medserl.round_metrics import game_metrics, update_metrics
+from medserl.resume import check_extent, check_fixed, fixed_settings
+from medserl.rollout import VCFRolloutGenerator
 from medserl.runlog import UNWRITTEN, RunFolder
+from medserl.self_play import Played, SelfPlay
+from medserl.start import RunPlan, engine_of, explicit_settings, plan_run
 from medserl.stopping import stopped_by_signals
 
-if TYPE_CHECKING:
-    from medserl.evaluation.validation import Validation
+__all__ = ["MedSeRLTrainer", "Played", "TrainedRun"]
 
 log = logging.getLogger("medserl")
-
-T = TypeVar("T")
 
 EMPTY_ROUNDS_ALLOWED = 2
 """One more round in a row without any accepted note stops the run."""
 
 
-@dataclass(frozen=True)
-class Played:
-    """What a round is learnt from."""
+class TrainedRun(list[dict[str, Any]]):
+    """What `train` gives: the figures of each round that it played, in order, and where the run is.
 
-    episodes: list[Episode]
-    gold: list[GoldTurn]
+    A round's figures are those of `metrics.jsonl` (docs/runs.md). `path` is the run folder, which `Assessor.from_run`
+    and `medserl evaluate --run` take; None where nothing was written.
+    """
+
+    def __init__(self, rounds: Iterable[dict[str, Any]], path: Path | None) -> None:
+        super().__init__(rounds)
+        self.path = path
 
 
-class MedSeRLTrainer:
-    """Trains one policy in both roles. `training_step` is one round; `train` is the run.
+class MedSeRLTrainer(SelfPlay):
+    """Trains one policy in both roles. `train` is the run; `training_step` is one round.
 
-    `MedSeRLTrainer()` trains the embedded default; keyword arguments are settings (`MedSeRLTrainer(kl_coef=0.02)`).
+        trainer = MedSeRLTrainer(prompt_data="notes.csv", output_dir="outputs/mine", max_rounds=20)
+        run = trainer.train()
+
+    Keyword arguments are settings by name, those of `medserl train --help`: `kl_coef` is `--kl-coef`. Without any the
+    embedded default model is trained on the sample notes. Nothing is taken from the environment. The notes are read
+    first, then the model; nothing is written before `train`.
     """
 
     def __init__(
         self,
         settings: Settings | None = None,
-        engine: Engine | None = None,
-        notes: Sequence[Note] | None = None,
-        validation: Validation | None = None,
-        run: RunFolder | None = None,
+        engine: Engine | str | None = None,
+        notes: Iterable[NoteLike] | None = None,
+        validation: Validation | Iterable[NoteLike] | str | None = "auto",
+        run: RunFolder | Literal["auto"] | None = "auto",
         **changes: Any,
     ) -> None:
-        self.settings = (settings or Settings()).with_overrides(**changes)
-        self.settings.require_trainable()
-        self.engine = engine or create_engine(self.settings)
-        prompts = load_prompts(self.settings.prompts, self.settings.injector_format)
-        self.rollout = VCFRolloutGenerator(self.engine, prompts, self.settings)
-        self.algorithm = ReinforcePlusPlus(
-            self.settings.kl_coef,
-            self.settings.kl_estimator,
-            self.settings.advantage_normalization,
-            self.settings.kl_target,
-        )
-        self.gold = GoldPairs(notes or (), self.settings)
-        self.past = PastPolicies(cast(Snapshots, self.engine), self.settings)
-        self.repeats = RepeatPenalty(self.settings.repeat_penalty, self.settings.repeat_window)
-        self.sampler = FreshBatchSampler(notes, self.settings.rollout_batch_size, self.settings.seed) if notes else None
-        self.validation = validation
-        self.run = run
-        self.round = 0
-        self._empty_rounds = 0
-        self._best: dict[str, float] | None = None
-        self._episodes: Sequence[Episode] = ()
-        self._stop = threading.Event()
+        """A run that starts or, with `resume`, goes on.
 
-    # -- one round ----------------------------------------------------------------------------------------------
+        Args:
+            settings: What the keyword arguments change.
+            engine: The setting of this name; or an engine, to take the place of the one it names.
+            notes: Notes to train on, in the place of the file `prompt_data`: `Note`s, rows (dict) as in a JSON file, or
+                texts, which are correct notes. The run folder keeps them.
+            validation: Likewise, in the place of `validation_data`. "auto" does what that setting says; with None
+                nothing validates.
+            run: "auto" is the folder `output_dir`, made when training begins; with None nothing is written.
+            changes: Settings by name; paths may be `Path`s.
 
-    def training_step(self, batch: Sequence[GameSetup]) -> dict[str, Any]:
-        """Play one fresh batch and update the policy once; returns the round's metrics."""
-        self.round += 1
-        clock = PhaseClock()
-        return self.learn(self.play(batch, self.round, clock), clock)
+        Raises:
+            ConfigError: a setting is unknown, or cannot be used, or says what another argument says too.
+            DataError: the notes cannot be used.
+            ModelError: the model cannot be loaded.
+            RunError: the run to go on with is damaged, in use, or none.
+        """
+        if isinstance(engine, str):
+            engine, changes = None, {**changes, "engine": engine}
+        ready, judged_by = (validation, None) if isinstance(validation, Validation) else (None, validation)
+        with ExitStack() as held:
+            plan = plan_run(explicit_settings(settings, changes), notes, judged_by, written=run == "auto")
+            if plan.run:
+                held.callback(plan.run.close)
+            if engine is None:
+                plan.settings, engine = engine_of(plan.settings)
+                held.callback(engine.close)
+            rollout = VCFRolloutGenerator.of(engine, plan.settings)
+            training_notes, held_out = plan.fitting(rollout)
+            super().__init__(rollout, training_notes)
+            self.validation = ready or held_out
+            self.run = plan.run if run == "auto" else run
+            self._plan = plan if run == "auto" else None
+            self._empty_rounds = 0
+            self._best: dict[str, float] | None = None
+            self._stop = threading.Event()
+            if plan.run:
+                self._go_on(plan)
+            self._held = held.pop_all()
 
-    def play(self, batch: Sequence[GameSetup], round_number: int, clock: PhaseClock) -> Played:
-        """The round's games, and the Assessor on gold texts, with the weights that the engine now plays with."""
-        seed = derive_seed(self.settings.seed, "round", round_number)
-        games = self.past.seat(batch, round_number)
-        with clock.phase("inject") as phase:
-            attempts = self.rollout.inject(games, seed)
-            phase.tokens = sum(len(a.turn.completion.token_ids) for tries in attempts for a in tries)
+    def _go_on(self, plan: RunPlan) -> None:
+        """At the newest checkpoint of the run, with what changes written down."""
+        assert plan.run
+        self.load_checkpoint()
+        check_extent(self, plan.changes)
+        if plan.changes:
+            plan.run.record_changes(plan.changes, self.round)
+        if not self.finished:
+            plan.run.start_tracking(self.settings, self.round + 1 if self.round else 0)
 
-        with clock.phase("assess") as phase:
-            episodes = self.rollout.assess(games, attempts, seed)
-            gold = self.gold.practice(self.rollout, len(games), round_number)
-            read = [turn for episode in episodes for turn in episode.assessor_turns]
-            phase.tokens = _completion_tokens([*read, *(each.turn for each in gold)])
-        return Played(episodes, gold)
+    def close(self) -> None:
+        """Give back what this trainer holds: the run folder, and the model if it was loaded here."""
+        self._held.close()
 
-    def learn(self, played: Played, clock: PhaseClock) -> dict[str, Any]:
-        """Update the policy on the games of this round; returns the round's metrics."""
-        episodes, repeat_rate = self.repeats.charge(played.episodes)
-        samples = [*self.samples(episodes), *self._wanted(each.sample() for each in played.gold)]
-        metrics: dict[str, Any] = {
-            "round": self.round,
-            **game_metrics(episodes),
-            "samples": len(samples),
-            "repeat_rate": repeat_rate,
-        }
+    def __enter__(self) -> Self:
+        return self
 
-        metrics["truncated_assessor"] += sum(each.turn.completion.truncated for each in played.gold)
-
-        with clock.phase("reference") as phase:
-            turns = self.weigh(samples)
-            phase.tokens = _tokens(turns) if self.settings.kl_coef else 0
-        learnt = [*turns, *self.lessons(episodes)]
-
-        if learnt:
-            with clock.phase("update") as phase:
-                stats = self._update(learnt)
-                phase.tokens = _tokens(learnt)
-
-            with clock.phase("sync"):
-                self.sync()
-
-            metrics |= update_metrics(turns, stats, self.learning_rate()) | self.algorithm.metrics()
-            metrics |= variance_metrics(
-                rewards=[sample.reward for sample in samples],
-                lengths=[len(sample.turn.completion.token_ids) for sample in samples],
-                roles=[sample.turn.role for sample in samples],
-                modes=[sample.mode for sample in samples],
-            )
-
-        self.past.after_round(self.round)
-        metrics |= gold_metrics(played.gold) | past_metrics(episodes)
-
-        metrics |= clock.metrics()
-        metrics["peak_memory_gb"] = self.engine.peak_memory_bytes() / 2**30
-        self._episodes = episodes
-        return metrics
-
-    def sync(self) -> None:
-        self.engine.sync()
-
-    def lessons(self, episodes: Sequence[Episode]) -> list[WeightedTurn]:
-        """Right answers to learn as they stand, beside what was sampled: of gold pairs and of the round's games."""
-        prompts = self.rollout.prompts
-        gold = self.gold.lessons(prompts, self.round)
-        return weighted(
-            self.engine,
-            [*gold, *game_lessons(episodes, self.settings.game_lessons, prompts)],
-            self.settings.lesson_weight,
-        )
-
-    def samples(self, episodes: Sequence[Episode]) -> list[Sample]:
-        """The role-turns to learn from: each with its own reward, of the roles that are trained."""
-        rejection_reward = self.settings.vcf_rejection_reward
-        return self._wanted(sample for episode in episodes for sample in episode.samples(rejection_reward))
-
-    def _wanted(self, samples: Iterable[Sample]) -> list[Sample]:
-        trained = self.settings.roles_trained
-        return [sample for sample in samples if trained in ("both", sample.turn.role)]
-
-    def weigh(self, samples: Sequence[Sample]) -> list[WeightedTurn]:
-        """Rewards to per-token advantages. The sampled log-probabilities are pi_old: the weights have not moved."""
-        if not samples:
-            return []
-        turns = [sample.turn for sample in samples]
-        old = [turn.completion.logprobs for turn in turns]
-        self._require_tokens(samples)
-        ref = self.engine.logprobs(turns, reference=True) if self.settings.kl_coef else None
-        advantages = self.algorithm.advantages(
-            rewards=[sample.reward for sample in samples],
-            logprobs=[torch.tensor(row) for row in old],
-            ref_logprobs=[torch.tensor(row) for row in ref] if ref else None,
-            roles=[turn.role for turn in turns],
-            modes=[sample.mode for sample in samples],
-        )
-        self._require_finite(samples, old, ref, advantages)
-        return [
-            WeightedTurn(
-                turn=sample.turn,
-                old_logprobs=old[i],
-                advantages=tuple(advantages[i].tolist()),
-                note_id=sample.note_id,
-                ref_logprobs=ref[i] if ref else None,
-                reward=sample.reward,
-            )
-            for i, sample in enumerate(samples)
-        ]
-
-    def _update(self, turns: Sequence[WeightedTurn]) -> UpdateStats:
-        try:
-            stats = self.engine.update(turns, learning_rate=self.learning_rate())
-            require_same_policy(stats)
-            return stats
-        except RunError as error:
-            raise RunError(f"round {self.round}: {error}") from error
-
-    def learning_rate(self) -> float:
-        """That of the round at hand: `lr_warmup_rounds` lead up to the setting, `lr_schedule` down from it."""
-        risen = min(1.0, self.round / (self.settings.lr_warmup_rounds + 1))
-        fallen = (self.round - 1) / self.total_rounds() if self.settings.lr_schedule == "linear" else 0.0
-        return self.settings.learning_rate * risen * max(0.0, 1 - fallen)
-
-    def _require_tokens(self, samples: Sequence[Sample]) -> None:
-        """A reward goes to the tokens that earned it: every turn has some, each with its log-probability."""
-        for sample in samples:
-            tokens, logprobs = len(sample.turn.completion.token_ids), len(sample.turn.completion.logprobs)
-            if not tokens or tokens != logprobs:
-                raise RunError(
-                    f"round {self.round}, note {sample.note_id} ({sample.turn.role}): the engine gave {tokens} tokens "
-                    f"and {logprobs} log-probabilities, so there is nothing to learn from; use another --engine"
-                )
-
-    def _require_finite(self, samples: Sequence[Sample], *figures: Sequence[Any] | None) -> None:
-        """Rewards, log-probabilities and advantages of every turn are numbers, or the run stops here."""
-        for i, sample in enumerate(samples):
-            rows = [torch.as_tensor(figure[i]) for figure in figures if figure is not None]
-            if not math.isfinite(sample.reward) or not all(torch.isfinite(row).all() for row in rows):
-                raise RunError(
-                    f"round {self.round}, note {sample.note_id} ({sample.turn.role}): a reward or log-probability is "
-                    'not finite; try a lower learning_rate, a higher kl_coef, or dtype = "float32"'
-                )
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     # -- a run --------------------------------------------------------------------------------------------------
 
-    def train(self) -> list[dict[str, Any]]:
-        """Rounds until the epochs, the rounds or the user's patience end; returns the metrics of each round.
+    def start(self) -> RunFolder | None:
+        """The folder of the run, made if it is not there yet; None where nothing is to be written.
 
         Raises:
-            RunError: three rounds in a row accepted no note, or a number stopped being finite.
+            RunError: there is a run in the folder already, or it cannot be written.
+        """
+        if self.run is None and self._plan:
+            self.run = self._plan.start()
+            self._held.callback(self.run.close)
+        return self.run
+
+    def train(self) -> TrainedRun:
+        """Rounds until the epochs, the rounds or the user's patience end: Ctrl-C ends with the round at hand.
+
+        The folder is free for others afterwards; the model stays, to be played with.
+
+        Raises:
+            RunError: there is a run in the folder already; or three rounds in a row accepted no note, or a number
+                stopped being finite.
             OutputError: a round's records cannot be written; it is in a checkpoint, if that can be written.
         """
-        history = []
+        run = self.start()
+        try:
+            return TrainedRun(self._rounds(), run.path if run else None)
+        finally:
+            if run and self._plan:
+                run.close()
+
+    def _rounds(self) -> list[dict[str, Any]]:
+        history: list[dict[str, Any]] = []
         with stopped_by_signals(self._stop), RoundPrinter(self.total_rounds(), self.round) as printer:
-            sampler = self._require(self.sampler, "notes to train on")
             if self.validation:
                 self.validation.meet_opponent(self.rollout, self.run, self.round)
             self.past.after_round(self.round)
@@ -268,8 +169,8 @@ class MedSeRLTrainer:
                 self._is_best(started)
                 self._record(started, printer)
             while not self.finished:
-                epoch = sampler.epoch
-                metrics = self.training_step(sampler.next_batch())
+                epoch = self.sampler.epoch
+                metrics = self.training_step(self.sampler.next_batch())
                 metrics["epoch"] = epoch
                 last = self.finished
                 if self.validation and (last or self._due(self.settings.eval_every)):
@@ -289,11 +190,6 @@ class MedSeRLTrainer:
             if self.finished and self._best and self._best["round"] == 0:
                 log.warning("no validated round did better on the validation notes than what training started from")
         return history
-
-    def total_rounds(self) -> int:
-        """Rounds of the whole run: all epochs, or `max_rounds` where that is less."""
-        rounds = self._require(self.sampler, "notes to train on").batches_per_epoch * self.settings.max_epochs
-        return min(rounds, self.settings.max_rounds or rounds)
 
     @property
     def interrupted(self) -> bool:
@@ -356,7 +252,7 @@ class MedSeRLTrainer:
             "settings": fixed_settings(self.settings),
             "empty_rounds": self._empty_rounds,
             "best": self._best,
-            "sampler": self.sampler.state_dict() if self.sampler else None,
+            "sampler": self.sampler.state_dict(),
             "algorithm": self.algorithm.state_dict(),
             "past": self.past.state_dict(),
             "repeats": self.repeats.state_dict(),
@@ -369,7 +265,9 @@ class MedSeRLTrainer:
         Raises:
             RunError: no checkpoint is whole, or the newest that is does not fit the model and the notes.
         """
-        run = self._require(self.run, "a run folder")
+        run = self.run
+        if run is None:
+            raise RunError("this trainer writes nothing, so there is no checkpoint: give resume")
         found = run.latest_checkpoint()
         if found:
             run.require_same_frozen_games(found[1])
@@ -382,7 +280,7 @@ class MedSeRLTrainer:
 
     def _restore(self, folder: Path, state: Mapping[str, Any]) -> None:
         check_fixed(state.get("settings", {}), self.settings, folder)
-        self._require(self.sampler, "notes to train on").load_state_dict(state["sampler"])
+        self.sampler.load_state_dict(state["sampler"])
         self.algorithm.load_state_dict(state["algorithm"])
         self.past.load_state_dict(state["past"])
         self.repeats.load_state_dict(state["repeats"])
@@ -396,17 +294,3 @@ class MedSeRLTrainer:
             lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
             reason = " ".join(lines[:2])  # torch says in the second what does not fit
             raise RunError(f"checkpoint {folder} does not fit the model of this run: {reason}") from error
-
-    @staticmethod
-    def _require(given: T | None, what: str) -> T:
-        if given is None:
-            raise RunError(f"this trainer was made without {what}; give them to MedSeRLTrainer")
-        return given
-
-
-def _tokens(turns: Sequence[WeightedTurn]) -> int:
-    return _completion_tokens([each.turn for each in turns]) + sum(len(t.turn.completion.prompt_ids) for t in turns)
-
-
-def _completion_tokens(turns: Sequence[Turn]) -> int:
-    return sum(len(turn.completion.token_ids) for turn in turns)

@@ -15,11 +15,11 @@ from typing import Any
 from medserl.data.columns import ROLES, ColumnNames, FoundColumns, find_columns, known_names
 from medserl.data.labels import NO_LABELS, is_missing, look_like_labels
 from medserl.data.notes import ERROR_TYPES, Note
-from medserl.data.tabular import Row, SkippedRow, read_table
+from medserl.data.tabular import Row, SkippedRow, Table, read_table
 from medserl.errors import DataError
 from medserl.game.text import too_long
 
-__all__ = ["ColumnNames", "LoadedNotes", "SkippedRow", "load_notes", "parse_sentences", "unique_ids"]
+__all__ = ["ColumnNames", "LoadedNotes", "SkippedRow", "load_notes", "notes_of", "parse_sentences", "unique_ids"]
 from medserl.progress import track
 
 log = logging.getLogger("medserl")
@@ -93,7 +93,20 @@ def load_notes(source: str | Path, columns: ColumnNames = BY_GUESS, *, lenient: 
     Raises:
         DataError: no file, an empty or broken one, columns that are not there, or no row that can be used.
     """
-    table = read_table(source, known_names(columns))
+    loaded = notes_of(read_table(source, known_names(columns)), str(source), columns, lenient=lenient)
+    if not loaded.notes:
+        raise DataError(f"{source}: no usable note; {loaded.skipped_summary() or 'nothing follows the header'}")
+    if loaded.skipped:
+        log.warning("%s: %s", source, loaded.skipped_summary())
+    return loaded
+
+
+def notes_of(table: Table, source: str, columns: ColumnNames = BY_GUESS, *, lenient: bool = False) -> LoadedNotes:
+    """The notes of a table, and the rows that give none; `source` is what it is called.
+
+    Raises:
+        DataError: columns that are not there, or that cannot be told apart.
+    """
     found = find_columns(table, columns, lenient=lenient)
     stem = re.sub(r"\s+", "_", Path(table.file).name.partition(".")[0]) or "note"
     notes: list[Note] = []
@@ -105,14 +118,7 @@ def load_notes(source: str | Path, columns: ColumnNames = BY_GUESS, *, lenient: 
             skipped.append(SkippedRow(table.file, row.line, str(why), table.unit))
     skipped.sort(key=lambda row: row.line)
     labels = look_like_labels(table, found.names.values()) if columns.flag == NO_LABELS else ()
-    loaded = LoadedNotes(
-        unique_ids(notes, table.file), tuple(skipped), table.sha256, str(source), found.describe(), labels
-    )
-    if not notes:
-        raise DataError(f"{source}: no usable note; {loaded.skipped_summary() or 'nothing follows the header'}")
-    if skipped:
-        log.warning("%s: %s", source, loaded.skipped_summary())
-    return loaded
+    return LoadedNotes(unique_ids(notes, table.file), tuple(skipped), table.sha256, source, found.describe(), labels)
 
 
 def _note(row: Row, columns: FoundColumns, fallback_id: str) -> Note:

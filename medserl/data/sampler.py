@@ -125,6 +125,21 @@ class FreshBatchSampler:
         return GameSetup(note, mode, rng.choice(ERROR_TYPES) if mode == "error" else None)
 
 
+def as_games(batch: Sequence[GameSetup] | Sequence[Note], seed: int) -> list[GameSetup]:
+    """The batch as it is; notes are seated in games first, half of them in either mode, all drawn by `seed`.
+
+    Raises:
+        DataError: games and notes are mixed, or no note can be played.
+    """
+    games = [each for each in batch if isinstance(each, GameSetup)]
+    notes = [each for each in batch if isinstance(each, Note)]
+    if len(games) == len(batch):
+        return games
+    if len(notes) < len(batch):
+        raise DataError("a batch holds Notes or GameSetups, and one kind alone")
+    return FreshBatchSampler(notes, len(notes), seed).next_batch()
+
+
 def sample_notes(size: int = 64, path: str | Path | None = None, seed: int = 0) -> list[GameSetup]:
     """One batch of `size` games on the notes of a file, without `path` on the embedded training notes.
 

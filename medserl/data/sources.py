@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def load(source: str, split: SampleSplit, settings: Settings | None = None, *, l
     Raises:
         DataError: the source cannot be used.
     """
-    columns = _columns(settings) if settings and source != SAMPLE else BY_GUESS
+    columns = column_names(settings) if settings and source != SAMPLE else BY_GUESS
     place = str(notes_path(source, split)) if source == SAMPLE else source
     loaded = load_notes(place, columns, lenient=lenient)
     for row in loaded.skipped[:_ROWS_NAMED]:
@@ -55,7 +56,8 @@ def load(source: str, split: SampleSplit, settings: Settings | None = None, *, l
     return loaded
 
 
-def _columns(settings: Settings) -> ColumnNames:
+def column_names(settings: Settings) -> ColumnNames:
+    """The columns that the settings name."""
     return ColumnNames(**{role: getattr(settings, name) for name, role in COLUMN_SETTINGS.items()})
 
 
@@ -67,7 +69,7 @@ def load_unlabelled(source: str, settings: Settings) -> LoadedNotes:
     """
     settings = settings.with_overrides(label_column=NO_LABELS)
     if source == STANDARD_INPUT:
-        with spooled(known_names(_columns(settings))) as path:
+        with spooled(known_names(column_names(settings))) as path:
             loaded = replace(load(str(path), "test", settings), source="standard input")
     else:
         loaded = load(source, "test", settings)
@@ -103,31 +105,35 @@ class RunData:
         return record
 
 
-def run_data(settings: Settings, *, lenient: bool = False) -> RunData:
+def run_data(settings: Settings, *, lenient: bool = False, given: Mapping[str, LoadedNotes] | None = None) -> RunData:
     """The training notes and the validation notes that the settings name, no note in both where a file is split.
 
     `validation_data = "auto"` is the sample's validation notes for the sample, MEDEC's validation file beside MEDEC's
     training file, and for any other file a split of it (`holdout`), the same for the same file and seed. `lenient` is
-    that of `load`.
+    that of `load`. `given` are notes that need not be read, by the setting that they stand for.
 
     Raises:
         DataError: a source cannot be used, or none of the training notes is correct.
     """
-    train = load(settings.prompt_data, "train", settings, lenient=lenient)
+    given = given or {}
+    train = given.get("prompt_data") or load(settings.prompt_data, "train", settings, lenient=lenient)
+    prompt_data = train.source if "prompt_data" in given else settings.prompt_data
     if all(note.correct_note is None for note in train.notes):
-        raise DataError(f"{settings.prompt_data}: no note without an error in it, so there is nothing to play on")
+        raise DataError(f"{prompt_data}: no note without an error in it, so there is nothing to play on")
     source = settings.validation_data
-    if source == AUTO:
-        source = _automatic(settings.prompt_data)
+    if "validation_data" in given:
+        source = given["validation_data"].source
+    elif source == AUTO:
+        source = _automatic(prompt_data)
     if source == NONE:
         return _told(RunData(train, None, "none"))
     if source != AUTO:
-        validation = load(source, "validation", settings, lenient=True)
+        validation = given.get("validation_data") or load(source, "validation", settings, lenient=True)
         return _told(RunData(train, validation, f"{source} ({len(validation.notes)} notes)"))
     kept, held_out = split_notes(train.notes, settings.seed)
     if not held_out:
-        return _told(RunData(train, None, f"none: {settings.prompt_data} has too few notes that could be held out"))
-    name = f"split of {settings.prompt_data} ({len(held_out)} notes)"
+        return _told(RunData(train, None, f"none: {prompt_data} has too few notes that could be held out"))
+    name = f"split of {prompt_data} ({len(held_out)} notes)"
     return _told(
         RunData(replace(train, notes=kept), replace(train, notes=held_out, source=name, skipped=()), name, True)
     )

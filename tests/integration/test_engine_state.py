@@ -89,7 +89,7 @@ def test_weights_of_another_model_are_one_line(
 ) -> None:
     options = {"model": str(tiny_llama), "adapter": "none", "device": "cpu", "dtype": "float32", "lora_rank": 4}
     settings = Settings(**options, rollout_batch_size=4, tensorboard=False, output_dir=str(tmp_path))
-    notes = load_notes(sample_path("train")).notes[:16]
+    notes = ["A man has a fever. His right lung is dull."] * 4  # what fits into the tiny model's context
     trainer = MedSeRLTrainer(settings, notes=notes, run=RunFolder.create(settings))
     trainer.engine = create_engine(settings.with_overrides(**saved))
     folder = trainer.save_checkpoint()

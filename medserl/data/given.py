@@ -1,0 +1,174 @@
+"""Notes that are given from Python, as a list, instead of in a file; and the public ways to a list of notes.
+
+Each item is read by the rules of a JSON file (`readers`), so that a list and a file of the same notes are the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from medserl.data.notes import Note
+from medserl.data.readers import BY_GUESS, ColumnNames, LoadedNotes, notes_of, unique_ids
+from medserl.data.rows import Rows
+from medserl.data.sample_paths import SampleSplit
+from medserl.errors import DataError
+
+NoteLike = Note | Mapping[str, Any] | str
+"""A note, a row of a JSON file, or the text of a note."""
+
+_COLUMNS = {"correct_note": "correct_note", "patient": "patient_id"}
+"""What a field of `Note` is called in a file, where it has another name."""
+_TEXT, _ROW, _LABELLED, _UNLABELLED = "text", "row", "labelled note", "unlabelled note"
+
+
+def load_notes(
+    path: str | Path,
+    *,
+    note_column: str | None = None,
+    incorrect_column: str | None = None,
+    id_column: str | None = None,
+    label_column: str | None = None,
+) -> list[Note]:
+    """The notes of a file, in its order: CSV, JSONL, workbook, Parquet, text or a folder (docs/data.md).
+
+    The columns are guessed from the usual names where they are not named. A row that holds no note is left out, and a
+    line of the log says which and why.
+
+    Args:
+        path: File or folder; `sample` is the embedded training notes.
+        note_column: Column of the correct notes.
+        incorrect_column: Column of their incorrect twins.
+        id_column: Column of the notes' ids.
+        label_column: Column that says which notes have an error; `none` passes over one that looks like it.
+
+    Raises:
+        DataError: the file is missing or broken, a column is not there, or no row holds a note.
+    """
+    from medserl.config import Settings
+    from medserl.data.sources import load
+
+    named = {
+        "note_column": note_column,
+        "incorrect_column": incorrect_column,
+        "id_column": id_column,
+        "label_column": label_column,
+    }
+    return list(load(str(path), "train", Settings().with_overrides(**named)).notes)
+
+
+def sample_notes(split: SampleSplit = "train", size: int | None = None, seed: int = 0) -> list[Note]:
+    """The embedded notes of invented patients, for trying things out; not for clinical use.
+
+    Args:
+        split: `train`, `validation` or `test`.
+        size: So many of them, drawn by `seed`; default all, in their order.
+        seed: What the draw follows from.
+
+    Raises:
+        DataError: there is no such split, or it has fewer notes than asked for.
+    """
+    from medserl.data.sources import SAMPLE, load
+
+    notes = list(load(SAMPLE, split).notes)
+    if size is None:
+        return notes
+    if not 0 < size <= len(notes):
+        raise DataError(f"{size} sample notes were asked for; the split {split!r} has {len(notes)}")
+    return Random(seed).sample(notes, size)
+
+
+def given_notes(
+    given: Iterable[NoteLike],
+    what: str = "notes",
+    columns: ColumnNames = BY_GUESS,
+    *,
+    texts_are_correct: bool = True,
+) -> LoadedNotes:
+    """The notes of a list, checked as those of a file are; `what` is the name of the argument, for messages.
+
+    A text alone is a correct note, or, without `texts_are_correct`, one that nobody has labelled. `columns` are names
+    in the rows. An item without an id is called by its place: `notes-1` is the first.
+
+    Raises:
+        DataError: it is no list, is empty, or an item is no note.
+    """
+    items = _items(given, what)
+    tables: dict[str, Rows] = {}
+    for number, item in enumerate(items, start=1):
+        kind = _kind(item, what, number)
+        if kind == _TEXT:
+            row: Mapping[str, Any] = {"correct_note" if texts_are_correct else "note": item}
+        else:
+            row = as_row(item) if isinstance(item, Note) else dict(item)  # type: ignore[arg-type]
+        tables.setdefault(kind, Rows(what, unit="item")).add(number, row)
+    placed: list[tuple[int, Note]] = []
+    for kind, rows in tables.items():
+        read = notes_of(rows.table(""), what, columns if kind == _ROW else BY_GUESS)
+        if read.skipped:
+            more = f" (and {len(read.skipped) - 1} more)" if len(read.skipped) > 1 else ""
+            raise DataError(f"{read.skipped[0]}{more}; mend it, or leave it out")
+        placed += zip((row.line for row in rows.rows), read.notes, strict=True)
+    notes = unique_ids((note for _, note in sorted(placed, key=lambda each: each[0])), what)
+    return LoadedNotes(notes, (), hashlib.sha256(note_lines(notes).encode()).hexdigest(), what)
+
+
+def require_alike(notes: Sequence[Note], what: str) -> None:
+    """A file says of all of its notes whether they have labels, so a list that is kept as one must too.
+
+    Raises:
+        DataError: some notes have a label and some have none.
+    """
+    unlabelled = [note.note_id for note in notes if not note.labelled]
+    if unlabelled and len(unlabelled) < len(notes):
+        raise DataError(
+            f"{what}: {len(unlabelled)} of the {len(notes)} notes have no label (first: {unlabelled[0]!r}), the others "
+            "have one; set labelled=True on those that are known to be correct, or give one kind alone"
+        )
+
+
+def note_lines(notes: Iterable[Note]) -> str:
+    """The notes as a JSON Lines file, one a line, from which `readers.load_notes` reads the same notes."""
+    return "".join(json.dumps(as_row(note), ensure_ascii=False) + "\n" for note in notes)
+
+
+def as_row(note: Note) -> dict[str, Any]:
+    """The note as a row of a JSON file."""
+    values = {_COLUMNS.get(field.name, field.name): getattr(note, field.name) for field in fields(note)}
+    if not values.pop("labelled"):
+        values["note"] = values.pop("correct_note")
+    values["sentences"] = list(note.sentences) or None
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _items(given: Any, what: str) -> list[Any]:
+    if isinstance(given, str | bytes | Mapping | Note | Path):
+        raise DataError(f"{what}: give a list of notes, not {_named(given)}; of a file load_notes(path) makes one")
+    if hasattr(given, "columns"):  # a table of pandas or polars, which would give the names of its columns
+        raise DataError(f"{what}: give a list of rows, not a table: df.to_dict('records') of pandas makes one")
+    try:
+        items = list(given)
+    except TypeError:
+        raise DataError(f"{what}: give a list of notes, not {_named(given)}") from None
+    if not items:
+        raise DataError(f"{what}: the list is empty")
+    return items
+
+
+def _kind(item: Any, what: str, number: int) -> str:
+    if isinstance(item, Note):
+        return _LABELLED if item.labelled else _UNLABELLED
+    if isinstance(item, str):
+        return _TEXT
+    if isinstance(item, Mapping):
+        return _ROW
+    raise DataError(f"{what}, item {number}: give a Note, a row (dict) or a text, not {_named(item)}")
+
+
+def _named(value: Any) -> str:
+    return {str: "a text", bytes: "bytes", Note: "one note"}.get(type(value), f"a {type(value).__name__}")

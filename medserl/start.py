@@ -1,0 +1,197 @@
+"""How a run starts or goes on: what was given is read and checked before a model is loaded or anything is written.
+
+Notes that are given as a list are put into the run folder when the run starts, and the settings of the run name these
+files: from there on it is a run like any other, to resume, to evaluate and to report on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from medserl.config import Settings, validate
+from medserl.data.given import NoteLike, given_notes, note_lines, require_alike
+from medserl.data.notes import Note
+from medserl.data.readers import BY_GUESS, LoadedNotes
+from medserl.data.sources import AUTO, COLUMN_SETTINGS, NONE, SAMPLE, RunData, column_names, data_files, run_data
+from medserl.engines import create_engine, training_engine_name
+from medserl.engines.base import Engine
+from medserl.errors import ConfigError
+from medserl.evaluation.validation import Validation
+from medserl.fitting import fitting_notes
+from medserl.game.prompts import SHIPPED
+from medserl.models import adapter_source
+from medserl.resume import Changes, resumed_settings
+from medserl.rollout import VCFRolloutGenerator
+from medserl.runlog import RunFolder, default_path
+from medserl.tracking import require_wandb
+
+log = logging.getLogger("medserl")
+
+GIVEN_NOTES: Mapping[str, str] = {"prompt_data": "notes.jsonl", "validation_data": "validation.jsonl"}
+"""The file of a run folder that holds the notes given for a setting."""
+
+_ARGUMENTS = {"prompt_data": "notes", "validation_data": "validation"}
+
+
+@dataclass
+class RunPlan:
+    """A run before its first round, or one that goes on.
+
+    `run` is the folder of a run that goes on, and `changes` are the settings that change with it. `lists` are the notes
+    that were given as lists, by the setting that they stand for.
+    """
+
+    settings: Settings
+    data: RunData
+    run: RunFolder | None = None
+    changes: Changes = field(default_factory=dict)
+    lists: dict[str, LoadedNotes] = field(default_factory=dict)
+
+    def fitting(self, rollout: VCFRolloutGenerator) -> tuple[list[Note], Validation | None]:
+        """The training notes that can be played on and fit into the model's context, and what validates.
+
+        Raises:
+            DataError: none fits.
+        """
+        train, held_out = self.data.train, self.data.validation
+        playable = (note for note in train.notes if note.correct_note is not None)
+        notes = fitting_notes(rollout, playable, f"training notes of {train.source}")
+        if held_out is None:
+            return notes, None
+        judged = fitting_notes(rollout, held_out.notes, f"validation notes of {held_out.source}")
+        return notes, Validation(judged, self.settings.eval_notes, self.settings.seed)
+
+    def start(self) -> RunFolder:
+        """Make the folder of the run.
+
+        Raises:
+            RunError: there is a run in the folder already, or it cannot be written.
+        """
+        own = {GIVEN_NOTES[setting]: note_lines(loaded.notes) for setting, loaded in self.lists.items()}
+        return RunFolder.create(self.settings, made_of(self.settings), self.data.record(), own)
+
+
+def explicit_settings(settings: Settings | None, changes: Mapping[str, Any]) -> Settings:
+    """The settings, with those changed that are given by name; paths may be `Path`s.
+
+    Of the result's fields those are set that somebody has set, so that it can be told what a resumed run is to change.
+
+    Raises:
+        ConfigError: there is no setting of a name, or a value cannot be used.
+    """
+    before = settings.model_dump(include=settings.model_fields_set) if settings else {}
+    plain = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in changes.items()}
+    return validate({**before, **plain})
+
+
+def plan_run(
+    given: Settings,
+    notes: Iterable[NoteLike] | None = None,
+    validation: Iterable[NoteLike] | str | None = AUTO,
+    *,
+    written: bool = True,
+) -> RunPlan:
+    """Read what a run starts from, or what a run that is resumed began with.
+
+    `notes` and `validation` stand in the place of `prompt_data` and `validation_data`; `validation` "auto" leaves
+    it to that setting, and with None nothing validates. Without `written` the run is to leave no folder.
+
+    Raises:
+        ConfigError: a setting cannot be used, or cannot be changed in a run that goes on, or says what a list says too.
+        DataError: the notes cannot be used.
+        RunError: the run to go on with is damaged, in use or none.
+    """
+    if given.wandb:
+        require_wandb()
+    if validation is None and given.validation_data not in (AUTO, NONE):
+        raise ConfigError(f"validation is None, but validation_data is {given.validation_data!r}; give one of them")
+    lists = _lists(given, notes, validation)
+    if given.resume:
+        return _resumed(given, lists)
+    given.require_trainable()
+    settings = given if validation is not None else given.with_overrides(validation_data=NONE)
+    if lists and written:
+        path = Path(settings.output_dir) if settings.output_dir else default_path(settings.model)
+        settings, lists = _with_files(settings, lists, path)
+    return RunPlan(settings, run_data(settings, given=lists), lists=lists)
+
+
+def _lists(given: Settings, notes: Any, validation: Any) -> dict[str, LoadedNotes]:
+    """The notes that are given as lists, by the setting that they stand for."""
+    automatic = isinstance(validation, str) and validation == AUTO
+    said = {"prompt_data": notes, "validation_data": None if automatic else validation}
+    lists = {}
+    for setting, items in said.items():
+        if items is None:
+            continue
+        name = _ARGUMENTS[setting]
+        if getattr(given, setting) != Settings.model_fields[setting].default:
+            raise ConfigError(f"{name} and {setting} both say which notes to take; give one of them")
+        lists[setting] = given_notes(items, name, column_names(given))
+        require_alike(lists[setting].notes, name)
+    return lists
+
+
+def _with_files(
+    settings: Settings, lists: Mapping[str, LoadedNotes], folder: Path
+) -> tuple[Settings, dict[str, LoadedNotes]]:
+    """The settings of a run in `folder` that holds the lists as files, and the lists under the names of these."""
+    places = {setting: str(folder / GIVEN_NOTES[setting]) for setting in lists}
+    columns = dict.fromkeys(COLUMN_SETTINGS) if "prompt_data" in lists else {}  # our own file needs none named
+    own_file = "validation_data" not in lists and settings.validation_data not in (AUTO, NONE, SAMPLE)
+    if columns and own_file and column_names(settings) != BY_GUESS:
+        raise ConfigError("columns are named for the rows of notes: give validation as a list too, by load_notes(path)")
+    renamed = {setting: _called(loaded, places[setting]) for setting, loaded in lists.items()}
+    return settings.with_overrides(output_dir=str(folder), **places, **columns), renamed
+
+
+def _called(loaded: LoadedNotes, source: str) -> LoadedNotes:
+    return replace(loaded, source=source)
+
+
+def _resumed(given: Settings, lists: Mapping[str, LoadedNotes]) -> RunPlan:
+    """The run with what may change changed, after a look at whether all that it began with is as it was."""
+    if lists:
+        raise ConfigError(
+            f"resume goes on with the notes that the run began with: leave {_ARGUMENTS[next(iter(lists))]} out"
+        )
+    path = Path(str(given.resume))
+    run, started = RunFolder.reopen(path)
+    try:
+        settings, changes = resumed_settings(started, given, path)
+        settings.require_trainable()
+        run.require_same_data(made_of(settings))
+        data = run_data(settings)
+        run.require_same_notes(data.record())
+    except BaseException:
+        run.close()
+        raise
+    return RunPlan(settings, data, run, changes)
+
+
+def made_of(settings: Settings) -> dict[str, Path]:
+    """What the games of a run follow from, by its use: a resumed run must find it as it was."""
+    files = data_files(settings)
+    if settings.prompts not in SHIPPED:
+        files["prompts"] = Path(settings.prompts)
+    adapter = adapter_source(settings) if settings.engine != "scripted" else None
+    if adapter:
+        files["adapter"] = adapter / "adapter_model.safetensors"
+    return files
+
+
+def engine_of(settings: Settings) -> tuple[Settings, Engine]:
+    """The engine that trains, and the settings, which name OpenRLHF where it was found: only it reads its checkpoints.
+
+    Raises:
+        ConfigError: the engine cannot train with these settings, or is not installed.
+        ModelError: the model cannot be loaded.
+    """
+    name = training_engine_name(settings)
+    found = settings.with_overrides(engine=name)
+    return (found if name == "openrlhf" else settings), create_engine(found)
