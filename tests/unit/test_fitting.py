@@ -90,7 +90,7 @@ def test_texts_to_judge_that_do_not_fit_are_passed_over_by_name(caplog: pytest.L
 
 
 def test_a_long_note_neither_stops_a_run_nor_its_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "create_engine", lambda settings, **_: Small())
+    monkeypatch.setattr(start, "create_engine", lambda settings, **_: Small())
     notes = tmp_path / "own.jsonl"
     rows = [{"id": f"n{i}", "text": LONG if i == 5 else f"{SHORT} Drug {i}."} for i in range(12)]
     notes.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
