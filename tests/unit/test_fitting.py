@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import medserl.commands as commands
+from medserl import commands, start
 from medserl.config import Settings
 from medserl.data.notes import Note
 from medserl.engines.scripted import ScriptedEngine
