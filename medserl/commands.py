@@ -21,6 +21,7 @@ from medserl.errors import ConfigError, DataError
 from medserl.evaluation.discrimination import pair_ordering
 from medserl.evaluation.options import EvaluationOptions
 from medserl.fitting import fitting_notes
+from medserl.game.prompts import load_prompts
 from medserl.game.roles import MODES
 from medserl.game.setup import GameSetup
 from medserl.markdown_shown import say_markdown
@@ -118,7 +119,8 @@ def _pairs_ordered(rollout: VCFRolloutGenerator, notes: Sequence[Note]) -> float
 
 
 def _rollout(settings: Settings) -> VCFRolloutGenerator:
-    return VCFRolloutGenerator.of(create_engine(settings, trainable=False), settings)
+    prompts = load_prompts(settings.prompts, settings.injector_format)
+    return VCFRolloutGenerator(create_engine(settings, trainable=False), prompts, settings)
 
 
 def _games(notes: Sequence[Note], count: int, seed: int) -> list[GameSetup]:

@@ -11,7 +11,7 @@ from medserl.engines.base import InferenceEngine, Sampling
 from medserl.game.audit import audit
 from medserl.game.episode import Attempt, Completion, Episode, Reading, Turn
 from medserl.game.parsing import parse_injection
-from medserl.game.prompts import Messages, PromptSet, load_prompts
+from medserl.game.prompts import Messages, PromptSet
 from medserl.game.rewards import Rewards, assessor_reward, injector_reward
 from medserl.game.roles import Mode, Role
 from medserl.game.setup import GameSetup
@@ -30,11 +30,6 @@ class VCFRolloutGenerator:
         self.engine = engine
         self.prompts = prompts
         self.settings = settings
-
-    @classmethod
-    def of(cls, engine: InferenceEngine, settings: Settings) -> VCFRolloutGenerator:
-        """With the prompts that the settings name. Raises ConfigError where there are none such."""
-        return cls(engine, load_prompts(settings.prompts, settings.injector_format), settings)
 
     def play(self, games: Sequence[GameSetup], seed: int, *, greedy: bool = False) -> list[Episode]:
         """Play every game to its end; `seed` fixes all sampling."""

@@ -19,6 +19,7 @@ from medserl.data.given import NoteLike
 from medserl.engines.base import Engine
 from medserl.errors import MedSeRLError, OutputError, RunError
 from medserl.evaluation.validation import Validation
+from medserl.game.prompts import load_prompts
 from medserl.progress import RoundPrinter
 from medserl.resume import check_extent, check_fixed, fixed_settings
 from medserl.rollout import VCFRolloutGenerator
@@ -95,7 +96,8 @@ class MedSeRLTrainer(SelfPlay):
             if engine is None:
                 plan.settings, engine = engine_of(plan.settings)
                 held.callback(engine.close)
-            rollout = VCFRolloutGenerator.of(engine, plan.settings)
+            prompts = load_prompts(plan.settings.prompts, plan.settings.injector_format)
+            rollout = VCFRolloutGenerator(engine, prompts, plan.settings)
             training_notes, held_out = plan.fitting(rollout)
             super().__init__(rollout, training_notes)
             self.validation = ready or held_out
