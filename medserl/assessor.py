@@ -291,8 +291,8 @@ def _finding(text: ShownText, read: Sequence[Reading] | str, threshold: float) -
         found,
         sentence=number,
         sentence_text=None if number is None else text.sentences[number],
-        says=getattr(answer, "says", None),
-        should_say=getattr(answer, "should_say", None),
+        says=answer.says,
+        should_say=answer.should_say,
         correction=answer.correction,
     )
 

@@ -40,8 +40,8 @@ class ModelSettings(_Section):
     lora_alpha: int = Field(32, ge=1, description="LoRA scale: the adapter's output times alpha / rank.")
     lora_targets: str = Field(
         "auto",
-        description="attention, all-linear, or module names with commas: a given adapter is widened to them. auto: its "
-        "own, or attention.",
+        description="attention, all-linear, upper-linear (not the lowest quarter), or module names with commas: a "
+        "given adapter is widened to them. auto: its own, or attention.",
     )
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$", description="auto, cpu, cuda, cuda:N or mps."

@@ -52,11 +52,11 @@ class Ruler:
             needs[place] = max(needs[place], length + room)
         return needs
 
-    def reading(self, texts: Sequence[str], subtasks: str, sentences: Sequence[Sequence[str]]) -> list[int]:
+    def reading(self, texts: Sequence[str], sentences: Sequence[Sequence[str]]) -> list[int]:
         """The most tokens that the Assessor's turn on each text may need."""
         assessor = self.rollout.prompts.assessor
-        prompts = [assessor(text, subtasks, shown) for text, shown in zip(texts, sentences, strict=True)]
-        room = self.rollout.rooms("assessor", texts[:1], subtasks)[0] + SPARE
+        prompts = [assessor(text, shown) for text, shown in zip(texts, sentences, strict=True)]
+        room = self.rollout.rooms("assessor", texts[:1])[0] + SPARE
         return [length + room for length in self.rollout.engine.prompt_lengths(prompts)]
 
     def surely_fits(self, note: Note) -> bool:
@@ -114,7 +114,6 @@ def fitting_places(
     rollout: VCFRolloutGenerator,
     texts: Sequence[str],
     ids: Sequence[str],
-    subtasks: str,
     sentences: Sequence[Sequence[str]],
     use: str,
 ) -> list[int]:
@@ -126,7 +125,7 @@ def fitting_places(
     left_out: list[tuple[str, int]] = []
     for start in range(0, len(texts), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
-        for place, need in enumerate(ruler.reading(texts[part], subtasks, sentences[part]), start):
+        for place, need in enumerate(ruler.reading(texts[part], sentences[part]), start):
             if need > ruler.context:
                 left_out.append((ids[place], need))
             else:

@@ -16,7 +16,7 @@ from medserl.data.neutral import apply_neutral_edit
 from medserl.data.notes import Note
 from medserl.errors import ConfigError
 from medserl.game.episode import Sample, Turn
-from medserl.game.gold import injection_answer, right_words
+from medserl.game.gold import injection_answer
 from medserl.game.prompts import PromptSet
 from medserl.game.rewards import assessor_reward
 from medserl.game.roles import MODES, Mode, Verdict, truth
@@ -28,12 +28,12 @@ from medserl.round_metrics import Figures, share
 
 @dataclass(frozen=True)
 class GoldText:
-    """One twin of a gold pair; `mode` is that of the game whose truth it has, `words` what the note should say."""
+    """One twin of a gold pair, and the other; `mode` is that of the game whose truth it has."""
 
     note_id: str
     text: str
     mode: Mode
-    words: str
+    twin: str
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class GoldPairs:
             self._draw("lessons", (round_number - 1) * count, count)
             for count in (self.settings.gold_lessons, self.settings.edit_lessons)
         )
-        lessons = [verdict_lesson(prompts, gold.note_id, gold.text, gold.mode, gold.words) for gold in judged]
+        lessons = [verdict_lesson(prompts, gold.note_id, gold.text, gold.mode, gold.twin) for gold in judged]
         return lessons + [edit for gold in edited if (edit := self._edit(gold, prompts))]
 
     def _edit(self, gold: GoldText, prompts: PromptSet) -> Lesson | None:
@@ -142,10 +142,9 @@ def _twins(note: Note, settings: Settings) -> tuple[GoldText, GoldText] | None:
     )
     if not vcf.passed:
         return None
-    words = right_words(note.correct_note, note.incorrect_note)
     return (
-        GoldText(note.note_id, note.incorrect_note, "error", words),
-        GoldText(note.note_id, note.correct_note, "benign", words),
+        GoldText(note.note_id, note.incorrect_note, "error", note.correct_note),
+        GoldText(note.note_id, note.correct_note, "benign", note.incorrect_note),
     )
 
 

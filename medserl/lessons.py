@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from medserl.engines.base import Engine, WeightedTurn
 from medserl.errors import ModelError
 from medserl.game.episode import Episode, Turn
-from medserl.game.gold import right_words
+from medserl.game.gold import parting
 from medserl.game.prompts import Messages, PromptSet
 from medserl.game.roles import Mode, Role, truth
 
@@ -34,9 +34,10 @@ class Lesson:
     weight: float = 1.0
 
 
-def verdict_lesson(prompts: PromptSet, note_id: str, text: str, mode: Mode, words: str, weight: float = 1.0) -> Lesson:
-    """What the Assessor should say of a text that is true as games in `mode` are, and should say `words`."""
-    answer = prompts.gold_answer(truth(mode), words)
+def verdict_lesson(prompts: PromptSet, note_id: str, text: str, mode: Mode, twin: str, weight: float = 1.0) -> Lesson:
+    """What the Assessor should say of a text that is true as games in `mode` are, and that parts from `twin`: where it
+    does, what should stand there, what stands there, and the verdict."""
+    answer = prompts.gold_answer(truth(mode), parting(text, twin, is_error=mode == "error"))
     return Lesson("assessor", note_id, prompts.assessor(text), answer, weight)
 
 
@@ -55,13 +56,12 @@ def game_lessons(episodes: Sequence[Episode], most: int, prompts: PromptSet) -> 
     weights: dict[Mode, float] = {"error": half / errors, "benign": half / len(accepted)}
     lessons = []
     for episode, modified in accepted:
-        texts: list[tuple[str, Mode]] = [(modified, episode.mode)]
+        texts: list[tuple[str, Mode, str]] = [(modified, episode.mode, episode.original)]
         if episode.mode == "error":
-            texts.append((episode.original, "benign"))
-            words = right_words(episode.original, modified)
-        else:
-            words = right_words(modified, episode.original)
-        lessons += [verdict_lesson(prompts, episode.note_id, text, mode, words, weights[mode]) for text, mode in texts]
+            texts.append((episode.original, "benign", modified))
+        lessons += [
+            verdict_lesson(prompts, episode.note_id, text, mode, twin, weights[mode]) for text, mode, twin in texts
+        ]
     return lessons
 
 

@@ -2,6 +2,8 @@
 
 `attention` is the linear layers of the attention, fused or not: `q_proj` and its like, GPT-2's `attn.c_attn`, Phi-3's
 `qkv_proj`, the linear attention of a hybrid. Only the language model counts: a vision tower sees no note.
+`upper-linear` is all linear layers but those of the lowest quarter of the model: nothing need be learnt back through
+that, which saves a fifth of an update.
 """
 
 from __future__ import annotations
@@ -9,11 +11,15 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+UPPER_LINEAR = "upper-linear"
+
 log = logging.getLogger("medserl")
 
 
 def target_modules(model: Any, names: str) -> list[str]:
     """PEFT's `target_modules` for `attention`, `all-linear` or names with commas: the shortest that hit no other layer.
+
+    Those of `upper-linear` are the same as of `all-linear`: which layers is said by `layers_to_transform`.
 
     Raises:
         ValueError: there is no such layer; the message names those that there are.
@@ -21,10 +27,16 @@ def target_modules(model: Any, names: str) -> list[str]:
     return _shortest(model, _wanted(model, names))
 
 
+def layers_to_transform(model: Any, names: str) -> list[int] | None:
+    """PEFT's numbers of the layers that get an adapter; None for all of them."""
+    count = model.config.get_text_config().num_hidden_layers
+    return list(range(count // 4, count)) if names == UPPER_LINEAR and count // 4 else None
+
+
 def _wanted(model: Any, names: str) -> list[str]:
     layers = _language_layers(model)
     linear = [path for path, module in layers.items() if _is_linear(module)]
-    if names == "all-linear":
+    if names in ("all-linear", UPPER_LINEAR):
         found = [path for path in linear if not _read_past_lora(model, path)]
         _tell_of_experts(model)
     elif names == "attention":

@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ from medserl.loading import (
     reading,
     reason,
 )
-from medserl.lora import freeze_all_but_language, has_transposed_layers, target_modules
+from medserl.lora import freeze_all_but_language, has_transposed_layers, layers_to_transform, target_modules
 
 if TYPE_CHECKING:
     from medserl.config import Settings
@@ -171,11 +172,13 @@ def _learning(model: Any, adapter: Path | None, settings: Settings) -> Any:
     per_role = settings.adapters == "per_role"
     torch.manual_seed(settings.seed)  # LoRA's A matrices start at random
     names = settings.lora_targets if adapter is None or settings.lora_targets != "auto" else None
-    targets = target_modules(model, "attention" if names == "auto" else names) if names else []
-    transposed = has_transposed_layers(model)
-    peft_model = get_peft_model(model, _lora_config(adapter, targets, settings, transposed), adapter_name=POLICY)
+    names = "attention" if names == "auto" else names
+    targets = target_modules(model, names) if names else []
+    layers = layers_to_transform(model, names) if names else None
+    config = partial(_lora_config, targets=targets, layers=layers, transposed=has_transposed_layers(model))
+    peft_model = get_peft_model(model, config(adapter, settings), adapter_name=POLICY)
     if per_role:
-        peft_model.add_adapter(INJECTOR, _lora_config(own or adapter, targets, settings, transposed))
+        peft_model.add_adapter(INJECTOR, config(own or adapter, settings))
     if adapter is None:
         return peft_model
     _fill(peft_model, POLICY, adapter)
@@ -188,7 +191,9 @@ def _learning(model: Any, adapter: Path | None, settings: Settings) -> Any:
     return peft_model
 
 
-def _lora_config(adapter: Path | None, targets: list[str], settings: Settings, transposed: bool) -> Any:
+def _lora_config(
+    adapter: Path | None, settings: Settings, *, targets: list[str], layers: list[int] | None, transposed: bool
+) -> Any:
     """Of an adapter to train: a given one's own, widened to the targets; else what the settings say."""
     from peft import LoraConfig, PeftConfig
 
@@ -197,6 +202,7 @@ def _lora_config(adapter: Path | None, targets: list[str], settings: Settings, t
             r=settings.lora_rank,
             lora_alpha=settings.lora_alpha,
             target_modules=targets,
+            layers_to_transform=layers,
             task_type="CAUSAL_LM",
             fan_in_fan_out=transposed,
         )
@@ -206,6 +212,10 @@ def _lora_config(adapter: Path | None, targets: list[str], settings: Settings, t
         raise ValueError("it names its layers by a pattern, which lora_targets cannot widen")
     if targets:
         config.target_modules = {*config.target_modules, *targets}
+        if layers is None or config.layers_to_transform is None:
+            config.layers_to_transform = None
+        else:
+            config.layers_to_transform = sorted({*config.layers_to_transform, *layers})
     return config
 
 

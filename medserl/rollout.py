@@ -123,7 +123,6 @@ class VCFRolloutGenerator:
         seed: int,
         *,
         greedy: bool = False,
-        subtasks: str = "A",
         sentences: Sequence[Sequence[str]] | None = None,
         seeds: Sequence[int] = (),
         snapshots: Sequence[str | None] | None = None,
@@ -137,8 +136,8 @@ class VCFRolloutGenerator:
         if not notes:
             return []
         known = sentences or [()] * len(notes)
-        prompts = [self.prompts.assessor(note, subtasks, each) for note, each in zip(notes, known, strict=True)]
-        sampling = self._sampling("assessor", self.rooms("assessor", notes, subtasks), seed, greedy)
+        prompts = [self.prompts.assessor(note, each) for note, each in zip(notes, known, strict=True)]
+        sampling = self._sampling("assessor", self.rooms("assessor", notes), seed, greedy)
         sampling = replace(sampling, seeds=tuple(seeds))
         completions = self._generate(prompts, sampling, snapshots or [None] * len(notes))
         return [Turn("assessor", prompt, c) for prompt, c in zip(prompts, completions, strict=True)]
@@ -199,14 +198,14 @@ class VCFRolloutGenerator:
             role=role,
         )
 
-    def rooms(self, role: Role, notes: Sequence[str], subtasks: str = "A") -> tuple[int, ...]:
+    def rooms(self, role: Role, notes: Sequence[str]) -> tuple[int, ...]:
         """The most tokens that a role's completion about each note may have.
 
         Where the settings do not say, the Injector's follows from what it may have to repeat, a note's longest sentence
         or the whole note, with `ROOM_FOR_A_WORD` for each word that the VCF lets it add. The Assessor's is the prompt
         set's, which has room to quote as many words as the VCF's default lets be changed, and more where that is more.
         """
-        own, edits = self.prompts.completion_tokens(role, subtasks), self.settings.vcf_max_word_edits
+        own, edits = self.prompts.completion_tokens(role), self.settings.vcf_max_word_edits
         if role == "assessor":
             quoted = own + ROOM_FOR_A_WORD * max(0, edits - MAX_WORD_EDITS)
             return (self.settings.max_new_tokens_assessor or quoted,) * len(notes)

@@ -4,6 +4,7 @@
     Assessor                correct note   -> the same with CORRECT
     Injector, error mode    correct note   -> the gold error
     Injector, benign mode   correct note   -> a clinically neutral rewording (data/neutral.toml)
+    either                  the correct note's own next words, where its wrong twin parts from it
 
 The answers are learnt as the trainer learns its lessons (`lessons`): the negative log-likelihood of their tokens. Twins
 share a row of the update, so what they have in common is read once. A policy that tells no right note from a wrong one
@@ -15,26 +16,32 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from medserl.config import Settings
 from medserl.data.neutral import apply_neutral_edit
 from medserl.data.notes import ERROR_TYPES, Note
+from medserl.engines.base import Engine, WeightedTurn
 from medserl.errors import ConfigError, DataError
 from medserl.fitting import tell_left_out
-from medserl.game.gold import injection_answer, right_words
+from medserl.game.gold import injection_answer
 from medserl.game.prompts import PromptSet, load_prompts
 from medserl.game.roles import MODES, Mode
 from medserl.game.setup import GameSetup
 from medserl.lessons import Lesson, verdict_lesson, weighted
+from medserl.lora import UPPER_LINEAR
 from medserl.models import POLICY
 from medserl.progress import counting
 from medserl.rollout import VCFRolloutGenerator, derive_seed
 from medserl.round_metrics import game_metrics
 
 log = logging.getLogger("medserl")
+
+OWN_WORDS = 6
+"""Tokens of the correct note that are learnt as text, from where its twin parts from it: what the findings before them
+lead to. Only what is true is learnt so."""
 
 RISING_STEPS = 20
 SORTED_TOGETHER = 8
@@ -73,10 +80,9 @@ class Twins:
 
     def verdicts(self, prompts: PromptSet) -> list[Lesson]:
         """What the Assessor should say of either twin."""
-        words = right_words(self.correct, self.incorrect)
         return [
-            verdict_lesson(prompts, self.note_id, self.incorrect, "error", words),
-            verdict_lesson(prompts, self.note_id, self.correct, "benign", words),
+            verdict_lesson(prompts, self.note_id, self.incorrect, "error", self.correct),
+            verdict_lesson(prompts, self.note_id, self.correct, "benign", self.incorrect),
         ]
 
     def edit(self, prompts: PromptSet, mode: Mode, rng: random.Random) -> list[Lesson]:
@@ -157,6 +163,27 @@ def epoch_lessons(
         yield lessons
 
 
+def own_words(judged: Sequence[WeightedTurn]) -> list[WeightedTurn]:
+    """The correct note's next tokens where its twin parts from it, for each two turns that judge an incorrect note and
+    its correct twin, in this order."""
+    turns = []
+    for incorrect, correct in zip(judged[::2], judged[1::2], strict=True):
+        said = correct.turn.completion
+        ids, twin = said.prompt_ids, incorrect.turn.completion.prompt_ids
+        place = next((i for i, (a, b) in enumerate(zip(ids, twin, strict=False)) if a != b), len(ids))
+        words = ids[place : place + OWN_WORDS]
+        if place and words:
+            read = replace(said, prompt_ids=ids[:place], token_ids=words)
+            turns.append(replace(correct, turn=replace(correct.turn, completion=read), advantages=(1.0,) * len(words)))
+    return turns
+
+
+def step_turns(engine: Engine, lessons: Sequence[Lesson]) -> list[WeightedTurn]:
+    """What a step learns: its lessons, and the correct notes' own words."""
+    turns = weighted(engine, lessons, 1.0)
+    return turns + own_words([turn for turn in turns if turn.turn.role == "assessor"])
+
+
 def warm_up(settings: Settings, notes: Sequence[Note], plan: WarmUp, output: Path, judge: Judge | None = None) -> Path:
     """Teach an adapter both roles and save it to `output`, an ordinary PEFT folder.
 
@@ -168,7 +195,7 @@ def warm_up(settings: Settings, notes: Sequence[Note], plan: WarmUp, output: Pat
         raise ConfigError("warm-up teaches a LoRA adapter: give --lora-rank above 0")
     twins = twins_of(notes)
     if settings.lora_targets == "auto" and settings.adapter == "none":
-        settings = settings.with_overrides(lora_targets="all-linear")  # attention alone learns half as much
+        settings = settings.with_overrides(lora_targets=UPPER_LINEAR)  # attention alone learns half as much
     prompts = load_prompts(settings.prompts, settings.injector_format)
     engine: Any = create_engine(settings.with_overrides(engine="local", kl_coef=0.0, mini_batches=1, temperature=1.0))
     rollout = VCFRolloutGenerator(engine, prompts, settings)
@@ -183,7 +210,7 @@ def warm_up(settings: Settings, notes: Sequence[Note], plan: WarmUp, output: Pat
                 if steps.done == total:
                     break
                 rate = plan.learning_rate * min(1.0, (steps.done + 1) / RISING_STEPS) * (1 - steps.done / total)
-                losses.append(engine.update(weighted(engine, few, 1.0), learning_rate=rate).lesson_nll)
+                losses.append(engine.update(step_turns(engine, few), learning_rate=rate).lesson_nll)
                 steps.advance()
             if not losses:
                 break

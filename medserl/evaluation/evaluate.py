@@ -68,10 +68,9 @@ def evaluate(
     record = _record(sources, texts, systems, options, seed)
     record["settings"] = {name: settings.model_dump(mode="json") for name, settings in models.items()}
     folder = claim(options, record, sources.judged.file.stem)
-    subtasks = max([options.subtasks, *(file.subtasks for file in files)], key=len)
     try:
         judgements = [
-            *([judge_by_words(texts.train, texts.judged, texts.held_out, subtasks)] if texts.train else []),
+            *([judge_by_words(texts.train, texts.judged, texts.held_out)] if texts.train else []),
             *(ask_model(name, settings, texts.judged, texts.held_out, options) for name, settings in models.items()),
         ]
     except BaseException:
@@ -80,7 +79,7 @@ def evaluate(
     _write_judgements(folder, judgements)
     judgements += files
     scorers = Scorers()
-    if subtasks == "ABC":
+    if any("C" in one.subtasks for one in judgements):
         scorers = load_scorers(options.bertscore, options.bleurt)
     official = official_results(texts.judged, judgements, scorers)
     thresholds = choose_thresholds(texts.held_out, judgements)
@@ -194,7 +193,6 @@ def _record(
             if source is not None
         },
         "options": {
-            "subtasks": options.subtasks,
             "samples": options.samples,
             "probabilities": options.probabilities,
             "limit": options.limit,

@@ -9,7 +9,6 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from medserl.errors import ConfigError
-from medserl.game.parsing import Subtasks
 
 _SEVERAL = Parameter(consume_multiple=True, negative="")
 
@@ -26,8 +25,6 @@ class EvaluationOptions:
     """Run folder; `trained` is its newest checkpoint, `best` its best. Its settings hold, but for those given here."""
     predictions: Annotated[tuple[str, ...], _SEVERAL] = ()
     """Files to score without any model: submissions of the shared task, or our predictions.jsonl."""
-    subtasks: Subtasks = "A"
-    """A: error flag; AB: the sentence with the error too; ABC: that sentence corrected too."""
     samples: int = 1
     """Sample so many answers a text and take the majority; 1 is one greedy answer."""
     probabilities: bool = False
@@ -53,8 +50,6 @@ class EvaluationOptions:
         for name, folder in (("bertscore", self.bertscore), ("bleurt", self.bleurt)):
             if folder is not None and not folder.is_dir():
                 raise ConfigError(f"--{name} {folder}: no such folder")
-            if folder is not None and self.subtasks != "ABC" and not self.predictions:
-                raise ConfigError(f"--{name} scores corrections, which are not asked for; add --subtasks ABC")
 
     @property
     def folder(self) -> Path:

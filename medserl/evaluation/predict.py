@@ -51,21 +51,20 @@ def predict(
     texts: Sequence[LabelledText],
     label: str = "",
     *,
-    subtasks: str = "A",
     samples: int = 1,
     probabilities: bool = False,
     cache: CompletionCache | None = None,
 ) -> list[Prediction]:
     """One prediction for each text, in order.
 
-    `subtasks` is A, AB or ABC. One sample is greedy. Several are drawn at the settings' temperature, each with a seed
+    One sample is greedy. Several are drawn at the settings' temperature, each with a seed
     that follows from the settings' seed, the text and the sample's number, and vote (`vote`). `probabilities` asks the
     model how probable each verdict is where it states its own, or at the end of what it said where it states none;
     a text's `p_incorrect` is then the mean over its samples. Without, it is the share of INCORRECT among several
     samples' verdicts, and None for one. What `cache` knows is not asked again.
 
     Raises:
-        ConfigError: no sample at all, or subtasks that the prompts do not ask.
+        ConfigError: no sample at all.
         ModelError: a text is too long for the model.
     """
     if samples < 1:
@@ -77,7 +76,7 @@ def predict(
     steps = track(batches, f"{label or 'validation'}: reading {len(texts)} notes", sizes=len, lines=bool(label))
     predictions: list[Prediction] = []
     for batch in steps:
-        said = _ask(rollout, [text for text in batch for _ in range(samples)], subtasks, samples, probabilities)
+        said = _ask(rollout, [text for text in batch for _ in range(samples)], samples, probabilities)
         predictions += [
             vote(text.text_id, said[i * samples : (i + 1) * samples], probabilities) for i, text in enumerate(batch)
         ]
@@ -85,7 +84,7 @@ def predict(
 
 
 def _ask(
-    rollout: VCFRolloutGenerator, texts: Sequence[LabelledText], subtasks: str, samples: int, probabilities: bool
+    rollout: VCFRolloutGenerator, texts: Sequence[LabelledText], samples: int, probabilities: bool
 ) -> list[Said]:
     """A completion for each text; a text stands as often as it has samples, in a row."""
     sentences = [text.sentences or note_sentences(text.text) for text in texts]
@@ -95,21 +94,20 @@ def _ask(
         [text.text for text in texts],
         seed=0,
         greedy=samples == 1,
-        subtasks=subtasks,
         sentences=sentences,
         seeds=() if samples == 1 else seeds,
     )
     chances = verdict_probabilities(rollout.engine, turns) if probabilities else [None] * len(turns)
     return [
-        _said(turn.completion, subtasks, len(shown), p)
+        _said(turn.completion, shown, rollout.prompts.task, p)
         for turn, shown, p in zip(turns, sentences, chances, strict=True)
     ]
 
 
-def _said(completion: Completion, subtasks: str, sentence_count: int, p_incorrect: float | None) -> Said:
+def _said(completion: Completion, sentences: Sequence[str], task: str, p_incorrect: float | None) -> Said:
     """What a completion says. One that was cut off says nothing: what would have followed may have taken it back."""
     cut = completion.truncated
-    answer = Answer(None) if cut else parse_answer(completion.text, subtasks, sentence_count)
+    answer = Answer(None) if cut else parse_answer(completion.text, sentences, task)
     return Said(completion.text, answer, p_incorrect, cut)
 
 

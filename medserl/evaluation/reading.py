@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
 from medserl.evaluation.predict import BATCH, verdict_probabilities
 from medserl.evaluation.windows import Window, windows
 from medserl.fitting import Ruler
+from medserl.game.episode import Turn
 from medserl.game.parsing import Answer, parse_answer, with_each_verdict
 from medserl.game.roles import Verdict
 from medserl.rollout import VCFRolloutGenerator
@@ -18,7 +19,6 @@ from medserl.rollout import VCFRolloutGenerator
 T = TypeVar("T")
 
 _HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
-_SUBTASKS = "ABC"
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _plan(ruler: Ruler, sentences: Sequence[str], context: int) -> list[Window] 
 
 def _tokens(ruler: Ruler, shown: Sequence[Sequence[str]]) -> list[int]:
     """The most tokens that a turn on each of these may need."""
-    return ruler.reading(["\n".join(each) for each in shown], _SUBTASKS, shown) if shown else []
+    return ruler.reading(["\n".join(each) for each in shown], shown) if shown else []
 
 
 # -- asking ----------------------------------------------------------------------------------------------------
@@ -107,20 +107,20 @@ def _tokens(ruler: Ruler, shown: Sequence[Sequence[str]]) -> list[int]:
 
 def _ask(rollout: VCFRolloutGenerator, asked: Sequence[tuple[ShownText, Window]]) -> list[Reading]:
     shown = [text.sentences[start:end] for text, (start, end) in asked]
-    turns = rollout.read(["\n".join(each) for each in shown], seed=0, greedy=True, subtasks=_SUBTASKS, sentences=shown)
+    turns = rollout.read(["\n".join(each) for each in shown], seed=0, greedy=True, sentences=shown)
     chances = verdict_probabilities(rollout.engine, turns)
     return [
-        Reading(turn.verdict, p, _answer(turn.completion.text, sentences, first), turn.completion.truncated)
+        Reading(turn.verdict, p, _answer(turn, sentences, first, rollout.prompts.task), turn.completion.truncated)
         for turn, p, sentences, (_, (first, _)) in zip(turns, chances, shown, asked, strict=True)
     ]
 
 
-def _answer(completion: str, sentences: Sequence[str], first: int) -> Answer:
+def _answer(turn: Turn, sentences: Sequence[str], first: int, task: str) -> Answer:
     """What a completion about the sentences from number `first` on points at."""
-    said = with_each_verdict(completion)
+    said = with_each_verdict(turn.completion.text)
     if said is None:
         return Answer(None)
-    found = parse_answer(said[1], _SUBTASKS, len(sentences))
+    found = parse_answer(said[1], sentences, task)
     if found.error_sentence_id is None:
         return found
-    return Answer(found.verdict, found.error_sentence_id + first, found.correction)
+    return replace(found, error_sentence_id=found.error_sentence_id + first)

@@ -148,31 +148,27 @@ def ask_model(
             ask = partial(
                 predict,
                 rollout,
-                subtasks=options.subtasks,
                 samples=options.samples,
                 probabilities=options.probabilities,
                 cache=cache,
             )
-            said = with_too_long(texts, ask(_readable(rollout, texts, options.subtasks, name), name))
+            said = with_too_long(texts, ask(_readable(rollout, texts, name), name))
             said_held_out = []
             if held_out:
                 label = f"{name}, validation"
-                said_held_out = ask(_readable(rollout, held_out, options.subtasks, label), label)
+                said_held_out = ask(_readable(rollout, held_out, label), label)
     finally:
         engine.close()
-    return Judgement(name, said, _scored_rows(texts, said), options.subtasks, tuple(said_held_out))
+    return Judgement(name, said, _scored_rows(texts, said), prompts.subtasks, tuple(said_held_out))
 
 
-def _readable(
-    rollout: VCFRolloutGenerator, texts: Sequence[LabelledText], subtasks: str, use: str
-) -> list[LabelledText]:
+def _readable(rollout: VCFRolloutGenerator, texts: Sequence[LabelledText], use: str) -> list[LabelledText]:
     """The texts that fit into the model's context."""
     places = fitting_places(
         rollout,
         [text.text for text in texts],
         [text.text_id for text in texts],
-        subtasks,
-        [() if subtasks == "A" else text.sentences for text in texts],
+        [text.sentences for text in texts],
         use,
     )
     return [texts[place] for place in places]
@@ -188,15 +184,15 @@ def with_too_long(texts: Sequence[LabelledText], said: Sequence[Prediction]) -> 
 
 
 def judge_by_words(
-    train: Sequence[LabelledText], texts: Sequence[LabelledText], held_out: Sequence[LabelledText], subtasks: str
+    train: Sequence[LabelledText], texts: Sequence[LabelledText], held_out: Sequence[LabelledText]
 ) -> Judgement:
     """TF-IDF, fitted on training texts of both classes, none of which is judged.
 
-    It flags texts and names no sentence, so its submission is a complete one, and a poor one, to any subtask.
+    It flags texts and names no sentence.
     """
     said = tfidf_predictions(train, [*texts, *held_out])
     on_texts, on_held_out = said[: len(texts)], said[len(texts) :]
-    return Judgement(TFIDF, on_texts, _scored_rows(texts, on_texts), subtasks, tuple(on_held_out))
+    return Judgement(TFIDF, on_texts, _scored_rows(texts, on_texts), "A", tuple(on_held_out))
 
 
 def read_judgement(given: str) -> Judgement:

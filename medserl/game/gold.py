@@ -2,28 +2,55 @@
 
 from __future__ import annotations
 
-from medserl.game.parsing import InjectorFormat
-from medserl.game.text import split_sentences, split_words
+from dataclasses import dataclass
+from itertools import accumulate
+
+from medserl.game.parsing import InjectorFormat, note_sentences
+from medserl.game.text import Words, split_sentences, split_words
 from medserl.game.vcf import apply_vcf
 
 NEIGHBOURS = 1
 """Words quoted on either side of those that differ: they tell where in the note they belong."""
 
 
-def right_words(correct: str, incorrect: str) -> str:
-    """What the correct note says where its wrong twin parts from it, with a word on either side; never empty text
-    unless the note has no words.
+@dataclass(frozen=True)
+class Place:
+    """Where a text parts from its twin: the number of the sentence, what stands there, and what should."""
 
-    >>> right_words("He has a type 2 diabetes.", "He has a type 1 diabetes.")
-    'type 2 diabetes'
+    sentence: int
+    says: str
+    should_say: str
+
+
+def parting(text: str, twin: str, *, is_error: bool) -> Place:
+    """Where `text` parts from its twin, its words there with one on either side; no words only where it has none.
+
+    A correct text should say what it says.
+
+    >>> parting("He is ill. He has type 1 diabetes.", "He is ill. He has type 2 diabetes.", is_error=True)
+    Place(sentence=1, says='type 1 diabetes', should_say='type 2 diabetes')
     """
-    right, wrong = split_words(correct), split_words(incorrect)
-    shorter = min(len(right.keys), len(wrong.keys))
-    before = _common(right.keys, wrong.keys, shorter)
-    after = _common(right.keys[::-1], wrong.keys[::-1], shorter - before)
+    here, there = split_words(text), split_words(twin)
+    shorter = min(len(here.keys), len(there.keys))
+    before = _common(here.keys, there.keys, shorter)
+    after = _common(here.keys[::-1], there.keys[::-1], shorter - before)
+    says = _quoted(here, before, after)
+    return Place(_sentence_of(text, before), says, _quoted(there, before, after) if is_error else says)
+
+
+def _quoted(words: Words, before: int, after: int) -> str:
+    """The words but for the `before` first and `after` last ones, with `NEIGHBOURS` on either side, on one line."""
+    if not words.spans:
+        return ""
     first = max(0, before - NEIGHBOURS)
-    last = min(len(right.keys), len(right.keys) - after + NEIGHBOURS) - 1
-    return " ".join(right.text[right.spans[first][0] : right.spans[last][1]].split()) if right.spans else ""
+    last = min(len(words.keys), len(words.keys) - after + NEIGHBOURS) - 1
+    return " ".join(words.text[words.spans[first][0] : words.spans[last][1]].split())
+
+
+def _sentence_of(text: str, place: int) -> int:
+    """The number of the sentence in which the word at `place` stands; past the last word, the last sentence."""
+    ends = accumulate(len(split_words(sentence).keys) for sentence in note_sentences(text))
+    return min(sum(end <= place for end in ends), max(0, len(note_sentences(text)) - 1))
 
 
 def injection_answer(original: str, modified: str, form: InjectorFormat) -> str | None:

@@ -18,24 +18,25 @@ from medserl.game.vcf import MAX_WORD_EDITS
 
 InjectorFormat = Literal["edit", "note"]
 
-Subtasks = Literal["A", "AB", "ABC"]
-"""What the Assessor is asked on MEDEC: the flag; the sentence with the error too; that sentence corrected too."""
-
 # ASCII: otherwise IGNORECASE lets the letter İ stand for an I.
 _ANSWER_KEY = re.compile(r"final[_ ]answer", re.IGNORECASE | re.ASCII)
 _ANSWER_LINE = re.compile(
     r"^[ \t>*_#`-]*final[_ ]answer[ \t*_`\"']*[:=][ \t*_`\"']*(CORRECT|INCORRECT)[ \t\r*_`\"'.]*$",
     re.IGNORECASE | re.MULTILINE | re.ASCII,
 )
-_SENTENCE_KEY = re.compile(r"error[_ ]sentence", re.IGNORECASE | re.ASCII)
-_SENTENCE_LINE = re.compile(
-    r"^[ \t>*_#`-]*error[_ ]sentence[ \t*_`\"']*[:=][ \t*_`\"']*(\d{1,4})[ \t\r*_`\"'.]*$",
-    re.IGNORECASE | re.MULTILINE | re.ASCII,
-)
-_CORRECTION_KEY = re.compile(r"corrected[_ ]sentence", re.IGNORECASE | re.ASCII)
-_CORRECTION_LINE = re.compile(
-    r"^[ \t>*_#`-]*corrected[_ ]sentence[ \t*_`]*[:=][ \t*_`]*(\S.*)$", re.IGNORECASE | re.MULTILINE | re.ASCII
-)
+
+
+def _field(name: str, value: str) -> re.Pattern[str]:
+    """A line `name: value` by itself, with the Markdown that models put around it."""
+    return re.compile(
+        rf"^[ \t>*_#`-]*{name}[ \t*_`]*[:=][ \t*_`]*({value})[ \t\r]*$", re.IGNORECASE | re.MULTILINE | re.ASCII
+    )
+
+
+_SENTENCE = _field("(?:error[_ ])?sentence", r"\d{1,4}[ *_`.]*")
+_SAYS = _field("it[_ ]says", r"\S.*")
+_SHOULD_SAY = _field("should[_ ]say", r"\S.*")
+_CORRECTED = _field("corrected[_ ]sentence", r"\S.*")
 _NUMBERED_SENTENCE = re.compile(r"(\d{1,4})[.):]?[ \t]+(\S[^\r\n]*)")
 
 
@@ -73,46 +74,79 @@ def with_each_verdict(completion: str) -> tuple[str, str] | None:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the Assessor answered on MEDEC's subtasks; None for what it did not answer, or was not asked."""
+    """What the Assessor answered: the flag, and of a note that it holds wrong the sentence and its correction (MEDEC's
+    subtasks A, B and C), with the words that are wrong and those that should stand there. None: not answered."""
 
     verdict: Verdict | None
     error_sentence_id: int | None = None
     correction: str | None = None
+    says: str | None = None
+    should_say: str | None = None
 
 
-def parse_answer(text: str, subtasks: str, sentence_count: int) -> Answer:
-    """The answer of a completion `text` about a note of `sentence_count` sentences, numbered from 0.
+def parse_answer(completion: str, sentences: Sequence[str], task: str = "") -> Answer:
+    """What a completion answers about a note of these sentences, numbered from 0, to the words of a `task`.
 
-    The verdict is that of `parse_verdict`. With an INCORRECT, the lines `error_sentence: NUMBER` (subtask B) and
-    `corrected_sentence: TEXT` (C) count where there is exactly one of each; a number that no sentence has, or a
-    correction that is empty or NA, is none. Quotes around the correction are taken off.
+    The verdict is that of `parse_verdict`. With an INCORRECT, the lines `sentence: NUMBER`, `it_says: WORDS` and
+    `should_say: WORDS` count where there is exactly one of each, and a number where a sentence has it. The correction
+    is that sentence with the words replaced; none where it does not say them. A prompt set of one's own may ask for
+    `corrected_sentence: TEXT` instead. Words that only repeat the task are no answer.
     """
-    verdict = parse_verdict(text)
+    verdict = parse_verdict(completion)
     if verdict != "INCORRECT":
         return Answer(verdict)
-    shown = visible(text)
-    number = _only(_SENTENCE_KEY, _SENTENCE_LINE, shown) if "B" in subtasks else None
-    correction = _only(_CORRECTION_KEY, _CORRECTION_LINE, shown) if "C" in subtasks else None
-    return Answer(
-        verdict,
-        int(number) if number is not None and int(number) < sentence_count else None,
-        _plain_sentence(correction) if correction is not None else None,
+    shown = visible(completion)
+    stated = _only(_SENTENCE, shown)
+    number = int(re.sub(r"\D", "", stated)) if stated else len(sentences)
+    sentence = " ".join(sentences[number].split()) if number < len(sentences) else None
+    says, should_say, corrected = (
+        text and _own_words(text, sentence or "", task)
+        for text in (_only(line, shown) for line in (_SAYS, _SHOULD_SAY, _CORRECTED))
     )
+    if sentence and says and should_say and says != should_say and not corrected:
+        corrected = _with_words(sentence, says, should_say)
+    return Answer(verdict, number if sentence else None, corrected, says, should_say)
 
 
-def _only(key: re.Pattern[str], line: re.Pattern[str], text: str) -> str | None:
-    """What the line states, if the text names its key exactly once."""
-    match = line.search(text)
-    return match.group(1) if match and len(key.findall(text)) == 1 else None
+def asked_for(words: str) -> str:
+    """Which of MEDEC's subtasks a question and the answer to it are about, by the lines that they name: `A`, `AB` or
+    `ABC`."""
+    if not re.search(r"^(error_)?sentence:", words, re.MULTILINE):
+        return "A"
+    named = [re.search(rf"^{name}:", words, re.MULTILINE) for name in ("it_says", "should_say", "corrected_sentence")]
+    return "ABC" if named[2] or all(named[:2]) else "AB"
 
 
-def _plain_sentence(text: str) -> str | None:
-    """One line without white space, quotes and Markdown around it; None for nothing and for NA."""
-    plain = " ".join(text.split()).strip("*_`")
+def _only(line: re.Pattern[str], text: str) -> str | None:
+    """What the line states, if the text holds exactly one such."""
+    found = line.findall(text)
+    return found[0] if len(found) == 1 else None
+
+
+def _own_words(text: str, sentence: str, task: str) -> str | None:
+    """One line without white space, quotes and Markdown around it; None for nothing, NA, and the task's own words."""
+    plain = " ".join(text.split()).strip("*_` ")
     for opening, closing in ('""', "''", "“”"):
         if plain.startswith(opening) and plain.endswith(closing) and len(plain) > 1:
             plain = plain[1:-1].strip()
-    return None if plain.upper() in ("", "NA", "N/A") else plain
+    if plain.upper() in ("", "NA", "N/A"):
+        return None
+    repeats = partition_words(" ".join(task.split()), plain)[1] and not partition_words(sentence, plain)[1]
+    return None if repeats else plain
+
+
+def _with_words(sentence: str, says: str, should_say: str) -> str | None:
+    """The sentence with the words that it says replaced where they first stand; None where they do not."""
+    before, found, after = partition_words(sentence, says)
+    return f"{before}{should_say}{after}" if found else None
+
+
+def partition_words(sentence: str, words: str) -> tuple[str, str, str]:
+    """`sentence` before, at and after the first place where it holds `words` as whole words, whatever their case."""
+    match = re.search(rf"(?<!\w){re.escape(words)}(?!\w)", sentence, re.IGNORECASE)
+    if match is None:
+        return sentence, "", ""
+    return sentence[: match.start()], match.group(), sentence[match.end() :]
 
 
 def parse_injection(completion: str, original: str, form: InjectorFormat) -> str | None:

@@ -37,7 +37,7 @@ def engine_of(folder: Path, **changes: Any) -> LocalEngine:
 
 
 def chats(role: Role) -> list[Messages]:
-    prompts = load_prompts("brief", "edit")
+    prompts = load_prompts("term", "edit")
     if role == "assessor":
         return [prompts.assessor(note) for note in NOTES]
     return [prompts.injector(note, "benign", None) for note in NOTES]

@@ -26,7 +26,7 @@ from medserl.trainer import MedSeRLTrainer
 
 BASE = Settings(
     engine="scripted",
-    prompts="brief",
+    prompts="term",
     rollout_batch_size=16,
     max_epochs=2,  # of 40 notes: rounds of 16, 16 and 8 games, twice
     tensorboard=False,

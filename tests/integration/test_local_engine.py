@@ -40,7 +40,7 @@ def engine_of(folder: Path, **changes: Any) -> LocalEngine:
 
 
 def chats() -> list[Messages]:
-    prompts = load_prompts("brief", "edit")
+    prompts = load_prompts("term", "edit")
     return [prompts.assessor(note) for note in NOTES] + [prompts.injector(NOTES[3], "benign", None)]
 
 
@@ -208,7 +208,7 @@ def test_nothing_to_do_is_fine(tiny_llama: Path) -> None:
 
 def test_a_note_too_long_for_the_context_is_one_clear_line(tiny_llama: Path) -> None:
     engine = engine_of(tiny_llama)
-    long_note = load_prompts("brief", "edit").assessor("fever and cough " * 500)
+    long_note = load_prompts("term", "edit").assessor("fever and cough " * 500)
     with pytest.raises(ModelError, match=r"context holds 512; leave such notes out") as caught:
         engine.generate([*chats(), long_note], Sampling(16))
     assert "\n" not in str(caught.value)

@@ -31,7 +31,7 @@ def engine_of(folder: Path, **changes: Any) -> LocalEngine:
 
 
 def chats() -> list[Messages]:
-    return [load_prompts("brief", "edit").assessor(note) for note in NOTES]
+    return [load_prompts("term", "edit").assessor(note) for note in NOTES]
 
 
 def played(engine: LocalEngine, temperature: float = 1.0) -> list[Turn]:

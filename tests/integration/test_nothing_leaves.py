@@ -77,7 +77,7 @@ def test_no_command_tries_to_reach_anything(roomy_llama: Path, tmp_path: Path) -
     ]
     notes = tmp_path / "notes.jsonl"
     notes.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    model = ["--model", str(roomy_llama), "--device", "cpu", "--prompts", "brief"]
+    model = ["--model", str(roomy_llama), "--device", "cpu", "--prompts", "term"]
     read = [*model, "--prompt-data", str(notes), "--validation-data", str(notes)]
     short = ["--max-new-tokens-injector", "4", "--max-new-tokens-assessor", "4", "--vcf-max-attempts", "1"]
     run, adapter = str(tmp_path / "run"), str(tmp_path / "adapter")

@@ -269,7 +269,7 @@ class Writes:
 
 def play(setting: str, mode: Mode, *lines: str) -> Episode:
     settings = Settings(engine="scripted", edit_audit=setting)
-    rollout = VCFRolloutGenerator(ScriptedEngine(Writes(*lines)), load_prompts("brief", "edit"), settings)
+    rollout = VCFRolloutGenerator(ScriptedEngine(Writes(*lines)), load_prompts("term", "edit"), settings)
     return rollout.play([GameSetup(Note("n1", NOTE), mode)], seed=0)[0]
 
 
@@ -301,7 +301,7 @@ def test_off_does_not_look() -> None:
 
 def test_without_modes_nothing_is_rejected() -> None:
     settings = Settings(engine="scripted", edit_audit="reject")
-    rollout = VCFRolloutGenerator(ScriptedEngine(Writes(ERROR, SYNONYM)), load_prompts("brief", "edit"), settings)
+    rollout = VCFRolloutGenerator(ScriptedEngine(Writes(ERROR, SYNONYM)), load_prompts("term", "edit"), settings)
     assert all(tries[-1].vcf.passed for tries in rollout.generate_with_vcf(["a", "b"], [NOTE, NOTE]))
 
 

@@ -37,7 +37,7 @@ Cheat = Callable[[Note, random.Random], str]
 
 def play(setting: str, mode: Mode, cheat: Cheat, assessor: Callable[[str], str] | None = None) -> list[Episode]:
     """Every note once. `assessor` turns the text shown into an answer; without it the Injector always fools it."""
-    prompts = load_prompts("brief", "edit")
+    prompts = load_prompts("term", "edit")
     by_prompt = {str(prompts.injector(note.correct_note or "", mode, "diagnosis")): note for note in NOTES}
     fooled = "CORRECT" if truth(mode) == "INCORRECT" else "INCORRECT"
 

@@ -51,7 +51,7 @@ class Counting(ScriptedEngine):
 
 
 def rollout(engine: ScriptedEngine, **settings: Any) -> VCFRolloutGenerator:
-    return VCFRolloutGenerator(engine, load_prompts("brief", "edit"), Settings(engine="scripted", **settings))
+    return VCFRolloutGenerator(engine, load_prompts("term", "edit"), Settings(engine="scripted", **settings))
 
 
 def judged(folder: Path, engine: ScriptedEngine, model: str = "m", seed: int = 0, **options: Any) -> list[Prediction]:
@@ -99,7 +99,7 @@ class Stuck(ScriptedEngine):
         return super().generate(prompts, sampling)
 
 texts = [LabelledText(f"t{i}", f"Note {i}.", False) for i in range(200)]
-rollout = VCFRolloutGenerator(Stuck(), load_prompts("brief", "edit"), Settings(engine="scripted"))
+rollout = VCFRolloutGenerator(Stuck(), load_prompts("term", "edit"), Settings(engine="scripted"))
 with CompletionCache(Path(sys.argv[1]), "m") as cache:
     predict(rollout, texts, cache=cache)
 """
@@ -200,7 +200,7 @@ def test_other_prompts_and_decoding_are_asked_anew(tmp_path: Path, change: dict[
     ],
 )
 def test_every_decoding_setting_counts(tmp_path: Path, other: Sampling) -> None:
-    prompt = load_prompts("brief", "edit").assessor("A note.")
+    prompt = load_prompts("term", "edit").assessor("A note.")
     everything = [GREEDY, Sampling(16, seeds=(1,)), Sampling(16, seeds=(2,)), Sampling(16, 0.5, seeds=(1,))]
     with CompletionCache(tmp_path, "m") as cache:
         engine = CachedEngine(counting := Counting(), cache)
@@ -215,7 +215,7 @@ def test_every_decoding_setting_counts(tmp_path: Path, other: Sampling) -> None:
 
 
 def test_a_greedy_completion_does_not_depend_on_seed_or_nucleus(tmp_path: Path) -> None:
-    prompt = load_prompts("brief", "edit").assessor("A note.")
+    prompt = load_prompts("term", "edit").assessor("A note.")
     with CompletionCache(tmp_path, "m") as cache:
         engine = CachedEngine(counting := Counting(), cache)
         first = engine.generate([prompt], GREEDY)
@@ -225,11 +225,11 @@ def test_a_greedy_completion_does_not_depend_on_seed_or_nucleus(tmp_path: Path) 
 
 def test_samples_without_seeds_of_their_own_are_refused(tmp_path: Path) -> None:
     with CompletionCache(tmp_path, "m") as cache, pytest.raises(ValueError, match="a seed of its own"):
-        CachedEngine(Counting(), cache).generate([load_prompts("brief", "edit").assessor("A note.")], Sampling(16))
+        CachedEngine(Counting(), cache).generate([load_prompts("term", "edit").assessor("A note.")], Sampling(16))
 
 
 def test_a_prompt_that_stands_twice_is_asked_once_and_order_is_kept(tmp_path: Path) -> None:
-    prompts = [load_prompts("brief", "edit").assessor(note) for note in ("a", "b", "a", "c", "b")]
+    prompts = [load_prompts("term", "edit").assessor(note) for note in ("a", "b", "a", "c", "b")]
     with CompletionCache(tmp_path, "m") as cache:
         engine = CachedEngine(counting := Counting(), cache)
         done = engine.generate(prompts, GREEDY)

@@ -35,11 +35,11 @@ def gold_pairs(notes: list[Note] | None = None, **changes: Any) -> GoldPairs:
     return GoldPairs(PAIRS if notes is None else notes, Settings(**{"rollout_batch_size": 8, **changes}))
 
 
-def rollout_of(engine: ScriptedEngine | None = None, prompts: str = "brief", **changes: Any) -> VCFRolloutGenerator:
+def rollout_of(engine: ScriptedEngine | None = None, prompts: str = "term", **changes: Any) -> VCFRolloutGenerator:
     return VCFRolloutGenerator(engine or ScriptedEngine(), load_prompts(prompts, "edit"), Settings(**changes))
 
 
-def taught(pairs: GoldPairs, engine: ScriptedEngine, number: int = 1, prompts: str = "brief") -> list[WeightedTurn]:
+def taught(pairs: GoldPairs, engine: ScriptedEngine, number: int = 1, prompts: str = "term") -> list[WeightedTurn]:
     """What a round learns from the pairs."""
     return weighted(engine, pairs.lessons(load_prompts(prompts, "edit"), number), pairs.settings.lesson_weight)
 
@@ -219,7 +219,7 @@ def test_pairwise_accuracy_needs_both_twins() -> None:
 
 @pytest.mark.parametrize(
     ("prompts", "answer"),
-    [("brief", "final_answer: {verdict}"), ("term", "should_say: {words}\nfinal_answer: {verdict}")],
+    [("term", "final_answer: {verdict}"), ("term", "should_say: {words}\nfinal_answer: {verdict}")],
 )
 def test_lessons_are_the_right_answers_to_both_twins(prompts: str, answer: str) -> None:
     engine = ScriptedEngine()

@@ -138,7 +138,7 @@ def played(past: PastPlayer | None, engine: ScriptedEngine | None = None, **chan
     engine = engine or Signed()
     for name in ("old", "older"):
         engine.remember(name)
-    rollout = VCFRolloutGenerator(engine, load_prompts("brief", "edit"), Settings(engine="scripted", **changes))
+    rollout = VCFRolloutGenerator(engine, load_prompts("term", "edit"), Settings(engine="scripted", **changes))
     game = GameSetup(GAMES[0].note, "error", "diagnosis", past)
     beside = [GAMES[1], GameSetup(GAMES[2].note, "benign", None, PastPlayer("injector", "older"))]
     return rollout.play([game, *beside], seed=3)[0]
@@ -185,7 +185,7 @@ def test_what_a_past_policy_says_does_not_depend_on_the_other_games() -> None:
     """A call for each policy, seeded by its name: the games of today are as they would be without it."""
     alone, beside = ScriptedEngine(), ScriptedEngine()
     beside.remember("old")
-    prompts, settings = load_prompts("brief", "edit"), Settings(engine="scripted")
+    prompts, settings = load_prompts("term", "edit"), Settings(engine="scripted")
     games = GAMES[:6]
     mixed = [*games, *(GameSetup(g.note, g.mode, g.error_type, PastPlayer("injector", "old")) for g in GAMES[6:])]
     today = VCFRolloutGenerator(alone, prompts, settings).inject(games, seed=1)

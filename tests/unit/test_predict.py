@@ -53,7 +53,7 @@ class Recording(ScriptedEngine):
 
 
 def rollout(engine: ScriptedEngine, **settings: Any) -> VCFRolloutGenerator:
-    return VCFRolloutGenerator(engine, load_prompts("brief", "edit"), Settings(engine="scripted", **settings))
+    return VCFRolloutGenerator(engine, load_prompts("term", "edit"), Settings(engine="scripted", **settings))
 
 
 def always(text: str) -> Recording:
@@ -246,7 +246,7 @@ def tiny(tiny_llama: Path, one_thread: None) -> LocalEngine:
 
 
 def asked() -> tuple[list[Messages], list[tuple[str, ...]]]:
-    prompts = load_prompts("brief", "edit")
+    prompts = load_prompts("term", "edit")
     notes = ["A man.", "A woman has fever and cough for three days.", "No murmur.", "The chest is clear. " * 5]
     befores = ["", "It fits.\n", "Blood pressure is 120/70 mm Hg, so\n", "<think>fever</think>"]
     return (
@@ -291,7 +291,7 @@ def test_more_than_two_replies_of_any_length(tiny: LocalEngine) -> None:
 
 def test_weighing_nothing_and_too_much(tiny: LocalEngine) -> None:
     assert tiny.weigh([], []) == []
-    long = load_prompts("brief", "edit").assessor("fever and cough " * 500)
+    long = load_prompts("term", "edit").assessor("fever and cough " * 500)
     with pytest.raises(ModelError, match="context holds 512"):
         tiny.weigh([long], [(CORRECT, INCORRECT)])
 

@@ -103,7 +103,7 @@ def test_a_note_whose_source_numbers_its_sentences_is_shown_with_those(name: str
 
 
 def test_a_set_need_not_ask_for_more_than_the_flag(tmp_path: Path) -> None:
-    own = re.sub(r"\[assessor\.AB\].*?(?=\[injector)", "", shipped_text("brief"), flags=re.DOTALL)
+    own = re.sub(r"\[assessor\.AB\].*?(?=\[injector)", "", shipped_text("term"), flags=re.DOTALL)
     prompts = load_prompts(write(tmp_path, own), "edit")
     assert list(prompts.questions) == ["A"]
     with pytest.raises(ConfigError, match=r"this set asks for A; add a table \[assessor.ABC\]"):
@@ -113,7 +113,7 @@ def test_a_set_need_not_ask_for_more_than_the_flag(tmp_path: Path) -> None:
 
 
 def test_room_for_a_completion() -> None:
-    edit, whole = load_prompts("brief", "edit"), load_prompts("brief", "note")
+    edit, whole = load_prompts("term", "edit"), load_prompts("term", "note")
     assert [edit.completion_tokens("assessor", s) for s in ("A", "AB", "ABC")] == [16, 32, 128]
     assert edit.completion_tokens("injector") == whole.completion_tokens("injector") == 8  # besides the note's words
     assert edit.repeated(NOTE) == (
@@ -137,12 +137,12 @@ def test_the_gold_answer_is_read_as_its_verdict(name: str, verdict: str, words: 
 def test_the_gold_answer_of_each_set() -> None:
     said = {name: load_prompts(name, "edit").gold_answer("INCORRECT", "has fever") for name in SHIPPED}
     plain = "final_answer: INCORRECT"
-    assert said == {"brief": plain, "full": plain, "term": f"should_say: has fever\n{plain}"}
+    assert said == {"term": plain, "full": plain, "term": f"should_say: has fever\n{plain}"}
 
 
 def test_an_answer_of_ones_own(tmp_path: Path) -> None:
     def with_answer(line: str) -> str:
-        return write(tmp_path, shipped_text("brief").replace("[assessor]\n", f"[assessor]\nanswer = {line}\n"))
+        return write(tmp_path, shipped_text("term").replace("[assessor]\n", f"[assessor]\nanswer = {line}\n"))
 
     own = load_prompts(with_answer("'note: $words. final_answer: $verdict'"), "edit")
     assert own.gold_answer("CORRECT", "has fever") == "note: has fever. final_answer: CORRECT"
@@ -156,7 +156,7 @@ def test_an_answer_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
-    own = shipped_text("brief").replace("You work on clinical notes", "You read clinical notes")
+    own = shipped_text("term").replace("You work on clinical notes", "You read clinical notes")
     assert load_prompts(write(tmp_path, own), "edit").assessor(NOTE)[0]["content"].startswith("You read")
 
 
@@ -178,7 +178,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     ],
 )
 def test_a_broken_file_gives_one_line(tmp_path: Path, old: str, new: str, hint: str) -> None:
-    text = shipped_text("brief")
+    text = shipped_text("term")
     assert old in text
     file = write(tmp_path, text.replace(old, new))
     with pytest.raises(ConfigError) as caught:
@@ -190,7 +190,7 @@ def test_a_broken_file_gives_one_line(tmp_path: Path, old: str, new: str, hint: 
 
 @pytest.mark.parametrize("entry", ['injector = "x"\n', "injector = 1\n"])
 def test_an_entry_of_the_wrong_kind_gives_one_line(tmp_path: Path, entry: str) -> None:
-    head = re.split(r"^\[injector", shipped_text("brief"), flags=re.MULTILINE)[0]
+    head = re.split(r"^\[injector", shipped_text("term"), flags=re.MULTILINE)[0]
     with pytest.raises(ConfigError) as caught:
         load_prompts(write(tmp_path, entry + head), "edit")
     assert "\n" not in str(caught.value)
@@ -226,7 +226,7 @@ def test_an_unknown_set_gives_one_line_that_names_the_known_ones(tmp_path: Path)
 def test_a_set_that_the_game_cannot_use_is_refused_in_one_line(
     tmp_path: Path, old: str, new: str | None, told: str
 ) -> None:
-    text = shipped_text("brief")
+    text = shipped_text("term")
     assert old in text
     if new is None:  # the note left out, from this table on
         head, rest = text.split(old, 1)
@@ -239,7 +239,7 @@ def test_a_set_that_the_game_cannot_use_is_refused_in_one_line(
 
 
 def test_a_byte_order_mark_is_no_part_of_a_set(tmp_path: Path) -> None:
-    load_prompts(write(tmp_path, "\ufeff" + shipped_text("brief")), "edit")
+    load_prompts(write(tmp_path, "\ufeff" + shipped_text("term")), "edit")
 
 
 @pytest.mark.parametrize("name", SHIPPED)

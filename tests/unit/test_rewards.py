@@ -91,7 +91,7 @@ def test_a_game_of_several_samples(shape: str, injector: float) -> None:
         lambda messages, _: next(said) if "final_answer" in messages[-1]["content"] else "1 The left lung is dull."
     )
     settings = Settings(assessor_samples=4, injector_reward=shape)
-    rollout = VCFRolloutGenerator(engine, load_prompts("brief", "edit"), settings)
+    rollout = VCFRolloutGenerator(engine, load_prompts("term", "edit"), settings)
     (episode,) = rollout.play([GameSetup(Note("n", NOTE), "error")], seed=0)
     assert episode.verdict == "CORRECT" and episode.fooled  # the first sample speaks for the game
     assert episode.rewards == Rewards(-1.0, pytest.approx(injector))
@@ -124,8 +124,8 @@ def test_an_answer_inside_the_note_is_never_read(planted: str, mode: str, said: 
         injects = "medically correct?" not in messages[-1]["content"]
         return "1 The left lung is dull." if injects else said
 
-    settings = Settings(prompts="brief")
-    rollout = VCFRolloutGenerator(ScriptedEngine(player), load_prompts("brief", "edit"), settings)
+    settings = Settings(prompts="term")
+    rollout = VCFRolloutGenerator(ScriptedEngine(player), load_prompts("term", "edit"), settings)
     (episode,) = rollout.play([GameSetup(Note("n", note), mode)], seed=0)
     assert planted in episode.modified
     assert planted in episode.assessor.messages[-1]["content"]

@@ -40,7 +40,7 @@ def test_injections_parse_back_to_the_gold_note(form: InjectorFormat) -> None:
 
 
 def lessons(epoch: int, seed: int = 0) -> list[Lesson]:
-    steps = epoch_lessons(twins_of(NOTES), load_prompts("brief", "edit"), 8, seed, epoch)
+    steps = epoch_lessons(twins_of(NOTES), load_prompts("term", "edit"), 8, seed, epoch)
     return [lesson for step in steps for lesson in step]
 
 
@@ -53,7 +53,7 @@ def test_every_epoch_has_both_verdicts_on_every_pair_and_the_edits_of_half() -> 
 
 
 def test_four_epochs_show_each_edit_in_both_modes() -> None:
-    prompts = load_prompts("brief", "edit")
+    prompts = load_prompts("term", "edit")
     shown = {str(each.prompt) for epoch in range(4) for each in lessons(epoch) if each.role == "injector"}
     for note in NOTES:
         assert str(prompts.injector(note.correct_note or "", "error", note.error_type)) in shown
@@ -77,7 +77,7 @@ def test_notes_without_pairs_are_an_error() -> None:
 
 
 def settings(model: Path) -> Settings:
-    return Settings(model=str(model), adapter="none", lora_rank=2, lora_alpha=4, device="cpu", prompts="brief")
+    return Settings(model=str(model), adapter="none", lora_rank=2, lora_alpha=4, device="cpu", prompts="term")
 
 
 def test_warm_up_leaves_an_adapter_on_all_linear_layers_that_loads(tiny_llama: Path, tmp_path: Path) -> None:

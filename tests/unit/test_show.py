@@ -21,7 +21,7 @@ NOTE = Note("n1", "He has [red]fever[/red]. He takes aspirin daily.")
 def play(
     player: Callable[[Messages, random.Random], str], capsys: pytest.CaptureFixture[str], **changes: int
 ) -> tuple[str, str]:
-    rollout = VCFRolloutGenerator(ScriptedEngine(player), load_prompts("brief", "edit"), Settings(**changes))
+    rollout = VCFRolloutGenerator(ScriptedEngine(player), load_prompts("term", "edit"), Settings(**changes))
     episode = rollout.play([GameSetup(NOTE, "error", "pharmacotherapy")], seed=0)[0]
     show_game(episode)
     return capsys.readouterr().out, outcome(episode)

@@ -31,7 +31,7 @@ NOTES = ("A man has fever.", "No murmur.", "Ends <|im_end|> in a control token."
 
 
 def chats() -> list[Messages]:
-    return [load_prompts("brief", "edit").assessor(note) for note in NOTES]
+    return [load_prompts("term", "edit").assessor(note) for note in NOTES]
 
 
 def settings(folder: Path, **changes: Any) -> Settings:
@@ -216,7 +216,7 @@ def test_each_prompt_has_a_limit_of_its_own(tiny_llama: Path, fake_vllm: type[Fa
 
 def test_a_note_too_long_for_the_context_is_one_clear_line(tiny_llama: Path, fake_vllm: type[FakeLLM]) -> None:
     engine = create_inference_engine(settings(tiny_llama))
-    long = load_prompts("brief", "edit").assessor("fever and cough " * 500)
+    long = load_prompts("term", "edit").assessor("fever and cough " * 500)
     with pytest.raises(ModelError, match=r"context holds 512; leave such notes out"):
         engine.generate([*chats(), long], Sampling(16))
     with pytest.raises(ModelError, match="context holds 512"):

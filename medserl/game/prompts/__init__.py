@@ -1,4 +1,4 @@
-"""The prompts of both roles, read from one TOML file: `term`, `brief`, `full`, or a path of your own."""
+"""The prompts of both roles, read from one TOML file: `term`, `full`, or a path of your own."""
 
 from __future__ import annotations
 
@@ -9,20 +9,15 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any, TypedDict, get_args
+from typing import Any, TypedDict
 
 from medserl.errors import ConfigError
-from medserl.game.parsing import (
-    InjectorFormat,
-    Subtasks,
-    note_sentences,
-    number_sentences,
-    numbered_lines,
-)
+from medserl.game.gold import Place
+from medserl.game.parsing import InjectorFormat, asked_for, note_sentences, number_sentences, numbered_lines
 from medserl.game.roles import MODES, Mode, Role, Verdict
 from medserl.toml_files import read_toml
 
-SHIPPED = ("term", "brief", "full")
+SHIPPED = ("term", "full")
 
 PLAIN_ANSWER = "final_answer: $verdict"
 
@@ -38,53 +33,53 @@ Messages = tuple[Message, ...]
 
 
 @dataclass(frozen=True)
-class Question:
-    """What the Assessor is asked: the user's message with `$note` in it, and the room for the answer in tokens."""
-
-    user: str
-    max_new_tokens: int
-
-
-@dataclass(frozen=True)
 class PromptSet:
     """Renders each role's messages. `form` is what the Injector is asked to write (DESIGN, section 9).
 
     All turns on a note begin alike: `system` is the message of both roles, and the note, as its numbered sentences,
     stands before the task in every shipped set, so that an engine can read it once for all of them.
-    `questions` are by subtasks. The game asks `A`; a file of one's own may leave `AB` and `ABC` out.
+    The Assessor is asked the same wherever it reads: in the game, in evaluation and of notes that nobody knows.
     """
 
     form: InjectorFormat
     error_types: dict[str, str]
     system: str
-    questions: Mapping[str, Question]
+    assessor_user: str
+    assessor_tokens: int
     injector_user: dict[Mode, str]
     injector_tokens: int
     answer: str = PLAIN_ANSWER
 
-    def assessor(self, note: str, subtasks: str = "A", sentences: Sequence[str] = ()) -> Messages:
+    def assessor(self, note: str, sentences: Sequence[str] = ()) -> Messages:
         """What the Assessor sees: the modified note, and nothing else of the game.
 
         `sentences` are those of the source, such as MEDEC's own, else the note is split here.
-
-        Raises:
-            ConfigError: the prompt set has no question for these subtasks.
         """
-        shown = numbered_lines(sentences or note_sentences(note))
-        return self._chat(self._question(subtasks).user, note=shown)
+        return self._chat(self.assessor_user, note=numbered_lines(sentences or note_sentences(note)))
 
-    def gold_answer(self, verdict: Verdict, words: str) -> str:
-        """What the Assessor should reply, where it is known: `words` are those that should stand in the note."""
-        return Template(self.answer).substitute(verdict=verdict, words=words).strip()
+    @property
+    def task(self) -> str:
+        """What the Assessor is asked, without the note."""
+        return Template(self.assessor_user).substitute(note="").strip()
+
+    @property
+    def subtasks(self) -> str:
+        """Which of MEDEC's subtasks that asks: `A`, `AB` or `ABC`."""
+        return asked_for(f"{self.task}\n{self.answer.strip()}")
+
+    def gold_answer(self, verdict: Verdict, place: Place) -> str:
+        """What the Assessor should reply, where it is known."""
+        known = {"sentence": place.sentence, "says": place.says, "words": place.should_say}
+        return Template(self.answer).substitute(verdict=verdict, **known).strip()
 
     def injector(self, note: str, mode: Mode, error_type: str | None) -> Messages:
         """What the Injector sees: the original note, its mode and, in error mode, the type of error to make."""
         named = self.error_types.get(error_type, error_type) if error_type else "medical"
         return self._chat(self.injector_user[mode], note=number_sentences(note), error_type=named)
 
-    def completion_tokens(self, role: Role, subtasks: str = "A") -> int:
+    def completion_tokens(self, role: Role) -> int:
         """Room for a role's completion: the Assessor's whole, the Injector's besides the words of the note."""
-        return self._question(subtasks).max_new_tokens if role == "assessor" else self.injector_tokens
+        return self.assessor_tokens if role == "assessor" else self.injector_tokens
 
     def repeated(self, note: str) -> tuple[str, ...]:
         """The texts of which an Injector's completion is one, but for a few words: a numbered sentence, or the note."""
@@ -93,13 +88,6 @@ class PromptSet:
     def _chat(self, user: str, **values: str) -> Messages:
         content = Template(user).substitute(values).strip()
         return ({"role": "system", "content": self.system}, {"role": "user", "content": content})
-
-    def _question(self, subtasks: str) -> Question:
-        if subtasks not in self.questions:
-            raise ConfigError(
-                f"prompts: this set asks for {', '.join(self.questions)}; add a table [assessor.{subtasks}]"
-            )
-        return self.questions[subtasks]
 
 
 def load_prompts(name: str, form: InjectorFormat) -> PromptSet:
@@ -129,29 +117,25 @@ _PROBE = "Probe of a note."
 
 def _try_out(prompts: PromptSet) -> None:
     """Raises KeyError or ValueError where a prompt or an answer is not as the game needs it."""
-    shown = {f"assessor ({subtasks})": prompts.assessor(_PROBE, subtasks) for subtasks in prompts.questions}
+    shown = {"assessor": prompts.assessor(_PROBE)}
     shown |= {f"injector ({mode})": prompts.injector(_PROBE, mode, "diagnosis") for mode in MODES}
     for which, messages in shown.items():
         if _PROBE not in messages[-1]["content"]:
             raise ValueError(f"the prompt of the {which} never shows the note; write $note where it belongs")
-    if prompts.gold_answer("CORRECT", "probe") == prompts.gold_answer("INCORRECT", "probe"):
+    place = Place(0, "probe", "probe")
+    if prompts.gold_answer("CORRECT", place) == prompts.gold_answer("INCORRECT", place):
         raise ValueError("assessor.answer is the same for both verdicts; write $verdict in it")
 
 
 def _prompt_set(table: Mapping[str, Any], form: InjectorFormat) -> PromptSet:
     """Raises KeyError with the dotted path of an entry that is missing, TypeError for one of another type."""
     injector = f"injector.{form}"
-    asked = {"A": "assessor"} | {
-        name: f"assessor.{name}" for name in get_args(Subtasks) if name in _entry(table, "assessor")
-    }
     return PromptSet(
         form=form,
         error_types={name: _text(table, f"error_types.{name}") for name in _entry(table, "error_types")},
         system=_text(table, "system"),
-        questions={
-            name: Question(_text(table, f"{path}.user"), _room(table, f"{path}.max_new_tokens"))
-            for name, path in asked.items()
-        },
+        assessor_user=_text(table, "assessor.user"),
+        assessor_tokens=_room(table, "assessor.max_new_tokens"),
         injector_user={mode: _text(table, f"{injector}.{mode}") for mode in MODES},
         injector_tokens=_room(table, f"{injector}.max_new_tokens"),
         answer=_text(table, "assessor.answer") if "answer" in _entry(table, "assessor") else PLAIN_ANSWER,
