@@ -73,7 +73,7 @@ class DataSettings(_Section):
 class GameSettings(_Section):
     """Game"""
 
-    prompts: str = Field("term", description="Prompt set: term, brief, full, or a TOML file.")
+    prompts: str = Field("term", description="Prompt set: term, full, or a TOML file.")
     injector_format: Literal["edit", "note"] = Field("edit", description="What the Injector writes.")
     vcf_min_jaccard: float = Field(MIN_JACCARD, ge=0, le=1, description="Least word overlap of an accepted edit.")
     vcf_max_jaccard: float = Field(MAX_JACCARD, ge=0, le=1, description="Greatest word overlap.")

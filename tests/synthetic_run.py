@@ -139,7 +139,7 @@ def add_official(folder: Path) -> None:
     (folder / "table.json").write_text(json.dumps(table), encoding="utf-8")
     why = {"BERTScore": "no local checkpoint was given", "AggregateScore": "no local checkpoint was given"}
     record = {
-        "options": {"subtasks": "ABC", "samples": 1},
+        "options": {"samples": 1},
         "texts": {"sha256": "4f1c", "n": 200},
         "files": {"judged": {"name": "test.jsonl", "sha256": "77e0", "rows_skipped": 328}},
         "official": {system: {"all": {"n_texts": 120, "left_out": why}} for system in ("base", "trained")},

@@ -83,9 +83,7 @@ def predict(
     return predictions
 
 
-def _ask(
-    rollout: VCFRolloutGenerator, texts: Sequence[LabelledText], samples: int, probabilities: bool
-) -> list[Said]:
+def _ask(rollout: VCFRolloutGenerator, texts: Sequence[LabelledText], samples: int, probabilities: bool) -> list[Said]:
     """A completion for each text; a text stands as often as it has samples, in a row."""
     sentences = [text.sentences or note_sentences(text.text) for text in texts]
     seed = rollout.settings.seed

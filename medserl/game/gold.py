@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
-from medserl.game.parsing import InjectorFormat, note_sentences
-from medserl.game.text import Words, split_sentences, split_words
+from medserl.game.parsing import InjectorFormat
+from medserl.game.text import Span, Words, split_sentences, split_words
 from medserl.game.vcf import apply_vcf
 
 NEIGHBOURS = 1
@@ -23,34 +23,54 @@ class Place:
 
 
 def parting(text: str, twin: str, *, is_error: bool) -> Place:
-    """Where `text` parts from its twin, its words there with one on either side; no words only where it has none.
-
-    A correct text should say what it says.
+    """Where `text` parts from its twin, its words there with one on either side that is in the same sentence; no words
+    only where it has none. A correct text should say what it says.
 
     >>> parting("He is ill. He has type 1 diabetes.", "He is ill. He has type 2 diabetes.", is_error=True)
     Place(sentence=1, says='type 1 diabetes', should_say='type 2 diabetes')
     """
-    here, there = split_words(text), split_words(twin)
+    spans = split_sentences(text), split_sentences(twin)
+    here, there = (
+        [" ".join(note[span.start : span.end].split()) for span in mine]
+        for note, mine in zip((text, twin), spans, strict=True)
+    )
+    shorter = min(len(here), len(there))
+    before = _common(here, there, shorter)
+    after = _common(here[::-1], there[::-1], shorter - before)
+    if before + after == shorter:  # whole sentences are missing, if any are: beside the one that they follow
+        before = max(0, before - 1)
+    parts = [_part(note, mine[before : len(mine) - after]) for note, mine in zip((text, twin), spans, strict=True)]
+    if not all(part.keys for part in parts):
+        before, parts = 0, [split_words(text), split_words(twin)]
+    says, should_say = _quoted(*parts)
+    return Place(before, says, should_say if is_error else says)
+
+
+def _part(note: str, sentences: Sequence[Span]) -> Words:
+    return split_words(note[sentences[0].start : sentences[-1].end] if sentences else "")
+
+
+def _quoted(here: Words, there: Words) -> tuple[str, str]:
+    """The words in which two texts differ, with `NEIGHBOURS` on either side, on one line; no part of a `q8h`."""
     shorter = min(len(here.keys), len(there.keys))
     before = _common(here.keys, there.keys, shorter)
     after = _common(here.keys[::-1], there.keys[::-1], shorter - before)
-    says = _quoted(here, before, after)
-    return Place(_sentence_of(text, before), says, _quoted(there, before, after) if is_error else says)
-
-
-def _quoted(words: Words, before: int, after: int) -> str:
-    """The words but for the `before` first and `after` last ones, with `NEIGHBOURS` on either side, on one line."""
-    if not words.spans:
-        return ""
     first = max(0, before - NEIGHBOURS)
-    last = min(len(words.keys), len(words.keys) - after + NEIGHBOURS) - 1
-    return " ".join(words.text[words.spans[first][0] : words.spans[last][1]].split())
+    quoted = []
+    for words in (here, there):
+        last = min(len(words.keys), len(words.keys) - after + NEIGHBOURS) - 1
+        run = (words.spans[first][0], words.spans[last][1]) if words.spans else (0, 0)
+        quoted.append(" ".join(_whole(words.text, *run).split()))
+    return quoted[0], quoted[1]
 
 
-def _sentence_of(text: str, place: int) -> int:
-    """The number of the sentence in which the word at `place` stands; past the last word, the last sentence."""
-    ends = accumulate(len(split_words(sentence).keys) for sentence in note_sentences(text))
-    return min(sum(end <= place for end in ends), max(0, len(note_sentences(text)) - 1))
+def _whole(text: str, start: int, end: int) -> str:
+    """The text from `start` to `end`, with the letters and digits that it is joined to."""
+    while start and text[start - 1].isalnum():
+        start -= 1
+    while text[end : end + 1].isalnum():
+        end += 1
+    return text[start:end]
 
 
 def injection_answer(original: str, modified: str, form: InjectorFormat) -> str | None:
@@ -71,6 +91,6 @@ def injection_answer(original: str, modified: str, form: InjectorFormat) -> str 
     return f"{changed[0]} {' '.join(modified[span.start : span.end].split())}"
 
 
-def _common(a: tuple[str, ...], b: tuple[str, ...], most: int) -> int:
-    """Words, at most `most`, that both begin with."""
+def _common(a: Sequence[str], b: Sequence[str], most: int) -> int:
+    """How many items, at most `most`, both begin with."""
     return next((i for i in range(most) if a[i] != b[i]), most)

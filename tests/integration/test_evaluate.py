@@ -102,7 +102,7 @@ def test_flags_of_both_twins(tmp_path: Path, data: Path, capsys: pytest.CaptureF
 
 
 def test_submissions_name_the_published_texts(tmp_path: Path, data: Path) -> None:
-    folder = evaluate(tmp_path, data, "--subtasks", "ABC").folder
+    folder = evaluate(tmp_path, data).folder
     lines = (folder / "warmup.submission.txt").read_text().splitlines()
     assert len(lines) == PAIRS + LONE
     assert lines[0] == "ms-0 0 -1 NA"
@@ -113,7 +113,7 @@ def test_submissions_name_the_published_texts(tmp_path: Path, data: Path) -> Non
 
 
 def test_all_three_subtasks_are_scored(tmp_path: Path, data: Path) -> None:
-    found = evaluate(tmp_path, data, "--subtasks", "ABC")
+    found = evaluate(tmp_path, data)
     n = PAIRS + LONE
     assert found.figures["warmup", "sentence accuracy"] == (n - 1) / n
     same = 2 / (2 + 1e-8)  # the rouge package's F of equal sentences
@@ -126,13 +126,6 @@ def test_all_three_subtasks_are_scored(tmp_path: Path, data: Path) -> None:
     assert "left out: BERTScore (no local checkpoint" in found.markdown
 
 
-def test_two_subtasks_have_no_corrections(tmp_path: Path, data: Path) -> None:
-    found = evaluate(tmp_path, data, "--subtasks", "AB")
-    assert ("warmup", "sentence accuracy") in found.figures
-    assert not [figure for _, figure in found.figures if figure.startswith("ROUGE")]
-    assert '"correction": null' in (found.folder / "warmup.predictions.jsonl").read_text().splitlines()[1]
-
-
 def test_model_based_scores_come_from_local_checkpoints(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,7 +134,7 @@ def test_model_based_scores_come_from_local_checkpoints(
         return Scorers({name: lambda said, correct: [0.5] * len(said) for name in ("BERTScore", "BLEURT")})
 
     monkeypatch.setattr(evaluate_module, "load_scorers", load)
-    found = evaluate(tmp_path, data, "--subtasks", "ABC", "--bertscore", tmp_path, "--bleurt", tmp_path)
+    found = evaluate(tmp_path, data, "--bertscore", tmp_path, "--bleurt", tmp_path)
     assert found.figures["warmup", "BERTScore"] == 0.5
     assert found.figures["warmup", "AggregateScore"] == pytest.approx((2 / (2 + 1e-8) + 1) / 3, abs=1e-9)
     assert "left out" not in found.markdown
@@ -254,7 +247,7 @@ def test_thresholds_are_chosen_on_twins_where_the_published_texts_all_have_an_er
 def test_the_report_shows_all_that_an_evaluation_wrote(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", rounds=1, games=2, evaluation=False)
     held_out = write_notes(tmp_path / "validation.jsonl", 100)
-    flags = ("--subtasks", "ABC", "--probabilities", "--validation-data", held_out)
+    flags = ("--probabilities", "--validation-data", held_out)
     found = evaluate_to(run / "eval", tmp_path, medec_test(tmp_path / "medec.csv"), *flags)
     text = Page(write_report(run)).text
     assert "18 labelled texts of medec.csv" in text
@@ -330,7 +323,7 @@ def test_a_submission_is_scored_without_any_model(
 
 
 def test_our_predictions_are_scored_as_when_they_were_made(tmp_path: Path, data: Path) -> None:
-    made = evaluate(tmp_path, data, "--subtasks", "ABC")
+    made = evaluate(tmp_path, data)
     kept = tmp_path / "copy"
     (made.folder / "warmup.predictions.jsonl").rename(kept.with_suffix(".predictions.jsonl"))
     found = evaluate(tmp_path, data, "--predictions", f"warmup={kept}.predictions.jsonl")
@@ -341,7 +334,7 @@ def test_our_predictions_are_scored_as_when_they_were_made(tmp_path: Path, data:
 
 
 def test_a_submission_beside_a_model_is_compared_on_published_texts(tmp_path: Path, data: Path) -> None:
-    made = evaluate(tmp_path, data, "--subtasks", "ABC")
+    made = evaluate(tmp_path, data)
     kept = made.folder.parent / "kept.submission.txt"
     (made.folder / "warmup.submission.txt").rename(kept)
     found = evaluate(tmp_path, data, "--compare", "base", "--predictions", kept)
@@ -357,9 +350,8 @@ def test_a_submission_beside_a_model_is_compared_on_published_texts(tmp_path: Pa
     [
         (["--samples", "0"], "--samples 0: give 1 or more"),
         (["--limit", "-1"], "--limit -1: give 0 or more"),
-        (["--subtasks", "B"], "--subtasks"),
         (["--bertscore", "no/such/folder"], "--bertscore no/such/folder: no such folder"),
-        (["--bleurt", "."], "--bleurt scores corrections, which are not asked for; add --subtasks ABC"),
+        (["--bleurt", "no/such/folder"], "--bleurt no/such/folder: no such folder"),
         (["--compare", "trained"], "--compare trained needs --run"),
         (["--compare", "nobody"], "--compare nobody: neither base, warmup, trained, best nor the folder"),
         (["--compare", "base", "base"], "two systems are called 'base'"),
@@ -403,9 +395,10 @@ def test_an_output_that_cannot_be_written(capsys: pytest.CaptureFixture[str], tm
     assert "cannot be written" in error_line(capsys, *flags)
 
 
-def test_prompts_that_do_not_ask(capsys: pytest.CaptureFixture[str], tmp_path: Path, data: Path) -> None:
-    shipped = Path(systems.__file__).parents[1] / "game" / "prompts" / "brief.toml"
-    own = re.sub(r"\[assessor\.AB\].*?(?=\[injector)", "", shipped.read_text(), flags=re.DOTALL)
+def test_prompts_that_ask_for_the_flag_alone_have_no_other_scores(tmp_path: Path, data: Path) -> None:
+    shipped = Path(systems.__file__).parents[1] / "game" / "prompts" / "term.toml"
+    own = re.sub(r'answer = "{3}.*?"{3}', "answer = 'final_answer: $verdict'", shipped.read_text(), flags=re.DOTALL)
     (tmp_path / "own.toml").write_text(own)
-    flags = ["--data", data, "--output", tmp_path / "eval", "--prompts", tmp_path / "own.toml", "--subtasks", "ABC"]
-    assert "this set asks for A; add a table [assessor.ABC]" in error_line(capsys, *flags)
+    found = evaluate(tmp_path, data, "--prompts", tmp_path / "own.toml")
+    assert "left out: sentence accuracy (subtask B was not asked)" in found.markdown
+    assert ("warmup", "sentence accuracy") not in found.figures

@@ -174,8 +174,6 @@ def test_models_never_mix(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"subtasks": "AB"},
-        {"subtasks": "ABC"},
         {"samples": 2},
         {"samples": 3, "seed": 1},
         {"samples": 4},  # what the first three said is known

@@ -29,7 +29,7 @@ def rows(system: str, accuracy: float, pairs: float | None) -> list[dict[str, An
 def write(folder: Path, accuracy: float, pairs: float | None = 0.5, seed: int = 0, **record: Any) -> Path:
     folder.mkdir(parents=True)
     table = [*rows("base", 0.5, 0.25), *rows("trained", accuracy, pairs)]
-    known = {"texts": {"sha256": "1"}, "options": {"subtasks": "A"}, "systems": {"trained": {"seed": seed}}}
+    known = {"texts": {"sha256": "1"}, "options": {"samples": 1}, "systems": {"trained": {"seed": seed}}}
     (folder / "table.json").write_text(json.dumps(table))
     (folder / "evaluation.json").write_text(json.dumps(known | record))
     return folder

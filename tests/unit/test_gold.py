@@ -18,8 +18,8 @@ from medserl.data.sample_paths import sample_path
 from medserl.engines.base import WeightedTurn
 from medserl.engines.scripted import ScriptedEngine
 from medserl.errors import ConfigError
-from medserl.game.gold import right_words
-from medserl.game.parsing import parse_injection
+from medserl.game.gold import Place, parting
+from medserl.game.parsing import note_sentences, parse_answer, parse_injection
 from medserl.game.prompts import load_prompts
 from medserl.game.text import split_words
 from medserl.game.vcf import apply_vcf
@@ -50,7 +50,7 @@ def drawn(pairs: GoldPairs, rounds: int, games: int = 8) -> list[list[str]]:
     return [[t.gold.note_id for t in pairs.practice(rollout, games, r)[::2]] for r in range(1, rounds + 1)]
 
 
-# -- the right words -----------------------------------------------------------------------------------------
+# -- where twins part -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,10 @@ def drawn(pairs: GoldPairs, rounds: int, games: int = 8) -> list[list[str]]:
         (" ... ", "He is ill.", ""),
     ],
 )
-def test_right_words(correct: str, incorrect: str, words: str) -> None:
-    assert right_words(correct, incorrect) == words
+def test_the_words_where_twins_part(correct: str, incorrect: str, words: str) -> None:
+    assert parting(correct, incorrect, is_error=False).says == words
+    assert parting(correct, incorrect, is_error=False).should_say == words  # of a right note nothing is to be changed
+    assert parting(incorrect, correct, is_error=True).should_say == words
 
 
 PIECES = ["a", "b", "no", "5", "mg,", "fever.", "\n", "É", "ﬁ", "%", "x2", "'"]
@@ -82,18 +84,41 @@ NOTES = st.lists(st.sampled_from(PIECES), max_size=8).map(" ".join)
 
 
 @given(NOTES | st.text(max_size=30), NOTES | st.text(max_size=30))
-def test_right_words_are_a_run_of_the_correct_notes_words(correct: str, incorrect: str) -> None:
-    words, run = split_words(correct), right_words(correct, incorrect)
+def test_the_words_are_a_run_of_the_notes_words(correct: str, incorrect: str) -> None:
+    words, run = split_words(correct), parting(correct, incorrect, is_error=False).says
     assert bool(run) == bool(words.keys)
     assert run in " ".join(words.text.split())  # as text: a sign may be a word only after what stands before it
 
 
 @given(st.lists(st.sampled_from("abcd"), min_size=3, max_size=8), st.data())
-def test_right_words_hold_what_was_replaced(words: list[str], data: st.DataObject) -> None:
+def test_the_words_hold_what_was_replaced(words: list[str], data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(words) - 1))
     right = [*words[:place], "right", *words[place + 1 :]]
     wrong = [*words[:place], "wrong", *words[place + 1 :]]
-    assert right_words(" ".join(right), " ".join(wrong)) == " ".join(right[max(0, place - 1) : place + 2])
+    around = slice(max(0, place - 1), place + 2)
+    found = parting(" ".join(wrong), " ".join(right), is_error=True)
+    assert found == Place(0, " ".join(wrong[around]), " ".join(right[around]))
+
+
+@pytest.mark.parametrize(
+    ("text", "twin", "sentence"),
+    [
+        ("He is ill. He has type 1 diabetes. He is sad.", "He is ill. He has type 2 diabetes. He is sad.", 1),
+        ("She is ill. He rests.", "He is ill. He rests.", 0),
+        ("He is ill. He rests.", "He is ill. He rests. He sleeps.", 1),  # what is missing would follow the last one
+        ("He is ill. He rests.", "He is ill today. He rests.", 0),
+        ("He is very ill. He rests.", "He is ill. He rests.", 0),
+        ("He takes aspirin. Then rest.", "He takes heparin. Then rest.", 0),  # quoted without the next sentence's words
+        ("Dose:\n- aspirin\n- warfarin", "Dose:\n- aspirin\n- heparin", 2),
+        ("He is ill.\r\nHe\u00a0rests well .", "He is ill.\r\nHe\u00a0rests badly .", 1),
+        ("", "He is ill.", 0),
+    ],
+)
+def test_the_sentence_is_the_one_that_the_note_shows_there(text: str, twin: str, sentence: int) -> None:
+    place = parting(text, twin, is_error=True)
+    assert place.sentence == sentence
+    assert not text or place.says
+    assert place.says in " ".join(note_sentences(text)[sentence].split()) if text else place.says == ""
 
 
 # -- which pairs ---------------------------------------------------------------------------------------------
@@ -105,9 +130,9 @@ def test_both_twins_of_a_pair_follow_each_other() -> None:
     assert len(turns) == 8
     for wrong, right in zip(turns[::2], turns[1::2], strict=True):
         note = by_id[wrong.gold.note_id]
-        words = right_words(note.correct_note or "", note.incorrect_note or "")
-        assert wrong.gold == GoldText(note.note_id, note.incorrect_note or "", "error", words)
-        assert right.gold == GoldText(note.note_id, note.correct_note or "", "benign", words)
+        twins = note.incorrect_note or "", note.correct_note or ""
+        assert wrong.gold == GoldText(note.note_id, twins[0], "error", twins[1])
+        assert right.gold == GoldText(note.note_id, twins[1], "benign", twins[0])
         assert wrong.turn.messages == rollout_of().prompts.assessor(note.incorrect_note or "")
 
 
@@ -217,11 +242,8 @@ def test_pairwise_accuracy_needs_both_twins() -> None:
 # -- lessons -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("prompts", "answer"),
-    [("term", "final_answer: {verdict}"), ("term", "should_say: {words}\nfinal_answer: {verdict}")],
-)
-def test_lessons_are_the_right_answers_to_both_twins(prompts: str, answer: str) -> None:
+@pytest.mark.parametrize("prompts", ["term", "full"])
+def test_lessons_are_the_right_answers_to_both_twins(prompts: str) -> None:
     engine = ScriptedEngine()
     pairs = gold_pairs(gold_lessons=3, lesson_weight=0.25)
     lessons = taught(pairs, engine, prompts=prompts)
@@ -233,7 +255,11 @@ def test_lessons_are_the_right_answers_to_both_twins(prompts: str, answer: str) 
         verdict = {"error": "INCORRECT", "benign": "CORRECT"}[gold.mode]
         assert lesson.turn.role == "assessor"
         assert lesson.turn.messages == shown.assessor(gold.text)
-        assert lesson.turn.completion.text == answer.format(verdict=verdict, words=gold.words)
+        said = parse_answer(lesson.turn.completion.text, note_sentences(gold.text))
+        assert said.verdict == verdict
+        if prompts == "term" and gold.mode == "error":
+            assert gold.text.replace(said.says or "?", said.should_say or "?") == gold.twin
+            assert (said.correction or "?") in " ".join(gold.twin.split())
         n = len(lesson.turn.completion.token_ids)
         assert lesson.advantages == (0.25,) * n
         assert lesson.old_logprobs is None and lesson.ref_logprobs is None

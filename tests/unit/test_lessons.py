@@ -44,9 +44,9 @@ def answers(lessons: list[Lesson]) -> list[tuple[str, str]]:
 def test_an_error_teaches_both_twins_and_a_benign_edit_its_note() -> None:
     lessons = game_lessons([game("error", "a"), game("benign", "b")], 2, TERM)
     assert answers(lessons) == [
-        ("error", "should_say: The right lung\nfinal_answer: INCORRECT"),
-        ("original", "should_say: The right lung\nfinal_answer: CORRECT"),
-        ("benign", "should_say: He receives aspirin\nfinal_answer: CORRECT"),
+        ("error", "sentence: 1\nshould_say: The right lung\nit_says: The left lung\nfinal_answer: INCORRECT"),
+        ("original", "sentence: 1\nshould_say: The right lung\nit_says: The right lung\nfinal_answer: CORRECT"),
+        ("benign", "sentence: 2\nshould_say: He receives aspirin\nit_says: He receives aspirin\nfinal_answer: CORRECT"),
     ]
     assert [(lesson.role, lesson.note_id) for lesson in lessons] == [("assessor", name) for name in "aab"]
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from medserl.game.gold import parting
 from medserl.game.parsing import (
     Answer,
     note_sentences,
@@ -17,6 +18,7 @@ from medserl.game.parsing import (
     replace_sentence,
     visible,
 )
+from medserl.game.prompts import SHIPPED, load_prompts
 from medserl.game.text import split_sentences
 
 NOTE = "A man has fever. His temperature is 38.3 C (100.9 F). Dr. Smith gives amoxicillin.\nHe improves."
@@ -130,105 +132,139 @@ def test_prose_is_never_a_verdict(prose: str) -> None:
     assert parse_verdict(f"The note is INCORRECT. {prose}") is None
 
 
-# -- answers to MEDEC's subtasks ---------------------------------------------------------------------------
+# -- the whole answer ---------------------------------------------------------------------------------------
 
 WRONG = "final_answer: INCORRECT"
+SHOWN = ("A man has fever.", "It is a cold .", "He is given 5 mg of aspirin.")
+FLU = "should_say: is a flu\nit_says: is a cold"
+CORRECTED = Answer("INCORRECT", 1, "It is a flu .", "is a cold", "is a flu")
 
 
 @pytest.mark.parametrize(
     ("completion", "answer"),
     [
         ("final_answer: CORRECT", Answer("CORRECT")),
-        (f"{WRONG}\nerror_sentence: 2\ncorrected_sentence: It is flu.", Answer("INCORRECT", 2, "It is flu.")),
-        (f"Corrected sentence: It is flu.\nError sentence = 0\n{WRONG}", Answer("INCORRECT", 0, "It is flu.")),
-        (f"{WRONG}\r\n**error_sentence:** 2.\r\n", Answer("INCORRECT", 2)),
-        (f"{WRONG}\r\ncorrected_sentence: **It is flu.**\r\n", Answer("INCORRECT", None, "It is flu.")),
-        (f'{WRONG}\nerror_sentence: "2"\ncorrected_sentence: "It is flu."', Answer("INCORRECT", 2, "It is flu.")),
-        (f"{WRONG}\ncorrected_sentence: “It  is\tflu.”", Answer("INCORRECT", None, "It is flu.")),
-        (f'{WRONG}\ncorrected_sentence: It is "flu".', Answer("INCORRECT", None, 'It is "flu".')),
+        (f"sentence: 1\n{FLU}\n{WRONG}", CORRECTED),
+        (f"{WRONG}\nError sentence = 1\n{FLU}", CORRECTED),
+        (f"It is no cold.\n\n**Sentence:** 1.\n**Should say:** is a flu\n**It says:** is a cold\n{WRONG}", CORRECTED),
+        (f"sentence: 1\r\nshould_say: `is a flu`\r\nit_says: 'is a cold'\r\n{WRONG}\r\n", CORRECTED),
+        (f'sentence: "1"\nshould_say: “is a flu”\nit_says: "is a cold"\n{WRONG}', CORRECTED),
+        (f"<think>sentence: 2</think>sentence: 1\n{FLU}\n{WRONG}", CORRECTED),
+        (f"The error sentence is 2.\nsentence: 1\n{FLU}\n{WRONG}", CORRECTED),  # prose is no line of an answer
         (WRONG, Answer("INCORRECT")),
-        (f"<think>error_sentence: 1</think>{WRONG}\nerror_sentence: 2", Answer("INCORRECT", 2)),
+        (f"sentence: 1\n{WRONG}", Answer("INCORRECT", 1)),
+        (f"{FLU}\n{WRONG}", Answer("INCORRECT", None, None, "is a cold", "is a flu")),
+        (f"sentence: 2\n{FLU}\n{WRONG}", Answer("INCORRECT", 2, None, "is a cold", "is a flu")),  # it does not say so
+        (
+            f"sentence: 1\nshould_say: IS A cold\nit_says: is a COLD\n{WRONG}",
+            Answer("INCORRECT", 1, "It IS A cold .", "is a COLD", "IS A cold"),
+        ),
+        (
+            f"sentence: 1\nshould_say: a cold\nit_says: a cold\n{WRONG}",  # it corrects nothing
+            Answer("INCORRECT", 1, None, "a cold", "a cold"),
+        ),
+        (
+            f"sentence: 2\nshould_say: g\nit_says: mg\n{WRONG}",
+            Answer("INCORRECT", 2, "He is given 5 g of aspirin.", "mg", "g"),
+        ),
+        (f"sentence: 2\nshould_say: m\nit_says: g\n{WRONG}", Answer("INCORRECT", 2, None, "g", "m")),  # part of a word
+        (
+            f"{WRONG}\nerror_sentence: 1\ncorrected_sentence: It  is\ta flu.",  # a prompt set of one's own
+            Answer("INCORRECT", 1, "It is a flu."),
+        ),
+        (f'{WRONG}\ncorrected_sentence: It is "flu".', Answer("INCORRECT", None, 'It is "flu".')),
     ],
 )
-def test_an_answer_to_all_three_subtasks(completion: str, answer: Answer) -> None:
-    assert parse_answer(completion, "ABC", 3) == answer
+def test_an_answer_is_flag_sentence_and_correction(completion: str, answer: Answer) -> None:
+    assert parse_answer(completion, SHOWN) == answer
 
 
 @pytest.mark.parametrize(
     "said",
     [
-        "error_sentence: 3",  # there are three: 0, 1, 2
-        "error_sentence: -1",
-        "error_sentence: 1.5",
-        "error_sentence: ١",
-        "error_sentence: NUMBER",
-        "error_sentence: 1 or 2",
-        "error_sentence: 1\nerror_sentence: 1",
-        "The error sentence is 1.\nerror_sentence: 1",
+        "sentence: 3",  # there are three: 0, 1, 2
+        "sentence: -1",
+        "sentence: 1.5",
+        "sentence: ١",
+        "sentence: NUMBER",
+        "sentence: 1 or 2",
+        "sentence: 1\nsentence: 1",
+        "sentence: 1\nerror_sentence: 2",
         "error_sentence:\n1",
-        "sentence: 1",
+        "The sentence: 1",
         "99999",
     ],
 )
 def test_no_sentence_where_not_exactly_one_is_named(said: str) -> None:
-    assert parse_answer(f"{WRONG}\n{said}", "ABC", 3) == Answer("INCORRECT")
+    assert parse_answer(f"{said}\n{WRONG}", SHOWN) == Answer("INCORRECT")
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        "corrected_sentence:",
-        "corrected_sentence: NA",
-        'corrected_sentence: "n/a"',
-        'corrected_sentence: ""',
-        "corrected_sentence: **",
-        "corrected_sentence:\nIt is flu.",
-        "corrected_sentence: It is flu.\ncorrected_sentence: It is gout.",
-        "It is flu.",
-    ],
-)
-def test_no_correction_where_not_exactly_one_is_given(said: str) -> None:
-    assert parse_answer(f"{WRONG}\n{said}", "ABC", 3) == Answer("INCORRECT")
+NO_WORDS = ["", " NA", ' "n/a"', ' ""', " **", "\nis a flu", " a flu\n{name}: a gout"]
 
 
-def test_only_what_was_asked_is_read() -> None:
-    said = f"{WRONG}\nerror_sentence: 2\ncorrected_sentence: It is flu."
-    assert parse_answer(said, "A", 3) == Answer("INCORRECT")
-    assert parse_answer(said, "AB", 3) == Answer("INCORRECT", 2)
+@pytest.mark.parametrize("name", ["should_say", "it_says", "corrected_sentence"])
+@pytest.mark.parametrize("words", NO_WORDS)
+def test_no_words_where_not_exactly_one_line_gives_some(name: str, words: str) -> None:
+    assert parse_answer(f"{name}:{words.format(name=name)}\n{WRONG}", SHOWN) == Answer("INCORRECT")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_words_of_the_task_are_never_an_answer(name: str) -> None:
+    task = (
+        f"{load_prompts(name, 'edit').task}\nWrite should_say: the right words, and\ncorrected_sentence: that sentence."
+    )
+    for words in ("the right words", "The right   words,", "that sentence.", "THAT SENTENCE", "should_say", "it_says"):
+        for line in ("should_say", "it_says", "corrected_sentence"):
+            assert parse_answer(f"{line}: {words}\n{WRONG}", SHOWN, task) == Answer("INCORRECT")
+    assert parse_answer(task, SHOWN, task).verdict is None
+    known = ("It is the right words.",)  # the note's own words are an answer, whatever the task says
+    found = parse_answer(f"sentence: 0\nshould_say: a cold\nit_says: the right words\n{WRONG}", known, task)
+    assert found.correction == "It is a cold."
 
 
 @pytest.mark.parametrize("verdict", ["final_answer: CORRECT", "I do not know.", f"{WRONG}\n{WRONG}"])
 def test_without_a_verdict_of_incorrect_there_is_nothing_more(verdict: str) -> None:
-    said = f"{verdict}\nerror_sentence: 2\ncorrected_sentence: It is flu."
-    assert parse_answer(said, "ABC", 3) == Answer(parse_verdict(said))
+    said = f"sentence: 1\n{FLU}\n{verdict}"
+    assert parse_answer(said, SHOWN) == Answer(parse_verdict(said))
 
 
-ANSWER_PIECES = (*COMPLETION_PIECES, "error_sentence", "corrected_sentence", "Error sentence", '"', "NA", "-", "“", "”")
+ANSWER_PIECES = (
+    *(*COMPLETION_PIECES, "sentence", "Error sentence", "corrected_sentence", "it_says", "should_say"),
+    *('"', "NA", "-", "“", "”", "is a cold", "fever", "mg"),
+)
 
 
 @given(
     st.text(max_size=80) | st.lists(st.sampled_from(ANSWER_PIECES), max_size=16).map("".join),
-    st.sampled_from(["A", "AB", "ABC"]),
-    st.integers(0, 12),
+    st.lists(st.sampled_from(SHOWN), max_size=12),
+    st.sampled_from(["", "Write should_say: the right words."]),
 )
-def test_an_answer_never_raises_and_keeps_to_what_was_asked(said: str, subtasks: str, count: int) -> None:
-    answer = parse_answer(said, subtasks, count)
+def test_an_answer_never_raises_and_keeps_to_the_note(said: str, sentences: list[str], task: str) -> None:
+    answer = parse_answer(said, sentences, task)
     assert answer.verdict == parse_verdict(said)
-    if answer.verdict != "INCORRECT" or subtasks == "A":
-        assert (answer.error_sentence_id, answer.correction) == (None, None)
+    if answer.verdict != "INCORRECT":
+        assert answer == Answer(answer.verdict)
     if answer.error_sentence_id is not None:
-        assert 0 <= answer.error_sentence_id < count
-    if answer.correction is not None:
-        assert subtasks == "ABC"
-        assert answer.correction == " ".join(answer.correction.split()) not in ("", "NA")
+        assert 0 <= answer.error_sentence_id < len(sentences)
+    for words in (answer.correction, answer.says, answer.should_say):
+        assert words is None or words == " ".join(words.split()) not in ("", "NA")
 
 
-@given(st.integers(0, 40), st.integers(0, 40), st.from_regex(r"[A-Za-z][a-z0-9 ,.%]{0,40}[a-z.]", fullmatch=True))
-def test_a_well_formed_answer_is_read_back(number: int, count: int, sentence: str) -> None:
-    assume(sentence.upper() != "NA" and "answer" not in sentence and "sentence" not in sentence)
-    said = f"{WRONG}\nerror_sentence: {number}\ncorrected_sentence: {sentence}"
-    expected = Answer("INCORRECT", number if number < count else None, " ".join(sentence.split()))
-    assert parse_answer(said, "ABC", count) == expected
+WORDS = st.lists(st.sampled_from(["Left", "lung", "5", "mg", "0.5", "fever", "q8h"]), min_size=1, max_size=6)
+
+
+@given(st.lists(WORDS, min_size=1, max_size=4), st.data())
+def test_a_gold_answer_is_read_back_as_the_correction(note: list[list[str]], data: st.DataObject) -> None:
+    sentences = [f"{' '.join(words)} seen." for words in note]
+    number = data.draw(st.integers(0, len(note) - 1))
+    place = data.draw(st.integers(0, len(note[number]) - 1))
+    wrong = [*note[number][:place], "wrong", *note[number][place + 1 :]]
+    shown = [*sentences[:number], f"{' '.join(wrong)} seen.", *sentences[number + 1 :]]
+    twins = " ".join(shown), " ".join(sentences)
+    assume(note_sentences(twins[0]) == tuple(shown) and note_sentences(twins[1]) == tuple(sentences))
+    said = load_prompts("term", "edit").gold_answer("INCORRECT", parting(*twins, is_error=True))
+    found = parse_answer(said, shown, load_prompts("term", "edit").task)
+    assert (found.error_sentence_id, found.correction) == (number, sentences[number])
 
 
 def test_sentences_are_numbered_as_in_medec() -> None:

@@ -1,4 +1,4 @@
-"""Asking a model for its judgements: batches, subtasks, votes, and the probabilities of the two verdicts."""
+"""Asking a model for its judgements: batches, answers, votes, and the probabilities of the two verdicts."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_by_default_one_greedy_verdict_a_text_and_no_probabilities() -> None:
     assert {(one.p_incorrect, one.error_sentence_id, one.correction) for one in found} == {(None, None, None)}
     assert found[7].completion == INCORRECT
     assert [len(prompts) for prompts, _ in engine.asked] == [BATCH, 1]
-    assert {sampling for _, sampling in engine.asked} == {Sampling(16, temperature=0.0)}
+    assert {sampling for _, sampling in engine.asked} == {Sampling(64, temperature=0.0)}
     assert engine.weighed == []
 
 
@@ -86,29 +86,25 @@ def test_no_sample_is_an_error() -> None:
         predict(rollout(Recording()), labelled(1), samples=0)
 
 
-# -- subtasks ----------------------------------------------------------------------------------------------
+# -- answers ----------------------------------------------------------------------------------------------
 
 
-def test_subtasks_show_numbered_sentences_and_read_all_three_answers() -> None:
-    said = f'{INCORRECT}\nerror_sentence: 1\ncorrected_sentence: "It is long."'
+def test_numbered_sentences_are_shown_and_all_three_answers_read() -> None:
+    said = f"sentence: 1\nshould_say: is long\nit_says: is short\n{INCORRECT}"
     text = LabelledText("t", "Unused. Text.", True, sentences=("As published .", "It is short.", "The end."))
     engine = always(said)
-    (found,) = predict(rollout(engine), [text], subtasks="ABC")
+    (found,) = predict(rollout(engine), [text])
     assert (found.verdict, found.error_sentence_id, found.correction) == ("INCORRECT", 1, "It is long.")
     assert "0 As published .\n1 It is short.\n2 The end." in engine.asked[0][0][0][-1]["content"]
-    (found,) = predict(rollout(always(said)), [text], subtasks="AB")
-    assert (found.error_sentence_id, found.correction) == (1, None)
-    (found,) = predict(rollout(always(said)), [text])
-    assert (found.error_sentence_id, found.correction) == (None, None)
 
 
 def test_a_text_without_sentences_is_split_and_numbers_beyond_it_do_not_count() -> None:
     text = LabelledText("t", "She has fever. She is well.", True)
     engine = always(f"{INCORRECT}\nerror_sentence: 2")
-    (found,) = predict(rollout(engine), [text], subtasks="AB")
+    (found,) = predict(rollout(engine), [text])
     assert "0 She has fever.\n1 She is well." in engine.asked[0][0][0][-1]["content"]
     assert (found.verdict, found.error_sentence_id) == ("INCORRECT", None)
-    (found,) = predict(rollout(always(f"{INCORRECT}\nerror_sentence: 1")), [text], subtasks="AB")
+    (found,) = predict(rollout(always(f"{INCORRECT}\nerror_sentence: 1")), [text])
     assert found.error_sentence_id == 1
 
 

@@ -24,7 +24,7 @@ def test_turns_on_a_note_begin_alike_up_to_the_task_or_the_edit(style: str, name
     chat, prompts = ChatRenderer(tokenizer), load_prompts(name, form)  # type: ignore[arg-type]
     for note in PAIRS:
         correct, incorrect = note.correct_note or "", note.incorrect_note or ""
-        turns = [prompts.assessor(correct, subtasks) for subtasks in ("A", "AB", "ABC")]
+        turns = [prompts.assessor(correct)]
         turns += [prompts.injector(correct, mode, note.error_type) for mode in MODES]
         shown, twin = number_sentences(correct), number_sentences(incorrect)
         first = chat.ids(turns[0])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from medserl.data.notes import ERROR_TYPES
 from medserl.errors import ConfigError
 from medserl.game import prompts as prompts_module
+from medserl.game.gold import Place
 from medserl.game.parsing import number_sentences, parse_verdict
 from medserl.game.prompts import SHIPPED, load_prompts
 
@@ -69,7 +70,7 @@ def test_the_injector_is_told_mode_and_type(name: str, form: str) -> None:
 def test_every_turn_begins_with_the_note_as_its_numbered_sentences(name: str, form: str, trap: str) -> None:
     prompts = load_prompts(name, form)
     note = f"{NOTE} {trap} He improves."
-    chats = [prompts.assessor(note, subtasks) for subtasks in ("A", "AB", "ABC")]
+    chats = [prompts.assessor(note)]
     chats += [prompts.injector(note, mode, "diagnosis") for mode in ("error", "benign")]
     assert len({chat[0]["content"] for chat in chats}) == 1
     for chat in chats:
@@ -95,26 +96,24 @@ def test_the_assessor_is_asked_the_same_whatever_the_injector_writes(name: str) 
 def test_a_note_whose_source_numbers_its_sentences_is_shown_with_those(name: str) -> None:
     prompts = load_prompts(name, "edit")
     own = ("A man has fever of 38.3", "C and $note.", "He is\nwell.")
-    for subtasks in ("A", "AB", "ABC"):
-        content = prompts.assessor(NOTE, subtasks, own)[-1]["content"]
-        assert content.startswith("0 A man has fever of 38.3\n1 C and $note.\n2 He is well.\n\n")
-        assert ("error_sentence" in content) == (subtasks != "A")
-        assert ("corrected_sentence" in content) == (subtasks == "ABC")
+    content = prompts.assessor(NOTE, own)[-1]["content"]
+    assert content == f"0 A man has fever of 38.3\n1 C and $note.\n2 He is well.\n\n{prompts.task}"
 
 
 def test_a_set_need_not_ask_for_more_than_the_flag(tmp_path: Path) -> None:
-    own = re.sub(r"\[assessor\.AB\].*?(?=\[injector)", "", shipped_text("term"), flags=re.DOTALL)
-    prompts = load_prompts(write(tmp_path, own), "edit")
-    assert list(prompts.questions) == ["A"]
-    with pytest.raises(ConfigError, match=r"this set asks for A; add a table \[assessor.ABC\]"):
-        prompts.assessor(NOTE, "ABC")
-    with pytest.raises(ConfigError, match="this set asks for A"):
-        prompts.completion_tokens("assessor", "AB")
+    def asked(answer: str) -> str:
+        own = re.sub(r"answer = \"{3}.*?\"{3}", f'answer = """\n{answer}"""', shipped_text("term"), flags=re.DOTALL)
+        return load_prompts(write(tmp_path, own), "edit").subtasks
+
+    assert {load_prompts(name, "edit").subtasks for name in SHIPPED} == {"ABC"}
+    assert asked("final_answer: $verdict") == asked("should_say: $words\nfinal_answer: $verdict") == "A"
+    assert asked("sentence: $sentence\nfinal_answer: $verdict") == "AB"
+    assert asked("error_sentence: $sentence\ncorrected_sentence: x\nfinal_answer: $verdict") == "ABC"
 
 
 def test_room_for_a_completion() -> None:
     edit, whole = load_prompts("term", "edit"), load_prompts("term", "note")
-    assert [edit.completion_tokens("assessor", s) for s in ("A", "AB", "ABC")] == [16, 32, 128]
+    assert edit.completion_tokens("assessor") == whole.completion_tokens("assessor") == 64
     assert edit.completion_tokens("injector") == whole.completion_tokens("injector") == 8  # besides the note's words
     assert edit.repeated(NOTE) == (
         "0 A man has fever.", "1 His temperature is 38.3 C (100.9 F).", "2 He is given amoxicillin."
@@ -129,23 +128,24 @@ def test_room_for_a_completion() -> None:
 @pytest.mark.parametrize("verdict", ["CORRECT", "INCORRECT"])
 @pytest.mark.parametrize("words", ["has fever", "$verdict costs $5", "no INCORRECT dose", ""])
 def test_the_gold_answer_is_read_as_its_verdict(name: str, verdict: str, words: str) -> None:
-    answer = load_prompts(name, "edit").gold_answer(verdict, words)
+    answer = load_prompts(name, "edit").gold_answer(verdict, Place(3, "had fever", words))
     assert parse_verdict(answer) == verdict
     assert answer == answer.strip() and (words in answer) == (name == "term" or not words)
 
 
 def test_the_gold_answer_of_each_set() -> None:
-    said = {name: load_prompts(name, "edit").gold_answer("INCORRECT", "has fever") for name in SHIPPED}
+    place = Place(2, "has cough", "has fever")
+    said = {name: load_prompts(name, "edit").gold_answer("INCORRECT", place) for name in SHIPPED}
     plain = "final_answer: INCORRECT"
-    assert said == {"term": plain, "full": plain, "term": f"should_say: has fever\n{plain}"}
+    assert said == {"full": plain, "term": f"sentence: 2\nshould_say: has fever\nit_says: has cough\n{plain}"}
 
 
 def test_an_answer_of_ones_own(tmp_path: Path) -> None:
     def with_answer(line: str) -> str:
-        return write(tmp_path, shipped_text("term").replace("[assessor]\n", f"[assessor]\nanswer = {line}\n"))
+        return write(tmp_path, shipped_text("full").replace("[assessor]\n", f"[assessor]\nanswer = {line}\n"))
 
     own = load_prompts(with_answer("'note: $words. final_answer: $verdict'"), "edit")
-    assert own.gold_answer("CORRECT", "has fever") == "note: has fever. final_answer: CORRECT"
+    assert own.gold_answer("CORRECT", Place(0, "", "has fever")) == "note: has fever. final_answer: CORRECT"
     for line, hint in [("'final_answer: $answer'", "'answer'"), ("'$5 $verdict'", "$$"), ("3", "expected string")]:
         with pytest.raises(ConfigError, match=re.escape(hint)) as caught:
             load_prompts(with_answer(line), "edit")
@@ -165,14 +165,13 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     [
         ("[injector.edit]", "[injector.other]", "edit"),
         ("[assessor]", "[examiner]", "assessor"),
-        ("[assessor.ABC]\nmax_new_tokens = 128", "[assessor.ABC]", "assessor.ABC.max_new_tokens"),
-        ("$note\n\nIs this note medically correct? Reply with final_answer: CORRECT, or with these three", "$n", "'n'"),
-        ("max_new_tokens = 16", "", "max_new_tokens"),
+        ("$note\n\nIs it medically correct?", "$n", "'n'"),
+        ("max_new_tokens = 64", "", "max_new_tokens"),
         ("system = ", "greeting = ", "system"),
         ("benign = ", "harmless = ", "benign"),
         ("$error_type", "$kind", "kind"),
-        ("$note\n\nIs this", "$text\n\nIs this", "text"),
-        ("$note\n\nIs this", "$note costs $5\n\nIs this", "$$"),
+        ("$note\n\nIs it", "$text\n\nIs it", "text"),
+        ("$note\n\nIs it", "$note costs $5\n\nIs it", "$$"),
         ("[error_types]", "[error_types", ""),
         ('description = "', 'injector = 3\n[assessor.x]\ndescription = "', ""),
     ],
@@ -199,7 +198,7 @@ def test_an_entry_of_the_wrong_kind_gives_one_line(tmp_path: Path, entry: str) -
 def test_an_unknown_set_gives_one_line_that_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_prompts("breif", "edit")
-    assert str(caught.value) == "prompts: no file 'breif'; give one of term, brief, full or a TOML file"
+    assert str(caught.value) == "prompts: no file 'breif'; give one of term, full or a TOML file"
     with pytest.raises(ConfigError) as caught:
         load_prompts(str(tmp_path), "edit")  # a folder
     assert "\n" not in str(caught.value)
@@ -217,7 +216,7 @@ def test_an_unknown_set_gives_one_line_that_names_the_known_ones(tmp_path: Path)
         ("max_new_tokens = ", "max_new_tokens = -", "expected a number of tokens"),
         ("max_new_tokens = ", "max_new_tokens = 0.", "expected a number of tokens"),
         ("[error_types]\n", "[error_types]\nodd = 3\n", "error_types.odd: expected string"),
-        ("[assessor]\n", "[assessor]\nanswer = 'final_answer'\n", "$verdict"),
+        ("final_answer: $verdict", "final_answer", "$verdict"),
         ("system = ", "system = [1] #", "system"),
         ("[assessor]\n", "[assessor]\nx = " + "[" * 5000 + "]" * 5000 + "\n", "nested too deeply"),
         ("[assessor]\n", "[assessor]\nx = " + "9" * 5000 + "\n", "digits"),
@@ -243,13 +242,11 @@ def test_a_byte_order_mark_is_no_part_of_a_set(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-@pytest.mark.parametrize("subtasks", ["A", "AB", "ABC"])
-def test_a_question_that_is_only_repeated_is_no_verdict(name: str, subtasks: str) -> None:
+def test_a_question_that_is_only_repeated_is_no_verdict(name: str) -> None:
     prompts = load_prompts(name, "edit")
-    question = prompts.questions[subtasks].user.replace("$note", NOTE).strip()
-    lines = question.splitlines()
+    lines = prompts.assessor(NOTE)[-1]["content"].splitlines()
     told = [i for i, line in enumerate(lines) if "final_answer" in line]
     for start in range(told[0] + 1):  # from any line on, up to the words that ask for an answer
         assert parse_verdict("\n".join(lines[start:])) is None
-    for message in (*prompts.assessor(NOTE, subtasks), *prompts.injector(NOTE, "error", "diagnosis")):
+    for message in (*prompts.assessor(NOTE), *prompts.injector(NOTE, "error", "diagnosis")):
         assert parse_verdict(message["content"]) is None

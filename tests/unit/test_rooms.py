@@ -14,7 +14,7 @@ from medserl.data.readers import load_notes
 from medserl.data.sample_paths import sample_path
 from medserl.engines.base import Sampling
 from medserl.engines.scripted import ScriptedEngine
-from medserl.game.gold import injection_answer, right_words
+from medserl.game.gold import injection_answer, parting
 from medserl.game.prompts import SHIPPED, load_prompts
 from medserl.game.setup import GameSetup
 from medserl.rollout import ROOM_FOR_A_WORD, VCFRolloutGenerator
@@ -100,7 +100,8 @@ def every_gold_answer_fits(engine: Any, path: Path, form: str) -> int:
     assert all(tokens + 1 <= room for tokens, room in zip(needed, rooms, strict=True))  # 1: the end of the turn
     for name in SHIPPED:
         prompts = load_prompts(name, "edit")
-        verdicts = [prompts.gold_answer("INCORRECT", right_words(n.correct_note, n.incorrect_note)) for n, _ in known]
+        places = [parting(n.incorrect_note, n.correct_note, is_error=True) for n, _ in known]
+        verdicts = [prompts.gold_answer("INCORRECT", place) for place in places]
         assert max(engine.count_tokens(verdicts)) + 1 <= prompts.completion_tokens("assessor")
     return len(known)
 
