@@ -21,6 +21,7 @@ from medserl.evaluation.options import EvaluationOptions
 from medserl.pipeline import Pipeline, PipelineOptions
 from medserl.prediction.options import PredictOptions
 from medserl.progress import end_display
+from medserl.serve.options import ServeOptions
 
 app = App(
     name="medserl",
@@ -51,9 +52,10 @@ if TYPE_CHECKING:
     EvaluateFlags: TypeAlias = Settings | None
     PlayFlags: TypeAlias = Settings | None
     PredictFlags: TypeAlias = Settings | None
+    ServeFlags: TypeAlias = Settings | None
 else:
-    TrainFlags, WarmUpFlags, EvaluateFlags, PlayFlags, PredictFlags = map(
-        _flags, ("train", "sft", "evaluate", "play", "predict")
+    TrainFlags, WarmUpFlags, EvaluateFlags, PlayFlags, PredictFlags, ServeFlags = map(
+        _flags, ("train", "sft", "evaluate", "play", "predict", "serve")
     )
 
 
@@ -187,6 +189,23 @@ def play(
     from medserl.commands import play as show
 
     show(_merge(settings, config), note, mode, run)
+
+
+@app.command
+def serve(
+    *,
+    settings: ServeFlags = None,
+    options: Annotated[ServeOptions | None, Parameter(name="*")] = None,
+    config: Path | None = None,
+) -> None:
+    """Review notes in a browser: what the model found, your decisions, a game on a note; not a medical device.
+
+    Args:
+        config: TOML file of settings.
+    """
+    from medserl.serve.server import serve as run
+
+    run(_merge(settings, config), options or ServeOptions())
 
 
 @app.command

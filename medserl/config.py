@@ -260,6 +260,10 @@ _SHOWN: Mapping[str, set[str]] = {
     - {"max_new_tokens_injector"},
     "predict": (_of(ModelSettings) - _OF_A_TRAINED_MODEL)
     | {"note_column", "id_column", "prompts", "max_new_tokens_assessor", "generation_token_budget"},
+    "serve": (_of(ModelSettings, GameSettings, RolloutSettings) | {"note_column", "id_column", "seed"})
+    - _OF_A_TRAINED_MODEL
+    - _OF_ROUNDS
+    - {"edit_audit"},
     "play": (_of(ModelSettings, GameSettings, RolloutSettings) | {"seed"}) - _OF_A_TRAINED_MODEL - _OF_ROUNDS,
 }
 

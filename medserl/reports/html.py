@@ -49,7 +49,8 @@ from medserl.reports.tables import (
 )
 from medserl.reports.verdict import against_others, judged_after
 
-TEMPLATE, STYLE, SCRIPT = "report.html.jinja", "report.css", "report.js"
+TEMPLATE = "report.html.jinja"
+STYLES, SCRIPTS = ("base.css", "report.css"), ("game.js", "report.js")
 OUTPUT = "report.html"
 
 
@@ -73,14 +74,14 @@ def render(run: RunFiles) -> str:
     games = choose_games(run.episodes)
     found = convergence(run.rows, run.episodes)
     table = apart(run.table)
-    script = package_text(SCRIPT)
+    style, script = ("".join(map(package_text, names)) for names in (STYLES, SCRIPTS))
     return (
         templates()
         .get_template(TEMPLATE)
         .render(
             run=run,
             name=run.path.resolve().name,
-            style=Markup(package_text(STYLE)),
+            style=Markup(style),
             script=Markup(script),
             script_hash=_csp_hash(script),
             tiles=tiles(run),
@@ -153,7 +154,7 @@ def _csp_hash(script: str) -> str:
 
 
 def package_text(name: str) -> str:
-    """A style or a script of this package."""
+    """A style or a script of this package, some of which a review has too."""
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
