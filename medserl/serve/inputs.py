@@ -64,19 +64,17 @@ def items_of(options: ServeOptions, settings: Settings) -> tuple[list[Item], lis
     Raises:
         DataError: a file cannot be used, or the predictions are of other notes.
     """
-    texts = _texts(options.notes, settings) if options.notes else {}
+    notes = _notes(options.notes, settings) if options.notes else {}
     if options.predictions is None:
-        unjudged = [Item(note_id, text) for note_id, text in texts.items()]
-        return unjudged, unjudged
-    rows = read_predictions(options.predictions)
-    if options.threshold is not None:
-        rows = [_flagged(row, options.threshold) for row in rows]
-    items = [row.item(_text_of(row, texts, options)) for row in rows]
-    found = {item.note_id for item in items}
-    unjudged = [Item(note_id, text) for note_id, text in texts.items() if note_id not in found]
+        return list(notes.values()), list(notes.values())
+    judged = {}
+    for row in read_predictions(options.predictions):
+        flagged = row if options.threshold is None else _flagged(row, options.threshold)
+        judged[row.note_id] = flagged.item(_text_of(row, notes, options))
+    unjudged = [item for note_id, item in notes.items() if note_id not in judged]
     if unjudged:
         log.info("%s lacks %d of the notes; they are judged now", options.predictions, len(unjudged))
-    return [*items, *unjudged], unjudged
+    return [*judged.values(), *unjudged], unjudged
 
 
 def read_predictions(path: Path) -> list[_Row]:
@@ -104,9 +102,12 @@ def read_predictions(path: Path) -> list[_Row]:
     return list(rows.values())
 
 
-def _texts(source: str, settings: Settings) -> dict[str, str]:
-    """The texts that are judged, by their notes' ids."""
-    return {note.note_id: judged_text(note) for note in load_unlabelled(source, settings).notes}
+def _notes(source: str, settings: Settings) -> dict[str, Item]:
+    """The notes by their ids, not judged yet."""
+    return {
+        note.note_id: Item(note.note_id, judged_text(note), sentences=note.sentences)
+        for note in load_unlabelled(source, settings).notes
+    }
 
 
 def _flagged(row: _Row, threshold: float) -> _Row:
@@ -114,8 +115,8 @@ def _flagged(row: _Row, threshold: float) -> _Row:
     return row.model_copy(update={"threshold": threshold, "flagged": flagged})
 
 
-def _text_of(row: _Row, texts: Mapping[str, str], options: ServeOptions) -> str:
-    text = texts.get(row.note_id, row.text)
+def _text_of(row: _Row, notes: Mapping[str, Item], options: ServeOptions) -> str:
+    text = notes[row.note_id].text if row.note_id in notes else row.text
     if text is None:
         rest = f" nor in {options.notes}" if options.notes else "; give the notes it was made of with --notes FILE"
         raise DataError(f"{options.predictions}: the text of note {row.note_id[:80]!r} is not in it{rest}")

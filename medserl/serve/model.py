@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from medserl.assessor import Finding
@@ -49,6 +50,11 @@ class Model:
         self._asked = 0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
 
+    @property
+    def asked(self) -> int:
+        """Requests that have a place: the one that is worked on, and those that wait."""
+        return self._asked
+
     async def judge(self, items: Sequence[Item]) -> tuple[list[Item], str]:
         """The notes with what was found in them, and the threshold in words.
 
@@ -90,9 +96,10 @@ class Model:
             self._asked -= 1
 
     def _judged(self, items: Sequence[Item]) -> tuple[list[Item], str]:
-        found = self._judge.judge([Note(item.note_id, item.text) for item in items])
+        found = self._judge.judge([Note(item.note_id, item.text, sentences=item.sentences) for item in items])
         threshold = self._judge.threshold
         judged = [
-            Item(item.note_id, item.text, finding, threshold.value) for item, finding in zip(items, found, strict=True)
+            replace(item, finding=finding, threshold=threshold.value)
+            for item, finding in zip(items, found, strict=True)
         ]
         return judged, threshold.describe()

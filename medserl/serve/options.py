@@ -46,8 +46,9 @@ class ServeOptions:
 
     @property
     def decisions_file(self) -> Path:
-        """Where decisions are written."""
+        """Where decisions are written; notes of standard input, or of the hub, lie nowhere."""
         if self.decisions:
             return self.decisions
-        beside = self.predictions or (Path(self.notes) if self.notes and self.notes != "sample" else None)
+        notes = Path(self.notes.partition("?")[0]) if self.notes else None
+        beside = self.predictions or (notes if notes and notes.exists() else None)
         return beside.with_name(f"{beside.stem}.decisions.jsonl") if beside else DEFAULT_DECISIONS

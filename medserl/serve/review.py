@@ -29,12 +29,16 @@ _HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Item:
-    """A note under review. `finding` is None until it is judged, `threshold` that by which the finding was flagged."""
+    """A note under review. `finding` is None until it is judged, `threshold` that by which the finding was flagged.
+
+    `sentences` are those of the source, where it has its own.
+    """
 
     note_id: str
     text: str
     finding: Finding | None = None
     threshold: float | None = None
+    sentences: tuple[str, ...] = ()
 
     @cached_property
     def pieces(self) -> list[str]:
