@@ -18,8 +18,6 @@ from medserl.game.setup import GameSetup
 from medserl.prediction.findings import JudgedNote, write_findings
 from medserl.rollout import VCFRolloutGenerator
 
-HOSTILE = "<img src=x onerror=\"document.title='owned'\"></div><script>document.title='owned'</script>"
-
 FIRST, LAST = "A {age}-year-old man comes to the clinic because of cough.", "He is told to come back in a week."
 WRONG, RIGHT = "His pneumonia is treated with {drug} by mouth.", "amoxicillin"
 DRUGS = (

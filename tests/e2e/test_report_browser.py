@@ -1,13 +1,7 @@
-"""The report in a real browser: headless Chromium opens the file from disk, with no network.
-
-Needs Chromium and its driver (Debian: `apt-get install chromium chromium-driver`). Without them these tests are
-skipped, but fail where `CI=true`: there they have to run.
-"""
+"""The report in a real browser: headless Chromium opens the file from disk, with no network."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,20 +10,11 @@ import pytest
 
 from medserl.reports.html import write_report
 from medserl.runlog import EPISODES, read_rows
+from tests.browsing import brightness, press, texts
 from tests.synthetic_run import HOSTILE, add_official, episode, write_rows, write_run
 
 pytestmark = pytest.mark.browser
 
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 PAGE = 20
 """Games a page."""
 
@@ -53,30 +38,6 @@ OUT_OF_THEIR_CARD = """
 """
 
 
-def require(found: object, what: str) -> None:
-    if not found:
-        reason = f"{what} is not installed, so the report cannot be looked at in a browser"
-        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    require(chromium and driver, "Chromium (with chromedriver)")
-    try:
-        from selenium import webdriver
-    except ImportError:
-        require(None, "selenium")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield chrome
-    chrome.quit()
-
-
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 12 x 32 games, the first of which is hostile, with all that an evaluation can hold."""
@@ -97,13 +58,6 @@ def page(browser: Any, report: Path) -> Iterator[Any]:
     assert browser.get_log("browser") == []
 
 
-def texts(page: Any, selector: str) -> list[str]:
-    """Text of the elements, shown or folded away."""
-    return page.execute_script(
-        "return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)", selector
-    )
-
-
 def choose(page: Any, name: str, value: str) -> None:
     page.execute_script(
         "const field = document.querySelector(`#filters [name=${arguments[0]}]`); field.value = arguments[1];"
@@ -111,10 +65,6 @@ def choose(page: Any, name: str, value: str) -> None:
         name,
         value,
     )
-
-
-def press(page: Any, selector: str) -> None:
-    page.find_element("css selector", selector).click()
 
 
 def count(page: Any) -> int:
@@ -278,8 +228,3 @@ def test_it_fits_a_phone_and_a_laptop_in_light_and_dark(page: Any, width: int, s
     finally:
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         page.execute_cdp_cmd("Emulation.setEmulatedMedia", {})
-
-
-def brightness(colour: str) -> int:
-    """Sum of red, green and blue of `rgb(r, g, b)`."""
-    return sum(int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(","))

@@ -19,7 +19,8 @@ from medserl.serve.decisions import DecisionFile
 from medserl.serve.guard import MOST_BYTES, Access, is_loopback
 from medserl.serve.model import Model
 from medserl.serve.review import Item, Review
-from tests.reviewing import HOSTILE, ScriptedJudge, finding_of, text_of
+from tests.reviewing import ScriptedJudge, finding_of, text_of
+from tests.synthetic_run import HOSTILE
 
 HERE = "http://127.0.0.1:8765"
 PATHS = ("/api/findings", "/api/judge", "/api/decisions", "/api/play")
