@@ -1,0 +1,511 @@
+"""`medserl serve` in a real browser: a reviewer goes through ten notes, and nobody else gets at them."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import re
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medserl.data.notes import Note
+from medserl.data.readers import load_notes
+from medserl.prediction.findings import JudgedNote, write_findings
+from tests.browsing import brightness, press, texts
+from tests.reviewing import DRUGS, RIGHT, finding_of, text_of, write_ten
+from tests.synthetic_run import HOSTILE
+
+pytestmark = pytest.mark.browser
+
+
+class Server:
+    """`medserl serve` as a process of its own."""
+
+    decisions: Path
+
+    def __init__(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "medserl.cli", "serve", "--engine", "scripted", *arguments]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert self.process.stdout is not None
+        self.lines: list[str] = []
+        for line in self.process.stdout:
+            self.lines.append(line.strip())
+            if "Ctrl-C ends it" in line:
+                break
+        self.url = next(line.split()[-1] for line in self.lines if line.startswith("review: "))
+
+    @property
+    def port(self) -> str:
+        return self.url.rstrip("/").rpartition(":")[2]
+
+    def kill(self) -> None:
+        """As `kill -9` does."""
+        self.process.kill()
+        self.process.wait()
+
+    def rest(self) -> str:
+        """What it still said, after it was asked to end."""
+        self.process.terminate()
+        said, _ = self.process.communicate(timeout=60)
+        return said
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[Server]:
+    server = Server(*arguments)
+    try:
+        yield server
+    finally:
+        server.process.kill()
+        server.process.communicate()
+
+
+@pytest.fixture
+def predictions(tmp_path: Path) -> Path:
+    return write_ten(tmp_path / "p.jsonl")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One for the tests that neither end it nor give it more notes."""
+    path = write_ten(tmp_path_factory.mktemp("review") / "p.jsonl")
+    with serving("--predictions", str(path), "--port", "0") as server:
+        server.decisions = path.with_name("p.decisions.jsonl")
+        yield server
+
+
+@pytest.fixture
+def page(browser: Any, server: Server) -> Any:
+    """The review, freshly opened, with no decision in it."""
+    for note_id in rows(server.decisions):
+        body = json.dumps({"note_id": note_id, "decision": "withdraw"}).encode()
+        request = urllib.request.Request(f"{server.url}api/decisions", body, {"Content-Type": "application/json"})
+        urllib.request.urlopen(request).close()
+    return opened(browser, server)
+
+
+def opened(browser: Any, server: Server) -> Any:
+    browser.get("about:blank")
+    browser.get_log("browser")
+    browser.get(server.url)
+    until(browser, lambda: texts(browser, "#list [aria-current=true]") != [])
+    return browser
+
+
+def until(page: Any, met: Callable[[], object]) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(page, 60, poll_frequency=0.02).until(lambda _: met())
+
+
+def said(page: Any, words: str) -> None:
+    """Waits until the status, which a screen reader reads out, says so."""
+    until(page, lambda: words in texts(page, "#status")[0])
+
+
+def key(page: Any, keys: str) -> None:
+    page.switch_to.active_element.send_keys(keys)
+
+
+def title(page: Any) -> str:
+    return texts(page, "#note-title")[0]
+
+
+def rows(path: Path) -> dict[str, dict]:
+    """The decisions by their notes, each of which has one row."""
+    if not path.exists():
+        return {}
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    by_note = {line["note_id"]: line for line in lines}
+    assert len(by_note) == len(lines)
+    return by_note
+
+
+@contextmanager
+def reviewing(browser: Any, predictions: Path) -> Iterator[tuple[Any, Server]]:
+    """The page of a server of its own."""
+    with serving("--predictions", str(predictions), "--port", "0") as server:
+        yield opened(browser, server), server
+
+
+def test_a_reviewer_goes_through_ten_notes_and_a_kill_loses_none(browser: Any, predictions: Path) -> None:
+    with reviewing(browser, predictions) as (page, server):
+        _go_through(page, server, predictions)
+
+
+def _go_through(page: Any, server: Server, predictions: Path) -> None:
+    decisions = predictions.with_name("p.decisions.jsonl")
+    assert [each.split()[-1] for each in texts(page, "#list .id")] == [str(n) for n in range(10)]
+    assert title(page) == "Note note 0"
+
+    key(page, "a")
+    said(page, "Note note 0 accepted, with the correction. Now note note 1.")
+    key(page, "r")
+    said(page, "Note note 1 rejected. Now note note 2.")
+    key(page, "c")
+    key(page, "ask the ward: are a, r and j keys here?")  # letters in a field decide nothing
+    press(page, "#accept")
+    said(page, "Note note 2 accepted")
+    box = page.find_element("id", "correction")
+    box.clear()
+    box.send_keys("His pneumonia is treated with doxycycline by mouth.")
+    press(page, "#accept")
+    said(page, "Note note 3 accepted")
+    page.find_element("id", "correction").clear()
+    press(page, "#accept")
+    said(page, "Note note 4 accepted, without a correction")
+    assert len(rows(decisions)) == 5
+
+    server.kill()
+    assert len(rows(decisions)) == 5
+    key(page, "r")  # the page says so, and keeps its place
+    until(page, lambda: "does not answer" in texts(page, "#trouble")[0])
+    assert title(page) == "Note note 5"
+    with serving("--predictions", str(predictions), "--port", server.port) as again:
+        key(page, "r")  # the same page goes on
+        said(page, "Note note 5 rejected. Now note note 6.")
+        opened(page, again)
+        assert texts(page, "#count") == ["6 of 10 decided"]
+        assert title(page) == "Note note 6"
+        for number in (6, 7, 8):
+            key(page, "r")
+            said(page, f"Note note {number} rejected")
+        key(page, "a")
+        said(page, "Every note is decided.")
+        assert texts(page, "#count") == ["10 of 10 decided"]
+        again.kill()
+
+    found = rows(decisions)
+    assert sorted(found) == [f"note {n}" for n in range(10)]
+    assert found["note 2"]["comment"] == "ask the ward: are a, r and j keys here?"
+    notes = {note.note_id: note for note in load_notes(decisions).notes}
+    assert {name for name, note in notes.items() if note.is_pair} == {f"note {n}" for n in (0, 2, 3, 9)}
+    assert notes["note 0"].correct_note == text_of(0).replace(DRUGS[0], RIGHT)
+    assert notes["note 3"].correct_note == text_of(3).replace(DRUGS[3], "doxycycline")
+    assert (notes["note 4"].correct_note, notes["note 4"].incorrect_note) == (None, text_of(4))
+    assert (notes["note 1"].correct_note, notes["note 1"].incorrect_note) == (text_of(1), None)
+    assert (decisions.stat().st_mode & 0o777) == 0o600
+
+
+def test_keys_move_take_back_and_can_be_switched_off(page: Any, server: Server) -> None:
+    decisions = server.decisions
+    key(page, "j")
+    until(page, lambda: title(page) == "Note note 1")
+    assert page.switch_to.active_element.get_attribute("id") == "note-title"  # a screen reader reads on from there
+    key(page, "k")
+    until(page, lambda: title(page) == "Note note 0")
+    key(page, "k")
+    said(page, "This is the first note.")
+    key(page, "r")
+    said(page, "rejected")
+    key(page, "u")
+    said(page, "The decision on note note 0 is taken back.")
+    assert rows(decisions) == {}
+    assert title(page) == "Note note 0"
+    press(page, "#use-keys")
+    page.execute_script("document.activeElement.blur()")
+    key(page, "r")
+    key(page, "j")
+    press(page, "#use-keys")
+    page.execute_script("document.activeElement.blur()")
+    held = "document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'r', bubbles: true, repeat: true}))"
+    page.execute_script(held)
+    key(page, "j")
+    until(page, lambda: title(page) == "Note note 1")
+    assert rows(decisions) == {}
+
+
+def test_a_comment_alone_and_another_sentence(page: Any, server: Server) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    decisions = server.decisions
+    key(page, "c")
+    key(page, "odd")
+    page.switch_to.active_element.send_keys(Keys.CONTROL, Keys.ENTER)
+    said(page, "Comment on note note 0 kept.")
+    assert (rows(decisions)["note 0"]["decision"], rows(decisions)["note 0"]["comment"]) == (None, "odd")
+    press(page, "#text .s[data-number='2']")
+    box = page.find_element("id", "correction")
+    assert box.get_property("value") == "He is told to come back in a week."
+    box.clear()
+    box.send_keys("He is told to come back tomorrow.")
+    page.find_element("css selector", "#error-type option:nth-child(3)").click()
+    key(page, Keys.ESCAPE)
+    key(page, "a")
+    said(page, "accepted, with the correction")
+    row = rows(decisions)["note 0"]
+    assert row["correct_note"] == text_of(0).replace("in a week", "tomorrow")
+    assert (row["error_type"], row["comment"], row["error_sentence_id"]) == ("management", "odd", 2)
+
+
+def test_the_note_is_shown_with_its_sentence_the_suggestion_and_the_threshold(page: Any) -> None:
+    assert texts(page, "#score") == ["P(error) 0.950, threshold 0.500: flagged."]
+    (marked,) = texts(page, "#text mark")
+    assert finding_of(0).sentence_text in marked.replace("]", "").partition(": ")[2]
+    assert texts(page, "#text mark b") == [DRUGS[0]]
+    assert texts(page, "#suggestion del") == [DRUGS[0]]
+    assert texts(page, "#suggestion ins") == [RIGHT]
+    assert page.find_element("id", "correction").get_property("value") == finding_of(0).correction
+    press(page, "#filter option[value=flagged]")
+    assert len(texts(page, "#list li")) == 7
+    assert "not a medical device" in texts(page, "footer")[0]
+    assert texts(page, "#keys kbd") == list("arcjkup")
+
+
+def test_a_note_is_pasted_and_files_are_opened(browser: Any, predictions: Path) -> None:
+    with reviewing(browser, predictions) as (page, _):
+        _paste_and_open(page, predictions.parent)
+
+
+def _paste_and_open(page: Any, tmp_path: Path) -> None:
+    press(page, "#open")
+    press(page, "#judge")
+    assert "There is no note yet" in texts(page, "#open-trouble")[0]
+    page.find_element("id", "pasted").send_keys("He has a cough. He takes aspirin.")
+    for name in ("ward 1", "ward 2"):
+        (tmp_path / f"{name}.txt").write_text(f"He is on {name}. He takes warfarin.", encoding="utf-8")
+    files = [str(tmp_path / f"ward {n}.txt") for n in (1, 2)]
+    page.find_element("id", "files").send_keys("\n".join(files))
+    press(page, "#judge")
+    said(page, "3 notes are judged.")
+    assert texts(page, "#count") == ["0 of 13 decided"]
+    assert {"ward 1", "ward 2"} <= set(texts(page, "#list .id"))
+    assert "He has a cough." in texts(page, "#text")[0]
+    key(page, "r")
+    said(page, "rejected")
+
+
+def test_a_note_that_cannot_be_judged_leaves_the_page_as_it_is(page: Any) -> None:
+    press(page, "#open")
+    page.execute_script("document.getElementById('pasted').value = 'x'.repeat(100001)")
+    press(page, "#judge")
+    until(page, lambda: "100,000 at most" in texts(page, "#open-trouble")[0])
+    press(page, "#open-dialog button[value=cancel]")
+    assert texts(page, "#count") == ["0 of 10 decided"]
+
+
+def test_a_game_on_the_note_shows_the_edit_the_decision_and_the_words(page: Any) -> None:
+    key(page, "p")
+    said(page, "The game is played.")
+    headings = texts(page, "#played h4")
+    assert headings[0] == "Original note note 0"
+    assert "Injector's attempts and the VCF" in headings
+    assert len(texts(page, "#played .attempts > li")) >= 1
+    assert re.search("accepted|rejected", texts(page, "#played .attempts b")[0])
+    if "Assessor's words" in headings:
+        assert "final_answer" in texts(page, "#played .said")[-1]
+        assert texts(page, "#played .sides ins, #played .sides del") != []
+    key(page, "j")
+    until(page, lambda: title(page) == "Note note 1")
+    assert texts(page, "#played") == [""]
+
+
+# -- what a note says is never the page's ---------------------------------------------------------------------
+
+
+def test_markup_in_a_note_is_shown_as_text(browser: Any, tmp_path: Path) -> None:
+    text = f"He takes {HOSTILE} today. He is \u202ewell\u202c."
+    finding = replace(
+        finding_of(0), note_id=HOSTILE, sentence=0, sentence_text=f"He takes {HOSTILE} today.", says=HOSTILE,
+        should_say=HOSTILE, correction=f"He takes {HOSTILE} now.",
+    )  # fmt: skip
+    path = tmp_path / "p.jsonl"
+    write_findings(path, [JudgedNote(Note(HOSTILE, text, labelled=False), finding, 0.5)])
+    with reviewing(browser, path) as (page, server):
+        assert HOSTILE in texts(page, "#text")[0]
+        assert "\\u202ewell" in texts(page, "#text")[0]
+        assert texts(page, "#list .id") == [HOSTILE]
+        assert texts(page, "#suggestion ins") == [HOSTILE]
+        key(page, "p")
+        said(page, "The game is played.")
+        page.find_element("id", "comment").send_keys(HOSTILE)
+        press(page, "#accept")
+        said(page, "accepted, with the correction")
+        assert page.title == "MedSeRL review"
+        assert page.find_elements("css selector", "main img, nav img, main script, main iframe") == []
+        assert page.get_log("browser") == []
+        assert rows(path.with_name("p.decisions.jsonl"))[HOSTILE]["comment"] == HOSTILE
+        server.rest()
+
+
+def test_the_policy_forbids_markup_even_to_our_own_script(page: Any) -> None:
+    code = "try { document.body.innerHTML = '<b>x</b>'; return 'set' } catch (error) { return error.name }"
+    assert page.execute_script(code) == "TypeError"
+    page.get_log("browser")
+
+
+# -- who else may ask -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def another_origin() -> Iterator[str]:
+    """A page of another origin on this machine, as any site that the reviewer visits is."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<title>elsewhere</title>")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://localhost:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+ATTACK = """
+  const [url, type, done] = arguments;
+  const body = JSON.stringify({ note_id: "note 0", decision: "reject" });
+  const ask = (path, options) => fetch(url + path, options).then((r) => r.text(), (error) => error.name);
+  Promise.all([
+    ask("api/findings"),
+    ask("api/findings", { mode: "no-cors" }),
+    ask("api/decisions", { method: "POST", body, headers: { "Content-Type": type } }),
+    ask("api/decisions", { method: "POST", body, mode: "no-cors" }),
+  ]).then(done);
+"""
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain"])
+@pytest.mark.usefixtures("page")
+def test_another_site_can_neither_read_nor_write(browser: Any, server: Server, kind: str) -> None:
+    with another_origin() as elsewhere:
+        browser.get(elsewhere)
+        answers = browser.execute_async_script(ATTACK, server.url, kind)
+        assert not any("note" in answer for answer in answers), answers
+        assert answers[0] == "TypeError"
+        browser.get_log("browser")
+    assert rows(server.decisions) == {}
+
+
+def test_a_name_that_points_here_shows_nothing(browser: Any, server: Server) -> None:
+    browser.get(f"http://elsewhere.example:{server.port}/")
+    assert "does not answer under that name" in browser.page_source
+    browser.get_log("browser")
+
+
+def test_the_token_opens_the_page_and_stands_nowhere(browser: Any, predictions: Path) -> None:
+    arguments = ("--predictions", str(predictions), "--port", "0", "--token")
+    with serving(*arguments) as server:
+        token = next(line.split()[-1] for line in server.lines if line.startswith("token: "))
+        browser.get("about:blank")
+        browser.get(server.url)
+        dialog = browser.find_element("id", "token-dialog")
+        until(browser, dialog.is_displayed)
+        browser.find_element("id", "token").send_keys("wrong")
+        press(browser, "#token-form button")
+        until(browser, lambda: browser.find_element("id", "token-trouble").is_displayed())
+        assert texts(browser, "#list li") == []
+        browser.find_element("id", "token").send_keys(token)
+        press(browser, "#token-form button")
+        until(browser, lambda: len(texts(browser, "#list li")) == 10)
+        key(browser, "r")
+        said(browser, "rejected")
+        assert token not in browser.current_url + browser.page_source
+        assert token not in json.dumps(browser.get_log("browser"))
+        assert browser.get_cookies() == []
+        rest = server.rest()
+        assert token not in rest and text_of(0)[:20] not in rest
+
+
+# -- for every reader -----------------------------------------------------------------------------------------
+
+UNNAMED = """
+  return [...document.querySelectorAll("button, input, select, textarea, [role=group], nav, dialog")]
+    .filter((e) => {
+      const by = e.getAttribute("aria-labelledby");
+      const named = by ? document.getElementById(by)?.textContent : e.getAttribute("aria-label");
+      return !(named || e.closest("label")?.textContent || (e.tagName === "BUTTON" && e.textContent)).trim();
+    })
+    .map((e) => e.outerHTML.slice(0, 80));
+"""
+
+FAINT = """
+  const channel = (v) => ((v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+  const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const paper = (e) => {
+    for (; e; e = e.parentElement) {
+      const found = parts(getComputedStyle(e).backgroundColor);
+      if (found.length < 4 || found[3] === 1) return found;
+    }
+    return [255, 255, 255];
+  };
+  const faint = [];
+  for (const e of document.querySelectorAll("header *, nav *, main *, footer *, .messages *")) {
+    const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+    if (!own || e.disabled || e.closest("[disabled], option") || !e.checkVisibility()) continue;
+    const [a, b] = [light(parts(getComputedStyle(e).color)), light(paper(e))].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < 4.5) faint.push([e.outerHTML.slice(0, 90), ratio.toFixed(2)]);
+  }
+  return faint;
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_it_can_be_read_on_a_phone_and_a_laptop_in_light_and_dark(page: Any, width: int, scheme: str) -> None:
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 700}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    try:
+        for keys, words in (("a", "accepted"), ("r", "rejected"), ("p", "The game is played")):
+            key(page, keys)
+            said(page, words)
+        root = "const page = document.documentElement;"
+        assert page.execute_script(f"{root} return page.scrollWidth - page.clientWidth") == 0
+        assert page.execute_script(FAINT) == []
+        ink, paper = page.execute_script(
+            "const style = getComputedStyle(document.body); return [style.color, style.backgroundColor]"
+        )
+        assert (brightness(ink) < brightness(paper)) is (scheme == "light")
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {})
+
+
+def test_everything_has_a_name_and_a_place_for_a_screen_reader(page: Any) -> None:
+    assert page.execute_script(UNNAMED) == []
+    assert page.find_element("id", "accept").aria_role == "button"
+    assert page.find_element("id", "correction").accessible_name == "The sentence should read"
+    assert page.find_element("css selector", "#list button").accessible_name.startswith("P(error) 0.95")
+    assert texts(page, "#list [aria-current=true] .id") == ["note 0"]
+    assert page.find_element("id", "status").get_attribute("aria-live") == "polite"
+    assert page.find_element("id", "trouble").get_attribute("role") == "alert"
+    assert page.execute_script("return [document.documentElement.lang, document.querySelectorAll('main').length]") == [
+        "en", 1,
+    ]  # fmt: skip
+    assert "[the model points at this sentence: " in texts(page, "mark")[0]
+
+
+def test_the_keyboard_alone_reaches_everything(page: Any) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    wanted = {"open", "filter", "sentence", "error-type", "correction", "comment", "accept", "reject", "mode", "play"}
+    reached = set()
+    for _ in range(60):
+        page.switch_to.active_element.send_keys(Keys.TAB)
+        element = page.switch_to.active_element
+        reached.add(element.get_attribute("id"))
+        outline = element.value_of_css_property("outline-style")
+        assert outline != "none" or element.tag_name == "body", element.get_attribute("outerHTML")
+        if wanted <= reached:
+            return
+    pytest.fail(f"never reached: {wanted - reached}")
