@@ -22,19 +22,17 @@ from typing import TYPE_CHECKING, Literal
 from medserl.config import Settings
 from medserl.data.notes import ERROR_TYPES, Note
 from medserl.errors import ConfigError, DataError
-from medserl.evaluation.reading import Reading, ShownText, batched, read_texts
+from medserl.evaluation.reading import Reading, ShownText, batched, read_texts, worst_of
 from medserl.evaluation.thresholds import UNCHOSEN, Threshold, read_threshold, weights_key, write_threshold
 from medserl.game.parsing import note_sentences
 from medserl.game.prompts import load_prompts
 from medserl.game.roles import MODES, Mode, Verdict
 from medserl.game.setup import GameSetup
-from medserl.progress import track
 from medserl.rollout import VCFRolloutGenerator, derive_seed
 from medserl.runlog import read_settings
 
 if TYPE_CHECKING:
     from medserl.evaluation.completions import CompletionCache
-    from medserl.evaluation.predictions import LabelledText
     from medserl.game.episode import Episode
 
 log = logging.getLogger("medserl")
@@ -130,45 +128,26 @@ class Assessor:
         if self._given is not None:
             return Threshold(self._given)
         key = weights_key(self.settings)
-        adapter = adapter_source(self.settings) if self.settings.engine != "scripted" else None
-        for folder in filter(None, (self.run, adapter)):
+        for folder in filter(None, (self.run, adapter_source(self.settings))):
             stored = read_threshold(folder, key)
             if stored:
                 return stored
-        chosen = self._chosen_threshold() if self.run else None
+        chosen = self._chosen_threshold(self.run) if self.run else None
         if self.run and chosen:
             write_threshold(self.run, key, chosen)
         return chosen or UNCHOSEN
 
-    def _chosen_threshold(self) -> Threshold | None:
+    def _chosen_threshold(self, run: Path) -> Threshold | None:
         """The best one on the run's validation notes, both twins of a pair; None, and why in the log, without such."""
-        from medserl.evaluation.calibration import choose_threshold
-        from medserl.evaluation.predictions import Prediction
-
-        texts, source = self._validation_texts()
-        if len({text.is_error for text in texts}) < 2:
-            log.warning("no threshold can be chosen: %s holds no notes of both classes", source)
-            return None
-        shown = [ShownText(text.text_id, text.sentences) for text in texts]
-        batches = list(batched(shown, BATCH))
-        said: list[Prediction] = []
-        for batch in track(batches, f"choosing a threshold on {len(texts)} texts of {source}", sizes=len):
-            for text, read in zip(batch, self._read(batch), strict=True):
-                finding = _finding(text, read, UNCHOSEN.value)
-                said.append(Prediction(text.note_id, finding.verdict, p_incorrect=finding.p_error))
-        return choose_threshold(texts, said, source)
-
-    def _validation_texts(self) -> tuple[Sequence[LabelledText], str]:
-        """The texts that the run was validated on, and what they are called."""
         from medserl.data.sources import run_data
+        from medserl.evaluation.choosing import threshold_on
         from medserl.evaluation.predictions import labelled_texts
 
-        assert self.run is not None
-        data = run_data(read_settings(self.run), lenient=True)
+        data = run_data(read_settings(run), lenient=True)
         if data.validation is None:
-            return (), "the run"
-        name = Path(data.validation.source).name
-        return labelled_texts(data.validation.notes), name
+            log.warning("no threshold can be chosen: %s has no validation notes", run)
+            return None
+        return threshold_on(self.rollout, labelled_texts(data.validation.notes), data.validation_name)
 
     # -- judging --------------------------------------------------------------------------------------------------
 
@@ -234,6 +213,15 @@ class Assessor:
         prompts = load_prompts(self.settings.prompts, self.settings.injector_format)
         return VCFRolloutGenerator(create_inference_engine(self.settings), prompts, self.settings)
 
+    def load(self) -> None:
+        """Load the model now, and open the answers that were kept.
+
+        Raises:
+            ModelError: the model cannot be loaded.
+            RunError: the folder of answers is damaged, or another process has it open.
+        """
+        _ = self.rollout
+
     @cached_property
     def rollout(self) -> VCFRolloutGenerator:
         """What reads notes: the model, or, where answers are kept, these first."""
@@ -278,12 +266,12 @@ def _finding(text: ShownText, read: Sequence[Reading] | str, threshold: float) -
     """What the readings of a text's windows come to: the worst one counts."""
     if isinstance(read, str):
         return Finding(text.note_id, None, None, None, reason=read, windows=0)
-    known = [(each.p_error, each) for each in read if each.p_error is not None]
-    p_error, worst = max(known, key=lambda each: each[0], default=(None, read[0]))
-    if p_error is None or (p_error < threshold and len(known) < len(read)):
+    worst = worst_of(read)
+    flagged = worst is not None and worst.p_error is not None and worst.p_error >= threshold
+    silent = any(each.p_error is None for each in read)
+    if worst is None or (silent and not flagged):
         return Finding(text.note_id, None, None, None, reason=_silence(read), windows=len(read))
-    flagged = p_error >= threshold
-    found = Finding(text.note_id, worst.verdict, p_error, flagged, windows=len(read))
+    found = Finding(text.note_id, worst.verdict, worst.p_error, flagged, windows=len(read))
     if not flagged and worst.verdict != "INCORRECT":
         return found
     answer, number = worst.answer, worst.answer.error_sentence_id

@@ -20,6 +20,8 @@ from medserl.engines import create_engine
 from medserl.errors import ConfigError, DataError
 from medserl.evaluation.discrimination import pair_ordering
 from medserl.evaluation.options import EvaluationOptions
+from medserl.evaluation.predictions import labelled_texts
+from medserl.evaluation.thresholds import weights_key, write_threshold
 from medserl.fitting import fitting_notes
 from medserl.game.prompts import load_prompts
 from medserl.game.roles import MODES
@@ -95,10 +97,21 @@ def warm_up(
         figures = format_skill(rollout, games, settings.seed)
         if judge:
             figures["validation_pairs_ordered"] = judge(rollout)
+            _keep_threshold(rollout, twins, data.validation_name, output)
         (output / "warmup_metrics.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
         for name, figure in figures.items():
             say(f"{name}: {figure:.3f} ({len(games)} notes)")
     say(f"adapter: {output}")
+
+
+def _keep_threshold(rollout: VCFRolloutGenerator, notes: Sequence[Note], source: str, adapter: Path) -> None:
+    """Choose a threshold for a new adapter on validation pairs, and keep it in its folder."""
+    from medserl.evaluation.choosing import threshold_on
+
+    chosen = threshold_on(rollout, labelled_texts(notes), source)
+    if chosen:
+        write_threshold(adapter, weights_key(rollout.settings), chosen)
+        say(f"threshold: {chosen.describe()}")
 
 
 def check_adapter_folder(output: Path) -> None:

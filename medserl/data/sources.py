@@ -94,6 +94,13 @@ class RunData:
     judged_by: str
     is_split: bool = False
 
+    @property
+    def validation_name(self) -> str:
+        """The validation notes by the name of their file, without its folder; empty without them."""
+        if self.validation is None:
+            return ""
+        return f"a split of {Path(self.train.source).name}" if self.is_split else Path(self.validation.source).name
+
     def record(self) -> dict[str, object]:
         """What a run's provenance says of it."""
         record: dict[str, object] = {"sha256": self.train.sha256, "validation": self.judged_by}

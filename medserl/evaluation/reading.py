@@ -55,6 +55,12 @@ def read_texts(rollout: VCFRolloutGenerator, texts: Sequence[ShownText]) -> list
     return [plan if isinstance(plan, str) else list(islice(said, len(plan))) for plan in plans]
 
 
+def worst_of(readings: Sequence[Reading]) -> Reading | None:
+    """The reading with the highest `p_error`; None where none has one."""
+    known = [reading for reading in readings if reading.p_error is not None]
+    return max(known, key=lambda reading: reading.p_error or 0.0, default=None)
+
+
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """The items in lists of `size`, the last one shorter where they do not come out even."""
     rest = iter(items)

@@ -66,7 +66,7 @@ def weights_key(settings: Settings) -> str:
 
     prompts = load_prompts(settings.prompts, settings.injector_format)
     parts: list[Any] = [prompts.assessor("A note."), settings.thinking]
-    adapter = adapter_source(settings) if settings.engine != "scripted" else None
+    adapter = adapter_source(settings)
     folder = adapter or Path(settings.model)
     weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     parts.append([[path.name, sha256_of(path)] for path in weights])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +22,23 @@ RECORD = "prediction.json"
 """In the folder of answers: which notes and weights they are of."""
 
 
-def claim(target: Path, answers: Path, loaded: LoadedNotes, weights: str) -> None:
-    """Write down whose answers are kept there; where they are of other notes or weights, say so, or refuse.
+def claim(target: Path, answers: Path, loaded: LoadedNotes, weights: str) -> dict[str, Any]:
+    """The record of these predictions, once it is sure that they may go to `target`.
 
-    A finished output may be written anew by the same weights, for the same notes and more of them.
+    A finished output may be written anew by the same weights, for the same notes and more of them. An unfinished one of
+    other notes or weights is told, and begun anew.
 
     Raises:
         ConfigError: the output is a file of something else.
-        RunError: the record cannot be read.
+        RunError: the record of the one that is there cannot be read.
     """
-    record = {
-        "medserl": __version__,
-        "notes": loaded.source,
-        "weights": weights,
-        "texts": sorted({_digest(note) for note in loaded.notes}),
-    }
+    texts = {_digest(note) for note in loaded.notes}
     before = _record(answers / RECORD)
     if before is None:
         if target.exists():
             raise ConfigError(f"--output {target}: a file that `medserl predict` did not write; name another")
     else:
-        gone = len(set(before["texts"]) - set(record["texts"]))
-        changes = [f"of other notes ({before['notes']})"] if gone else []
+        changes = [f"of other notes ({before['notes']})"] if set(before["texts"]) - texts else []
         changes += ["by another model, or to another prompt"] if before["weights"] != weights else []
         if changes and target.exists():
             raise ConfigError(
@@ -51,8 +47,13 @@ def claim(target: Path, answers: Path, loaded: LoadedNotes, weights: str) -> Non
             )
         if changes:
             log.warning("%s: was begun with predictions %s; judging anew", target, " and ".join(changes))
-        elif new := len(set(record["texts"]) - set(before["texts"])):
+        elif new := len(texts - set(before["texts"])):
             log.info("%s: %d notes are new since it was begun", target, new)
+    return {"medserl": __version__, "notes": loaded.source, "weights": weights, "texts": sorted(texts)}
+
+
+def write_record(answers: Path, record: Mapping[str, Any]) -> None:
+    """Raises OutputError where it cannot be written."""
     private_folder(answers)
     write_private(answers / RECORD, json.dumps(record, indent=1))
 

@@ -13,7 +13,7 @@ from medserl.data.notes import Note
 from medserl.data.sources import STANDARD_INPUT, load_unlabelled
 from medserl.errors import ConfigError
 from medserl.evaluation.thresholds import weights_key
-from medserl.prediction.claim import claim
+from medserl.prediction.claim import claim, write_record
 from medserl.prediction.findings import JudgedNote, by_suspicion, write_findings
 from medserl.prediction.options import PredictOptions
 from medserl.prediction.shown import show
@@ -41,8 +41,10 @@ def predict(settings: Settings, notes: str, options: PredictOptions) -> None:
     else:
         assessor = Assessor(settings, options.threshold, answers=answers)
     with assessor:
+        record = claim(target, answers, loaded, weights_key(assessor.settings)) if answers else {}
+        assessor.load()
         if answers:
-            claim(target, answers, loaded, weights_key(assessor.settings))
+            write_record(answers, record)
         judged = _judge(assessor, loaded.notes)
         say(f"threshold: {assessor.threshold.describe()}")
     if options.sort == "suspicion":

@@ -22,7 +22,8 @@ def show(judged: Sequence[JudgedNote]) -> None:
     """How many were flagged, why some could not be judged, and the most suspicious ones."""
     flagged = sum(one.finding.flagged is True for one in judged)
     passed = sum(one.finding.flagged is False for one in judged)
-    say(f"{len(judged)} notes: {flagged} flagged, {passed} not flagged, {len(judged) - flagged - passed} not judged")
+    notes = f"{len(judged)} note{'s' if len(judged) != 1 else ''}"
+    say(f"{notes}: {flagged} flagged, {passed} not flagged, {len(judged) - flagged - passed} not judged")
     for reason, count in Counter(one.finding.reason for one in judged if one.finding.reason).most_common():
         say(f"not judged: {count} x {visible_line(reason)}")
     in_windows = [one.finding.windows for one in judged if one.finding.windows > 1]

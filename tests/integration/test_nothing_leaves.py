@@ -87,6 +87,7 @@ def test_no_command_tries_to_reach_anything(roomy_llama: Path, tmp_path: Path) -
          "--eval-notes", "2", "--frozen-games", "2", "--output-dir", run],
         ["train", "--resume", run, "--max-rounds", "2"],
         ["evaluate", "--run", run, "--data", str(notes), "--limit", "2"],
+        ["predict", str(notes), "--run", run, "--output", "found.csv", "--html", "found.html"],
         ["play", *model, *short, "--adapter", adapter],
         ["report", run],
     ]  # fmt: skip

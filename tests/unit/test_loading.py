@@ -349,7 +349,7 @@ def test_an_adapter_may_still_be_widened(folder: Path, adapter: Path) -> None:
 # -- through the command line ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["play", "sft", "train", "evaluate"])
+@pytest.mark.parametrize("command", ["play", "sft", "train", "evaluate", "predict"])
 def test_every_command_says_it_in_one_line(
     folder: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -357,6 +357,7 @@ def test_every_command_says_it_in_one_line(
     flags = {
         "sft": ["--measure", "0", "--output", str(tmp_path / "out")],
         "train": ["--output-dir", str(tmp_path / "out")],
+        "predict": ["sample", "--output", str(tmp_path / "out" / "found.jsonl")],
     }
     with pytest.raises(SystemExit) as stopped:
         main([command, "--model", str(folder), "--adapter", "none", "--device", "cpu", *flags.get(command, [])])
