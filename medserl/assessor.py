@@ -48,8 +48,8 @@ class Finding:
     `p_error` is the probability of INCORRECT, between 0 and 1, after the model's own words; `verdict` what these said,
     None where they said nothing that can be read. `flagged` is whether `p_error` reaches the threshold. Of a note that
     is flagged or called INCORRECT the rest is what the model pointed at, as far as it did: the number of a `sentence`,
-    counted from 0, and its text, the words in question as they stand (`says`), those suggested (`should_say`), and the
-    sentence with the one replaced by the other (`correction`). A note that was read in several `windows` of sentences
+    counted from 0, and its text, the words in question as they stand (`says`), others that are suggested
+    (`should_say`), and the sentence with the one replaced by the other (`correction`). A note that was read in several `windows` of sentences
     is judged by the one with the highest `p_error`. Where `reason` says why it could not be judged, `verdict`,
     `p_error` and `flagged` are None.
     """
@@ -275,13 +275,14 @@ def _finding(text: ShownText, read: Sequence[Reading] | str, threshold: float) -
     if not flagged and worst.verdict != "INCORRECT":
         return found
     answer, number = worst.answer, worst.answer.error_sentence_id
+    other_words = (answer.should_say or "").split() != (answer.says or "").split()
     return replace(
         found,
         sentence=number,
         sentence_text=None if number is None else text.sentences[number],
         says=answer.says,
-        should_say=answer.should_say,
-        correction=answer.correction,
+        should_say=answer.should_say if other_words else None,
+        correction=answer.correction if other_words else None,
     )
 
 

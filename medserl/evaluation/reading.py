@@ -122,11 +122,10 @@ def _ask(rollout: VCFRolloutGenerator, asked: Sequence[tuple[ShownText, Window]]
 
 
 def _answer(turn: Turn, sentences: Sequence[str], first: int, task: str) -> Answer:
-    """What a completion about the sentences from number `first` on points at."""
-    said = with_each_verdict(turn.completion.text)
-    if said is None:
-        return Answer(None)
-    found = parse_answer(said[1], sentences, task)
-    if found.error_sentence_id is None:
-        return found
-    return replace(found, error_sentence_id=found.error_sentence_id + first)
+    """What a turn on the sentences from number `first` on points at: its words as if they said INCORRECT."""
+    completion = turn.completion.text
+    if turn.verdict != "INCORRECT":
+        completion = (with_each_verdict(completion) or ("", ""))[1]
+    found = parse_answer(completion, sentences, task)
+    number = found.error_sentence_id
+    return replace(found, error_sentence_id=None if number is None else number + first)
