@@ -49,9 +49,10 @@ class Finding:
     None where they said nothing that can be read. `flagged` is whether `p_error` reaches the threshold. Of a note that
     is flagged or called INCORRECT the rest is what the model pointed at, as far as it did: the number of a `sentence`,
     counted from 0, and its text, the words in question as they stand (`says`), others that are suggested
-    (`should_say`), and the sentence with the one replaced by the other (`correction`). A note that was read in several `windows` of sentences
-    is judged by the one with the highest `p_error`. Where `reason` says why it could not be judged, `verdict`,
-    `p_error` and `flagged` are None.
+    (`should_say`), and the sentence with the one replaced by the other (`correction`).
+
+    A note that was read in several `windows` of sentences is judged by the one with the highest `p_error`. Where
+    `reason` says why it could not be judged, `verdict`, `p_error` and `flagged` are None.
     """
 
     note_id: str
