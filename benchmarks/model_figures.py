@@ -32,7 +32,7 @@ def measure_model(folder: str, n: int, sample: Sequence[Note], medec: Sequence[N
             figures.append(_figures(model, tokenizer, drawn))
     result = {
         "about": f"{Path(folder).name}, untrained, on up to {n} pairs of each kind. Verdicts: the chance of INCORRECT "
-        "against CORRECT after `final_answer:`, brief prompts.",
+        "against CORRECT after `final_answer:`, prompts `term`.",
         "columns": [name for name, _ in columns],
         "rows": [[name, *(figure[name] for figure in figures)] for name in figures[0]],
     }
@@ -65,7 +65,7 @@ def _lean(model: Any, tokenizer: Any, note: str | None) -> float:
     """log P of the first token of INCORRECT less that of CORRECT, after the prompt and `final_answer:`."""
     import torch
 
-    messages = load_prompts("brief", "edit").assessor(note or "")
+    messages = load_prompts("term", "edit").assessor(note or "")
     prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + "final_answer:"
     ids = torch.tensor([tokenizer(prompt).input_ids])
     logits = model(ids, logits_to_keep=1).logits[0, -1].float()

@@ -52,7 +52,8 @@ def looked_at(prediction: dict[str, Any], notes: dict[str, Any]) -> dict[str, An
     """What one answer got right."""
     note = notes[prediction["text_id"].removesuffix("-corrected")]
     sound = prediction["text_id"].endswith("-corrected")
-    said = prediction["completion"].split("\n")[0].removeprefix("should_say:").strip(" .").casefold()
+    lines = dict(line.partition(":")[::2] for line in prediction["completion"].split("\n"))
+    said = lines.get("should_say", "").strip(" .").casefold()
     says_correct = prediction["verdict"] == "CORRECT"
     forms = load_facts().fact(note["fact_id"]).answer.forms
     return {

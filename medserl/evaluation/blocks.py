@@ -73,8 +73,9 @@ def _guesses(results: Mapping[str, DetectionMetrics]) -> dict[str, Figures]:
         return {}
     left_out = OF_TWO_CLASSES if found.of_one_class else ()
     guesses = guess_figures(found.n_errors, found.n_texts - found.n_errors, found.n_pairs)
+    measured = {name for each in results.values() for name, estimate in each.items() if estimate.value is not None}
     return {
-        guess: {name: estimate for name, estimate in figures.items() if name not in left_out}
+        guess: {name: estimate for name, estimate in figures.items() if name in measured and name not in left_out}
         for guess, figures in guesses.items()
     }
 

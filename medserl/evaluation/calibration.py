@@ -9,7 +9,15 @@ import numpy as np
 
 from medserl.errors import DataError
 from medserl.evaluation.predictions import LabelledText, Prediction
-from medserl.evaluation.statistics import NOTHING, Estimate, bootstrap_estimate, mean_estimate
+from medserl.evaluation.statistics import (
+    NOTHING,
+    Array,
+    Estimate,
+    bootstrap_estimate,
+    mean_estimate,
+    number_clusters,
+    resampled_estimate,
+)
 from medserl.evaluation.thresholds import Threshold
 
 BINS = 10
@@ -37,6 +45,22 @@ def calibration_error(probabilities: Sequence[float], is_error: Sequence[bool], 
     columns[np.arange(len(p)), np.minimum((p * BINS).astype(int), BINS - 1)] = p - truth
     columns[:, BINS] = 1
     return bootstrap_estimate(lambda sums: np.abs(sums[..., :BINS]).sum(axis=-1) / sums[..., BINS], columns, clusters)
+
+
+def auroc(probabilities: Sequence[float], is_error: Sequence[bool], clusters: Sequence[str]) -> Estimate:
+    """The area under the ROC curve: how often a text with an error has a higher P(INCORRECT) than one without, a tie
+    counting half (Hanley and McNeil, Radiology 143, 1982); none on texts of one class."""
+    p, truth = np.asarray(probabilities, dtype=float), np.asarray(is_error, dtype=bool)
+    if truth.all() or not truth.any():
+        return Estimate(None, None, None, len(p)) if len(p) else NOTHING
+    cluster = number_clusters(clusters)
+    higher = (1 + np.sign(p[truth][:, None] - p[~truth][None])) / 2
+
+    def area(times: Array) -> Array:
+        errors, others = times[..., cluster[truth]], times[..., cluster[~truth]]
+        return np.asarray(((errors @ higher) * others).sum(-1) / (errors.sum(-1) * others.sum(-1)))
+
+    return resampled_estimate(area, int(cluster.max()) + 1, len(p))
 
 
 def choose_threshold(texts: Sequence[LabelledText], predictions: Sequence[Prediction], source: str = "") -> Threshold:

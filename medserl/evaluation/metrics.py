@@ -16,9 +16,9 @@ from typing import Literal
 
 import numpy as np
 
-from medserl.evaluation.calibration import brier_score, calibration_error
+from medserl.evaluation.calibration import auroc, brier_score, calibration_error
 from medserl.evaluation.predictions import LabelledText, NoVerdict, Prediction, check_unique
-from medserl.evaluation.statistics import Array, Estimate, bootstrap_estimate, share_estimate
+from medserl.evaluation.statistics import Array, Estimate, bootstrap_estimate, mean_estimate, share_estimate
 from medserl.game.roles import Verdict
 
 Attribute = Literal["error_type", "split", "collection", "length"]
@@ -58,6 +58,12 @@ class DetectionMetrics:
     called INCORRECT. no_verdict_rate: texts called neither. truncated_rate: texts of which an answer was cut at the
     token limit, and so gave no verdict.
 
+    Free of what a system is inclined to say, with bootstrap intervals; guessing gets 0, 0, 0.5 and 0.5.
+    right_minus_reversed: pairs judged rightly, minus reversed ones, of which the right twin is called INCORRECT and the
+    wrong one CORRECT. d_prime: the distance of the two classes in standard deviations, over the texts that have a
+    verdict. pair_ordering: pairs whose wrong twin has the higher P(INCORRECT), a tie counting half; auroc: the same of
+    any text with an error beside any without. These two rest on the texts that have a probability.
+
     pairwise_chance, without an interval: what `pairwise_accuracy` would be for a coin that calls as many texts of the
     pairs INCORRECT, and as many CORRECT, without reading them: the product of the two shares, at most 0.25.
 
@@ -72,6 +78,10 @@ class DetectionMetrics:
     accuracy: Estimate
     pairwise_accuracy: Estimate
     pairwise_chance: Estimate
+    right_minus_reversed: Estimate
+    d_prime: Estimate
+    pair_ordering: Estimate
+    auroc: Estimate
     recall: Estimate
     specificity: Estimate
     f1: Estimate
@@ -116,6 +126,10 @@ def detection_metrics(texts: Sequence[LabelledText], predictions: Sequence[Predi
         accuracy=_share(outcomes, lambda one: one.right),
         pairwise_accuracy=share_estimate(pairs),
         pairwise_chance=Estimate(pairs_by_coin(outcomes), None, None, len(pairs)),
+        right_minus_reversed=mean_estimate(pairs_right_minus_reversed(outcomes)),
+        d_prime=bootstrap_estimate(d_prime, _confusion(answered), [one.cluster for one in answered]),
+        pair_ordering=mean_estimate(pairs_ordered(outcomes)),
+        auroc=auroc(*probabilities),
         recall=_share([one for one in outcomes if one.is_error], lambda one: one.right),
         specificity=_share([one for one in outcomes if not one.is_error], lambda one: one.right),
         f1=bootstrap_estimate(f1, confusion, clusters),
@@ -182,6 +196,23 @@ def pairs_right(outcomes: Iterable[Outcome]) -> list[bool]:
     return [wrong.right and correct.right for wrong, correct in _twins(outcomes)]
 
 
+def pairs_right_minus_reversed(outcomes: Iterable[Outcome]) -> list[float]:
+    """For each pair 1 where both twins were judged rightly, -1 where the verdicts are the other way round, else 0."""
+    return [
+        float(wrong.right and correct.right) - float(wrong.verdict == "CORRECT" and correct.verdict == "INCORRECT")
+        for wrong, correct in _twins(outcomes)
+    ]
+
+
+def pairs_ordered(outcomes: Iterable[Outcome]) -> list[float]:
+    """For each pair whose twins have a probability: 1 where the wrong one's P(INCORRECT) is higher, 0.5 where equal."""
+    return [
+        (1.0 + float(np.sign(wrong.p_incorrect - correct.p_incorrect))) / 2
+        for wrong, correct in _twins(outcomes)
+        if wrong.p_incorrect is not None and correct.p_incorrect is not None
+    ]
+
+
 def pairs_by_coin(outcomes: Iterable[Outcome]) -> float | None:
     """The share of pairs that are right where verdicts are as frequent as these, and independent of the texts."""
     judged = [one for pair in _twins(outcomes) for one in pair]
@@ -234,6 +265,18 @@ def f1(confusion: Array) -> Array:
 def balanced_accuracy(confusion: Array) -> Array:
     tp, fn, tn, fp = np.moveaxis(confusion, -1, 0)
     return (tp / (tp + fn) + tn / (tn + fp)) / 2
+
+
+def d_prime(confusion: Array) -> Array:
+    """z(recall) - z(false alarms), nan where only one class is there. So that no rate is 0 or 1, each cell is given its
+    class's share of one text (the log-linear rule of Hautus, Behavior Research Methods 27, 1995)."""
+    from scipy.special import ndtri
+
+    tp, fn, tn, fp = np.moveaxis(confusion, -1, 0)
+    of_error = (tp + fn) / confusion.sum(-1)
+    of_none = 1 - of_error
+    recall, alarms = (tp + of_error) / (tp + fn + 2 * of_error), (fp + of_none) / (tn + fp + 2 * of_none)
+    return np.where((tp + fn > 0) & (tn + fp > 0), ndtri(recall) - ndtri(alarms), np.nan)
 
 
 def mcc(confusion: Array) -> Array:

@@ -89,27 +89,35 @@ def bootstrap_estimate(
     if not len(columns):
         return NOTHING
     cluster = number_clusters(clusters)
-    count = int(cluster.max()) + 1
-    sums = np.zeros((count, columns.shape[1]))
+    sums = np.zeros((int(cluster.max()) + 1, columns.shape[1]))
     np.add.at(sums, cluster, columns)
+    return resampled_estimate(lambda times: figure(times @ sums), len(sums), len(columns), seed)
+
+
+def resampled_estimate(figure: Callable[[Array], Array], clusters: int, n: int, seed: int = 0) -> Estimate:
+    """The same for a figure of how often each cluster counts: from shape (..., clusters) to (...)."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        value = float(figure(sums.sum(axis=0)))
+        value = float(figure(np.ones(clusters)))
         if np.isnan(value):
-            return Estimate(None, None, None, len(columns))
+            return Estimate(None, None, None, n)
         rng = np.random.default_rng(seed)
         resampled = np.concatenate(
             [
-                figure(rng.multinomial(count, np.full(count, 1 / count), size=_CHUNK) @ sums)
+                figure(rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=_CHUNK).astype(float))
                 for _ in range(RESAMPLES // _CHUNK)
             ]
         )
     tail = 50 * (1 - CONFIDENCE)
     low, high = np.nanpercentile(resampled, [tail, 100 - tail])
-    return Estimate(value, float(low), float(high), len(columns))
+    return Estimate(value, float(low), float(high), n)
 
 
-def mean_estimate(values: Sequence[float], clusters: Sequence[str]) -> Estimate:
-    """The mean with its bootstrap interval."""
+def mean_estimate(values: Sequence[float], clusters: Sequence[str] | None = None) -> Estimate:
+    """The mean with its bootstrap interval; without clusters all values are independent."""
+    if not len(values):
+        return NOTHING
+    if clusters is None:
+        clusters = [str(i) for i in range(len(values))]
     columns = np.column_stack([np.asarray(values, dtype=float), np.ones(len(values))])
     return bootstrap_estimate(lambda sums: sums[..., 0] / sums[..., 1], columns, clusters)
 

@@ -23,6 +23,10 @@ HEADERS = {
     "accuracy": "accuracy",
     "pairwise_accuracy": "pairs right",
     "pairwise_chance": "pairs by coin",
+    "right_minus_reversed": "right − reversed",
+    "pair_ordering": "pairs ordered",
+    "auroc": "AUROC",
+    "d_prime": "d′",
     "recall": "recall",
     "specificity": "specificity",
     "f1": "F1",
@@ -47,7 +51,14 @@ HEADERS = {
 """Figures in their order, and the words for them in a table's head; others are called what they are."""
 COUNTED = ("accuracy", "pairwise_accuracy", "recall", "specificity", "flag_rate", "no_verdict_rate", "truncated_rate")
 """Figures that are so many texts, or pairs, out of `n`; beside them those by threshold, and two official scores."""
-_ON_OWN_SCALE = ("mcc", "brier", "ece", "threshold", "threshold_mcc")  # all others are shares, shown in percent
+_ON_OWN_SCALE = (
+    "d_prime",
+    "mcc",
+    "brier",
+    "ece",
+    "threshold",
+    "threshold_mcc",
+)  # all others are shares, shown in percent
 
 Row = dict[str, Any]
 Figures = Mapping[str, Estimate]

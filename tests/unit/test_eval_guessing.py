@@ -16,7 +16,8 @@ from medserl.evaluation.table import comparison_table
 
 
 def _scored(texts: tuple[LabelledText, ...], verdicts: list[str | None]) -> DetectionMetrics:
-    return detection_metrics(texts, [Prediction(t.text_id, v) for t, v in zip(texts, verdicts, strict=True)])
+    said = [Prediction(t.text_id, v, p_incorrect=0.5) for t, v in zip(texts, verdicts, strict=True)]
+    return detection_metrics(texts, said)
 
 
 @settings(max_examples=20)
@@ -40,7 +41,8 @@ def test_a_coin_gets_what_a_thousand_tosses_come_near_to() -> None:
     rng = random.Random(0)
     tossed = dict(_scored(texts, [rng.choice(["CORRECT", "INCORRECT"]) for _ in texts]).items())
     for figure, estimate in guess_figures(2000, 2000, 2000)[COIN].items():
-        assert estimate.value == pytest.approx(tossed[figure].value, abs=0.04), figure
+        room = 0.12 if figure == "d_prime" else 0.04  # three standard errors and more
+        assert estimate.value == pytest.approx(tossed[figure].value, abs=room), figure
 
 
 TEXTS = labelled_texts([Note(f"n{i}", f"right {i}", f"wrong {i}") for i in range(100)])

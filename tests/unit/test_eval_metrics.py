@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import NormalDist
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -47,6 +49,9 @@ def test_every_figure_by_hand() -> None:
         "accuracy": 4 / 8,
         "pairwise_accuracy": 1 / 3,
         "pairwise_chance": (3 / 6) * (2 / 6),  # of the six texts of pairs three are flagged, two called CORRECT
+        "right_minus_reversed": 1 / 3,  # c is wrong, but its twin was not called INCORRECT
+        # of the six with a verdict 3 have an error, of which 2 are flagged, and of the others 1 is; half a text each
+        "d_prime": 2 * NormalDist().inv_cdf(2.5 / 4),
         "recall": 2 / 4,
         "specificity": 2 / 4,
         "f1": 4 / 8,
@@ -57,7 +62,7 @@ def test_every_figure_by_hand() -> None:
     }
     values = {name: estimate.value for name, estimate in found.items()}
     assert {name: values[name] for name in expected} == pytest.approx(expected, abs=1e-12)
-    assert values["brier"] is values["ece"] is None
+    assert values["brier"] is values["ece"] is values["pair_ordering"] is values["auroc"] is None
     assert found.pairwise_accuracy.n == 3
     assert found.mcc.n == 6
     assert all(e.low <= e.value <= e.high for _, e in found.items() if e.low is not None)
@@ -152,6 +157,34 @@ def test_figures_equal_scikit_learns(texts: list[tuple[bool, bool, float]]) -> N
     brier = sum((p - label) ** 2 for p, label in zip(chances, labels, strict=True)) / len(texts)
     assert found.brier.value == pytest.approx(brier, abs=1e-9)
     assert 0 <= found.ece.value <= 1
+    if len(set(labels)) == 2:
+        assert found.auroc.value == pytest.approx(sklearn_metrics.roc_auc_score(labels, chances), abs=1e-9)
+        assert found.auroc.low <= found.auroc.value <= found.auroc.high
+
+
+VERDICTS = st.sampled_from([C, I, None])
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(VERDICTS, VERDICTS, st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=12))
+def test_what_does_not_depend_on_the_note_discriminates_nothing(pairs: list[tuple[Any, Any, float, float]]) -> None:
+    texts = labelled_texts([Note(str(i), f"right {i}", f"wrong {i}") for i in range(len(pairs))])
+    said, swapped, alike = [], [], []
+    for i, (right, wrong, low, high) in enumerate(pairs):
+        said += [Prediction(f"{i}-corrected", right, p_incorrect=low), Prediction(str(i), wrong, p_incorrect=high)]
+        swapped += [Prediction(f"{i}-corrected", wrong, p_incorrect=high), Prediction(str(i), right, p_incorrect=low)]
+        alike += [Prediction(f"{i}-corrected", right, p_incorrect=low), Prediction(str(i), right, p_incorrect=low)]
+    found, other, constant = (detection_metrics(texts, each) for each in (said, swapped, alike))
+    assert found.right_minus_reversed.value == pytest.approx(-(other.right_minus_reversed.value or 0))
+    assert found.pair_ordering.value == pytest.approx(1 - (other.pair_ordering.value or 0))
+    assert found.auroc.value == pytest.approx(1 - (other.auroc.value or 0))
+    assert found.d_prime.value == pytest.approx(0 if other.d_prime.value is None else -other.d_prime.value) or (
+        found.d_prime.value is other.d_prime.value is None
+    )
+    assert (constant.right_minus_reversed.value, constant.pair_ordering.value, constant.auroc.value) == (0, 0.5, 0.5)
+    assert constant.d_prime.value in (None, pytest.approx(0))
+    ordered = [high > low or (high == low) / 2 for _, _, low, high in pairs]
+    assert found.pair_ordering.value == pytest.approx(sum(ordered) / len(ordered))
 
 
 def _with_chances(*chances: float | None) -> list[Prediction]:

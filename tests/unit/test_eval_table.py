@@ -77,7 +77,7 @@ def test_systems_on_different_texts_are_not_compared() -> None:
 
 def test_markdown_is_a_table() -> None:
     lines = markdown({"a|b": FIGURES["trained"]}).splitlines()
-    assert lines[0].startswith("| system | accuracy | pairs right | pairs by coin | recall |")
+    assert lines[0].startswith("| system | accuracy | pairs right | pairs by coin | right − reversed | d′ | recall |")
     assert lines[2].startswith(r"| a\|b | 95.0 (")
     assert "| 0.90 (" in lines[2]  # MCC as it is: TP 18, TN 20, FN 2
     assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1
