@@ -30,8 +30,8 @@ def _none_where_missing(value: Any) -> Any:
 
 _Missing = BeforeValidator(_none_where_missing)
 _Text = Annotated[str | None, _Missing]
-_Number = Annotated[int | None, _Missing, Field(ge=0)]
-_Probability = Annotated[float | None, _Missing, Field(ge=0, le=1, allow_inf_nan=False)]
+_Number = Annotated[Annotated[int, Field(ge=0)] | None, _Missing]
+_Probability = Annotated[Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None, _Missing]
 
 
 class _Row(BaseModel):

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from medserl.assessor import Finding
 from medserl.config import Settings
+from medserl.data.notes import Note
 from medserl.errors import ConfigError, DataError
+from medserl.prediction.findings import JudgedNote, write_findings
 from medserl.serve.inputs import items_of
 from medserl.serve.options import DEFAULT_DECISIONS, ServeOptions
 from tests.reviewing import finding_of, text_of, write_ten
@@ -32,6 +35,21 @@ def test_predictions_are_read_as_they_were_written(tmp_path: Path, name: str) ->
     assert {item.note_id: (item.text, item.finding, item.threshold) for item in items} == {
         f"note {n}": (text_of(n), finding_of(n), 0.5) for n in range(10)
     }
+
+
+@pytest.mark.parametrize("name", ["p.jsonl", "p.csv"])
+def test_what_the_model_did_not_say_is_read_as_nothing(tmp_path: Path, name: str) -> None:
+    findings = [
+        Finding("passed", "CORRECT", 0.0, False),
+        Finding("flagged alone", "INCORRECT", 1.0, True),
+        Finding("too long", None, None, None, reason="sentence 3 does not fit", windows=0),
+        Finding("in windows", None, 0.25, False, windows=3),
+    ]
+    notes = [Note(finding.note_id, f'A {finding.note_id}\nnote, "quoted".', labelled=False) for finding in findings]
+    write_findings(tmp_path / name, [JudgedNote(note, each, 0.5) for note, each in zip(notes, findings, strict=True)])
+    items, _ = items_of(ServeOptions(predictions=tmp_path / name), SETTINGS)
+    assert [item.finding for item in items] == findings
+    assert [item.text for item in items] == [note.correct_note for note in notes]
 
 
 def test_another_threshold_flags_others(tmp_path: Path) -> None:
