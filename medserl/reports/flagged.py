@@ -16,7 +16,7 @@ from markupsafe import Markup
 from medserl import __version__
 from medserl.evaluation.thresholds import Threshold
 from medserl.files import write_private
-from medserl.game.parsing import note_sentences
+from medserl.game.parsing import note_sentences, partition_words
 from medserl.game.text import split_sentences
 from medserl.prediction.findings import JudgedNote
 from medserl.reports.html import package_text, templates
@@ -75,12 +75,8 @@ def in_pieces(one: JudgedNote) -> ShownNote:
     text, start, end = _place(one)
     if start == end:
         return ShownNote(one, text)
-    sentence, says = text[start:end], one.finding.says or ""
-    at = sentence.casefold().find(says.casefold()) if says else -1
-    if at < 0:
-        return ShownNote(one, text[:start], sentence, after=text[end:])
-    first, last = at, at + len(says)
-    return ShownNote(one, text[:start], sentence[:first], sentence[first:last], sentence[last:], text[end:])
+    before_words, words, after_words = partition_words(text[start:end], one.finding.says or "")
+    return ShownNote(one, text[:start], before_words, words, after_words, text[end:])
 
 
 def _place(one: JudgedNote) -> tuple[str, int, int]:

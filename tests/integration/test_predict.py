@@ -470,6 +470,21 @@ def test_a_sentence_longer_than_the_context_is_a_reason(
     assert f"not judged: 1 x {not_judged['reason']}" in capsys.readouterr().out
 
 
+def test_a_window_without_an_answer_counts_unless_another_is_flagged(
+    tmp_path: Path, finder: type[Finder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filler = [f"Line of {number}." for number in range(1, 200)]
+    unread = ["He may mumble.", *filler]
+    path = write_texts(tmp_path / "long.csv", [" ".join(each) for each in (unread, [*unread, "He takes poison."])])
+    monkeypatch.setattr(finder, "context_words", 250)
+    not_judged, judged = predict(path, "--sort", "input")
+    assert (not_judged["flagged"], not_judged["p_error"]) == (None, None)
+    assert (
+        not_judged["reason"] == f"the model's answer about 1 of {not_judged['windows']} windows states no one verdict"
+    )
+    assert (judged["flagged"], judged["sentence_text"]) == (True, "He takes poison.")
+
+
 def test_windows_of_a_real_model(tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     notes = [f"{'She has had a fever and a cough. ' * 40}She is treated with amoxicillin.", "She has fever."]
