@@ -32,6 +32,7 @@ from medserl.rollout import VCFRolloutGenerator, derive_seed
 from medserl.runlog import read_settings
 
 if TYPE_CHECKING:
+    from medserl.data.sources import RunData
     from medserl.evaluation.completions import CompletionCache
     from medserl.game.episode import Episode
 
@@ -127,28 +128,41 @@ class Assessor:
         from medserl.models import adapter_source
 
         if self._given is not None:
-            return Threshold(self._given)
+            return Threshold(self._given, source="as given")
         key = weights_key(self.settings)
         for folder in filter(None, (self.run, adapter_source(self.settings))):
             stored = read_threshold(folder, key)
             if stored:
                 return stored
-        chosen = self._chosen_threshold(self.run) if self.run else None
+        chosen = self._chosen_threshold() if self.run else None
         if self.run and chosen:
             write_threshold(self.run, key, chosen)
         return chosen or UNCHOSEN
 
-    def _chosen_threshold(self, run: Path) -> Threshold | None:
+    def _chosen_threshold(self) -> Threshold | None:
         """The best one on the run's validation notes, both twins of a pair; None, and why in the log, without such."""
-        from medserl.data.sources import run_data
         from medserl.evaluation.choosing import threshold_on
         from medserl.evaluation.predictions import labelled_texts
 
-        data = run_data(read_settings(run), lenient=True)
-        if data.validation is None:
-            log.warning("no threshold can be chosen: %s has no validation notes", run)
+        try:
+            data = self.run_data
+        except DataError as error:
+            raise DataError(f"{error}; the run's threshold is chosen on its notes: give one with --threshold") from None
+        if data is None or data.validation is None:
+            log.warning("no threshold can be chosen: %s has no validation notes", self.run)
             return None
         return threshold_on(self.rollout, labelled_texts(data.validation.notes), data.validation_name)
+
+    @cached_property
+    def run_data(self) -> RunData | None:
+        """What the run learnt from and what judged it; None without a run.
+
+        Raises:
+            DataError: its files cannot be read any more.
+        """
+        from medserl.data.sources import run_data
+
+        return run_data(read_settings(self.run), lenient=True) if self.run else None
 
     # -- judging --------------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ class Threshold:
     """A text is called INCORRECT where its probability of INCORRECT is at least `value`.
 
     `recall` and `specificity` are those on the `n` validation texts of `source` on which it was chosen: they flatter,
-    and are no result. They are None where it was chosen on no texts.
+    and are no result. They are None where it was chosen on no texts; `source` may then say where it is from.
     """
 
     value: float
@@ -43,7 +43,7 @@ class Threshold:
     def describe(self) -> str:
         """One line for a person: what it is, and how it did where it was chosen."""
         if self.recall is None or self.specificity is None:
-            return f"{self.value:.3g}, chosen on no notes"
+            return f"{self.value:.3g}, {self.source or 'chosen on no notes'}"
         return (
             f"{self.value:.3g}, chosen on {self.n} texts of {self.source}: there it flags {100 * self.recall:.0f} % of "
             f"those with an error and passes {100 * self.specificity:.0f} % of the correct ones"

@@ -10,8 +10,10 @@ from medserl.assessor import Assessor, Finding
 from medserl.config import Settings
 from medserl.console import say
 from medserl.data.notes import Note
+from medserl.data.seen import seen_in
 from medserl.data.sources import STANDARD_INPUT, load_unlabelled
-from medserl.errors import ConfigError
+from medserl.errors import ConfigError, DataError
+from medserl.evaluation.predictions import listed
 from medserl.evaluation.thresholds import weights_key
 from medserl.prediction.claim import claim, write_record
 from medserl.prediction.findings import JudgedNote, by_suspicion, write_findings
@@ -45,6 +47,7 @@ def predict(settings: Settings, notes: str, options: PredictOptions) -> None:
         assessor.load()
         if answers:
             write_record(answers, record)
+        tell_seen(assessor, loaded.notes)
         judged = _judge(assessor, loaded.notes)
         say(f"threshold: {assessor.threshold.describe()}")
     if options.sort == "suspicion":
@@ -56,6 +59,22 @@ def predict(settings: Settings, notes: str, options: PredictOptions) -> None:
         from medserl.reports.flagged import write_page
 
         say(f"page: {write_page(options.html, by_suspicion(judged), loaded.source, assessor.threshold)}")
+
+
+def tell_seen(assessor: Assessor, notes: Sequence[Note]) -> None:
+    """Says which of the notes the run learnt from: it took them for correct, or saw what was wrong in them."""
+    try:
+        data = assessor.run_data
+    except DataError as error:
+        log.warning("%s: so nothing tells whether the run learnt from the notes that it judges", error)
+        return
+    seen = seen_in(notes, data.train.notes).ids if data else ()
+    if seen:
+        log.warning(
+            "%d of the %d notes are among those that the run learnt from (%s): it may pass an error that it took for "
+            "correct, so keep notes to judge apart from notes to train on",
+            len(seen), len(notes), listed(seen),
+        )  # fmt: skip
 
 
 def _judge(assessor: Assessor, notes: Sequence[Note]) -> list[JudgedNote]:

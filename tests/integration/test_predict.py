@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+import signal
 import stat
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +25,7 @@ from medserl.data.readers import load_notes
 from medserl.errors import MedSeRLError
 from medserl.evaluation.thresholds import THRESHOLD
 from medserl.runlog import RunFolder
+from tests.conftest import ROOT
 from tests.finder import Finder
 from tests.poisonings import write_notes
 
@@ -296,6 +300,27 @@ def test_a_run_without_validation_notes_says_so(notes: Path, run: Path, capsys: 
     assert "no threshold can be chosen: run has no validation notes" in capsys.readouterr().err
 
 
+def test_a_run_whose_notes_are_gone_asks_for_a_threshold(
+    tmp_path: Path, notes: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "validation.jsonl").unlink()
+    line = error_line(capsys, "predict", notes, "--run", run)
+    assert "validation.jsonl" in line and "give one with --threshold" in line
+    assert len(predict(notes, "--run", run, "--threshold", "0.5")) == COUNT
+    said = capsys.readouterr()
+    assert "nothing tells whether the run learnt from the notes that it judges" in said.err
+    assert "threshold: 0.5, as given" in said.out
+
+
+def test_notes_that_the_run_learnt_from_are_told(
+    tmp_path: Path, notes: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict(notes, "--run", run)
+    assert "learnt from" not in capsys.readouterr().err
+    main(["predict", "train.jsonl", "--run", str(run)])
+    assert "16 of the 16 notes are among those that the run learnt from ('ms-100'" in capsys.readouterr().err
+
+
 def test_an_adapter_brings_its_own_threshold(tmp_path: Path, notes: Path, run: Path) -> None:
     predict(notes, "--run", run)
     adapter = tmp_path / "adapter"
@@ -363,6 +388,22 @@ def test_an_interruption_loses_a_batch_at_most(
     found = predict(notes)
     assert finder.asked == [64, 6]
     assert len(found) == COUNT
+
+
+def test_a_kill_loses_a_batch_at_most(notes: Path, finder: type[Finder]) -> None:
+    code = (
+        "import os, signal, sys, medserl.engines\nfrom tests.finder import Finder\nfrom medserl.cli import main\n"
+        "class Killed(Finder):\n"
+        "    def generate(self, *given):\n"
+        "        if self.asked: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return super().generate(*given)\n"
+        "medserl.engines.create_inference_engine = Killed\nmain(sys.argv[1:])\n"
+    )
+    command = [sys.executable, "-c", code, "predict", str(notes), "--output", "out.jsonl"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert len(predict(notes)) == COUNT
+    assert finder.asked == [COUNT - 64]
 
 
 def test_done_once_is_not_asked_again_whatever_the_threshold(notes: Path, finder: type[Finder]) -> None:
