@@ -181,11 +181,11 @@ def _sources(judged: LoadedNotes, settings: Settings, options: EvaluationOptions
     if options.run:  # flags that name columns are about the notes to judge
         recorded = read_settings(options.run).model_dump()
         started = started.with_overrides(**{name: recorded[name] for name in (*COLUMN_SETTINGS, "seed")})
-    if not options.probabilities and started.validation_data != AUTO:
+    if not options.thresholds and started.validation_data != AUTO:
         started = started.with_overrides(validation_data=NONE)
     data = run_data(started, lenient=True)
     validation = None
-    if options.probabilities and data.validation:
+    if options.thresholds and data.validation:
         name = Path(data.validation.source)
         validation = Source(name if not data.is_split else Path(f"split of {name.name}"), data.validation)
     return Sources(Source(Path(judged.source), judged), Source(Path(data.train.source), data.train), validation)

@@ -48,16 +48,13 @@ def write_notes(path: Path, first: int, prefix: str = "ms") -> Path:
 
 
 def examine(messages: Messages, rng: random.Random) -> str:
-    """Finds every poison but patient 0's; answers what is asked."""
+    """Finds every poison but patient 0's."""
     shown = messages[-1]["content"]
     if "poison" not in shown or "Patient 0 " in shown:
         return "final_answer: CORRECT"
-    answer = "final_answer: INCORRECT"
-    if "error_sentence" in shown:
-        place = re.search(r"^(\d+) (.*poison.*)$", shown, re.MULTILINE)
-        assert place
-        answer += f"\nerror_sentence: {place[1]}\ncorrected_sentence: {place[2].replace('poison', 'aspirin')}"
-    return answer
+    place = re.search(r"^(\d+) .*poison", shown, re.MULTILINE)
+    assert place
+    return f"sentence: {place[1]}\nshould_say: given aspirin\nit_says: given poison\nfinal_answer: INCORRECT"
 
 
 class Reader(ScriptedEngine):

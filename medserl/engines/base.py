@@ -119,6 +119,10 @@ class InferenceEngine(Protocol):
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """How many tokens the model needs to write each text, without the end of its turn."""
 
+    @property
+    def weighs(self) -> bool:
+        """Whether it can tell how probable replies are."""
+
     def weigh(self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]) -> list[tuple[float, ...]]:
         """How probable each of a prompt's alternative replies is among them: numbers that sum to 1.
 

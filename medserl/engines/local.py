@@ -49,6 +49,8 @@ OPTIMIZER_FILE = "optimizer.pt"
 class LocalEngine:
     """Implements `engines.base.Engine` and, with LoRA, `Snapshots`."""
 
+    weighs = True
+
     def __init__(self, loaded: LoadedModel, settings: Settings) -> None:
         self.model, self.tokenizer = loaded.model, loaded.tokenizer
         self.settings = settings

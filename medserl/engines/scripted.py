@@ -32,6 +32,8 @@ _STATE_FILE = "scripted.json"
 class ScriptedEngine:
     """Implements `engines.base.Engine` and `Snapshots`. A word of a completion is a token of probability one half."""
 
+    weighs = True
+
     def __init__(self, player: Player | None = None) -> None:
         self.player = player or self._default_player
         self.bias = 0.0

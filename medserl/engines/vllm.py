@@ -91,6 +91,10 @@ class VLLMEngine:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(self.chat.reply_ids(text)) for text in texts]
 
+    @property
+    def weighs(self) -> bool:
+        return self._raw
+
     def weigh(self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]) -> list[tuple[float, ...]]:
         """Raises ConfigError where vLLM was started to tell the probabilities of what it samples."""
         if not self._raw:

@@ -21,6 +21,7 @@ from medserl.evaluation.thresholds import Threshold
 ALL = "all"
 GROUPINGS: tuple[Attribute, ...] = ("collection", "split", "error_type", "length")
 PROBABILITY_FIGURES = ("brier", "ece")
+DISCRIMINATION_FIGURES = ("right_minus_reversed", "pair_ordering", "auroc", "d_prime")
 OF_TWO_CLASSES = ("accuracy", "f1")
 """Figures by which always saying the same is perfect on texts of one class, and which are then left out."""
 
@@ -57,8 +58,16 @@ def _bullets(lines: Sequence[str]) -> str:
 
 def detection_block(results: Mapping[str, DetectionMetrics], lines: Sequence[str]) -> Block:
     """Error detection by the verdicts, on all texts."""
-    figures = {name: _figures(found, besides=PROBABILITY_FIGURES) for name, found in results.items()}
-    return Block("", {ALL: _guesses(results) | figures}, tuple(lines))
+    besides = (*PROBABILITY_FIGURES, *DISCRIMINATION_FIGURES)
+    figures = {name: _figures(found, besides) for name, found in results.items()}
+    return Block("", {ALL: _guesses(results, besides) | figures}, tuple(lines))
+
+
+def discrimination_block(results: Mapping[str, DetectionMetrics]) -> Block:
+    """How well notes with an error are told from those without, whatever a system is inclined to say."""
+    shown = {**_guesses(results), **{name: _figures(found) for name, found in results.items()}}
+    figures = {name: {key: one[key] for key in DISCRIMINATION_FIGURES if key in one} for name, one in shown.items()}
+    return Block("Told apart, whatever a system is inclined to say", {ALL: figures})
 
 
 def _figures(found: DetectionMetrics, besides: Sequence[str] = ()) -> dict[str, Estimate]:
@@ -66,12 +75,12 @@ def _figures(found: DetectionMetrics, besides: Sequence[str] = ()) -> dict[str, 
     return {name: estimate for name, estimate in found.items() if name not in left_out}
 
 
-def _guesses(results: Mapping[str, DetectionMetrics]) -> dict[str, Figures]:
-    """What guessing gets on the texts of these results, which are the same for all systems."""
+def _guesses(results: Mapping[str, DetectionMetrics], besides: Sequence[str] = ()) -> dict[str, Figures]:
+    """What guessing gets on the texts of these results, which are the same for all systems, where one has a figure."""
     found = next(iter(results.values()), None)
     if found is None:
         return {}
-    left_out = OF_TWO_CLASSES if found.of_one_class else ()
+    left_out = (*besides, *(OF_TWO_CLASSES if found.of_one_class else ()))
     guesses = guess_figures(found.n_errors, found.n_texts - found.n_errors, found.n_pairs)
     measured = {name for each in results.values() for name, estimate in each.items() if estimate.value is not None}
     return {

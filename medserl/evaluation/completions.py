@@ -137,6 +137,10 @@ class CachedEngine:
     def context(self) -> int | None:
         return self.engine.context
 
+    @property
+    def weighs(self) -> bool:
+        return self.engine.weighs
+
     def prompt_lengths(self, prompts: Sequence[Messages]) -> list[int]:
         return self.engine.prompt_lengths(prompts)
 

@@ -16,6 +16,7 @@ from medserl.errors import ConfigError
 from medserl.evaluation.blocks import (
     choose_thresholds,
     detection_block,
+    discrimination_block,
     group_blocks,
     official_blocks,
     official_results,
@@ -69,17 +70,17 @@ def evaluate(
     record["settings"] = {name: settings.model_dump(mode="json") for name, settings in models.items()}
     folder = claim(options, record, sources.judged.file.stem)
     try:
-        judgements = [
-            *([judge_by_words(texts.train, texts.judged, texts.held_out)] if texts.train else []),
-            *(ask_model(name, settings, texts.judged, texts.held_out, options) for name, settings in models.items()),
-        ]
+        asked = [ask_model(name, settings, texts.judged, texts.held_out, options) for name, settings in models.items()]
+        subtasks = max((one.subtasks for one in [*asked, *files]), key=len, default="A")
+        judgements = [judge_by_words(texts.train, texts.judged, texts.held_out, subtasks)] if texts.train else []
+        judgements += asked
     except BaseException:
         give_up(folder)
         raise
     _write_judgements(folder, judgements)
     judgements += files
     scorers = Scorers()
-    if any("C" in one.subtasks for one in judgements):
+    if "C" in subtasks:
         scorers = load_scorers(options.bertscore, options.bleurt)
     official = official_results(texts.judged, judgements, scorers)
     thresholds = choose_thresholds(texts.held_out, judgements)
@@ -129,9 +130,11 @@ def _write_blocks(
     last = [row["sentence"] for row in comparisons if row["system"] == judgements[-1].name]
     blocks = [
         detection_block(results, [*last, *remarks(sources, texts, results)]),
+        discrimination_block(results),
         *official_blocks(texts.judged, official, scorers),
         probability_block(texts.judged, judgements, results, thresholds, _threshold_lines(sources, texts, options)),
     ]
+    blocks = [block for block in blocks if block.rows() or block.lines]
     groups = group_blocks(texts.judged, judgements)
     shown = "\n\n".join([_head(sources, texts), *(block.markdown() for block in blocks)])
     whole = [shown, *(block.markdown() for block in groups), _all_comparisons(comparisons)]
@@ -149,7 +152,7 @@ def _head(sources: Sources, texts: Texts) -> str:
 
 
 def _threshold_lines(sources: Sources, texts: Texts, options: EvaluationOptions) -> list[str]:
-    if not options.probabilities:
+    if not options.thresholds:
         return []
     if sources.validation is None or not texts.held_out:
         return ["no threshold: no validation notes of both classes besides the judged ones; give --validation-data"]
@@ -194,7 +197,7 @@ def _record(
         },
         "options": {
             "samples": options.samples,
-            "probabilities": options.probabilities,
+            "thresholds": options.thresholds,
             "limit": options.limit,
             "seed": seed,
         },

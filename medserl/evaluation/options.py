@@ -27,8 +27,8 @@ class EvaluationOptions:
     """Files to score without any model: submissions of the shared task, or our predictions.jsonl."""
     samples: int = 1
     """Sample so many answers a text and take the majority; 1 is one greedy answer."""
-    probabilities: bool = False
-    """Calibration of P(INCORRECT), and a threshold on it that is chosen on --validation-data."""
+    thresholds: bool = False
+    """Judge by a threshold on P(INCORRECT) too, which is chosen on --validation-data."""
     bertscore: Path | None = None
     """Local folder of microsoft/deberta-xlarge-mnli, for BERTScore of corrections."""
     bleurt: Path | None = None

@@ -149,7 +149,7 @@ def ask_model(
                 predict,
                 rollout,
                 samples=options.samples,
-                probabilities=options.probabilities,
+                probabilities=True,
                 cache=cache,
             )
             said = with_too_long(texts, ask(_readable(rollout, texts, name), name))
@@ -184,15 +184,15 @@ def with_too_long(texts: Sequence[LabelledText], said: Sequence[Prediction]) -> 
 
 
 def judge_by_words(
-    train: Sequence[LabelledText], texts: Sequence[LabelledText], held_out: Sequence[LabelledText]
+    train: Sequence[LabelledText], texts: Sequence[LabelledText], held_out: Sequence[LabelledText], subtasks: str
 ) -> Judgement:
     """TF-IDF, fitted on training texts of both classes, none of which is judged.
 
-    It flags texts and names no sentence.
+    It flags texts and names no sentence, so its submission is a complete one, and a poor one, to any subtask.
     """
     said = tfidf_predictions(train, [*texts, *held_out])
     on_texts, on_held_out = said[: len(texts)], said[len(texts) :]
-    return Judgement(TFIDF, on_texts, _scored_rows(texts, on_texts), "A", tuple(on_held_out))
+    return Judgement(TFIDF, on_texts, _scored_rows(texts, on_texts), subtasks, tuple(on_held_out))
 
 
 def read_judgement(given: str) -> Judgement:

@@ -16,6 +16,10 @@ from medserl.runlog import RunFolder
 FIGURES = (
     "accuracy",
     "pairwise_accuracy",
+    "right_minus_reversed",
+    "pair_ordering",
+    "auroc",
+    "d_prime",
     "recall",
     "specificity",
     "flag_rate",
@@ -43,7 +47,8 @@ class Validation:
         """
         figures: dict[str, float | None] = {}
         if self.texts:
-            found = detection_metrics(self.texts, predict(rollout, self.texts))
+            said = predict(rollout, self.texts, probabilities=rollout.engine.weighs)
+            found = detection_metrics(self.texts, said)
             figures = {f"eval_{name}": getattr(found, name).value for name in FIGURES}
             if len({text.is_error for text in self.texts}) < 2:
                 figures["eval_accuracy"] = None

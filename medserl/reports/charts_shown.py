@@ -158,6 +158,12 @@ HELD_OUT = (
         (("eval_accuracy", "accuracy"), ("eval_pairwise_accuracy", "pairwise accuracy")),
     ),
     Plan(
+        "Told apart, whatever the model is inclined to say",
+        "Wrong validation notes have the higher P(INCORRECT): of twins, and of any two. Guessing gets 50 %.",
+        "percent",
+        (("eval_pair_ordering", "pairs ordered"), ("eval_auroc", "AUROC")),
+    ),
+    Plan(
         "Recall and specificity",
         "On the fixed validation notes: errors found, correct notes let pass. Greedy answers.",
         "percent",

@@ -97,7 +97,10 @@ def test_flags_of_both_twins(tmp_path: Path, data: Path, capsys: pytest.CaptureF
         "## Official scores (MEDIQA-CORR 2024), 16",
     ):
         assert heading in found.markdown
-    assert "left out: sentence accuracy (subtask B was not asked)" in found.markdown
+    assert found.figures["warmup", "pair_ordering"] == found.figures["warmup", "auroc"] == 1  # patient 0's twins too
+    assert found.figures["warmup", "right_minus_reversed"] == (PAIRS - 1) / PAIRS
+    assert found.figures["coin", "pair_ordering"] == 0.5
+    assert "## Told apart, whatever a system is inclined to say" in found.markdown
     assert "warmup is not distinguishable from base in pairs right (p = 1.00)." in capsys.readouterr().out
 
 
@@ -200,7 +203,7 @@ def test_a_folder_can_be_named(tmp_path: Path, data: Path) -> None:
 
 def test_a_threshold_is_chosen_on_validation_notes(tmp_path: Path, data: Path) -> None:
     validation = write_notes(tmp_path / "validation.jsonl", 100)
-    found = evaluate(tmp_path, data, "--probabilities", "--validation-data", validation)
+    found = evaluate(tmp_path, data, "--thresholds", "--validation-data", validation)
     n = 2 * PAIRS + LONE
     assert found.record["thresholds"]["warmup"] == {
         "value": 0.25,
@@ -220,16 +223,16 @@ def test_a_threshold_is_chosen_on_validation_notes(tmp_path: Path, data: Path) -
 
 
 def test_no_threshold_is_chosen_on_judged_notes(tmp_path: Path, data: Path) -> None:
-    found = evaluate(tmp_path, data, "--probabilities", "--validation-data", data)
+    found = evaluate(tmp_path, data, "--thresholds", "--validation-data", data)
     assert found.record["thresholds"] == {}
     assert "no threshold: no validation notes of both classes besides the judged ones" in found.markdown
     assert found.figures["warmup", "brier"] is not None
-    some = evaluate(tmp_path, data, "--probabilities", "--validation-data", data, "--limit", 6)
+    some = evaluate(tmp_path, data, "--thresholds", "--validation-data", data, "--limit", 6)
     assert some.record["texts"]["held_out"] > 0  # six of the notes that are not judged
 
 
 def test_no_validation_notes_no_threshold(tmp_path: Path, data: Path) -> None:
-    found = evaluate(tmp_path, data, "--probabilities", "--validation-data", "none")
+    found = evaluate(tmp_path, data, "--thresholds", "--validation-data", "none")
     assert "no threshold" in found.markdown
     assert ("warmup", "threshold") not in found.figures
 
@@ -237,9 +240,7 @@ def test_no_validation_notes_no_threshold(tmp_path: Path, data: Path) -> None:
 def test_thresholds_are_chosen_on_twins_where_the_published_texts_all_have_an_error(tmp_path: Path, data: Path) -> None:
     notes = write_notes(tmp_path / "pairs.jsonl", 100).read_text().splitlines(keepends=True)[:PAIRS]
     (tmp_path / "pairs.jsonl").write_text("".join(notes))
-    found = evaluate(
-        tmp_path, data, "--published-only", "--probabilities", "--validation-data", tmp_path / "pairs.jsonl"
-    )
+    found = evaluate(tmp_path, data, "--published-only", "--thresholds", "--validation-data", tmp_path / "pairs.jsonl")
     assert found.record["texts"]["held_out"] == 2 * PAIRS
     assert found.record["thresholds"]["warmup"]["value"] == 0.25
 
@@ -247,7 +248,7 @@ def test_thresholds_are_chosen_on_twins_where_the_published_texts_all_have_an_er
 def test_the_report_shows_all_that_an_evaluation_wrote(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", rounds=1, games=2, evaluation=False)
     held_out = write_notes(tmp_path / "validation.jsonl", 100)
-    flags = ("--probabilities", "--validation-data", held_out)
+    flags = ("--thresholds", "--validation-data", held_out)
     found = evaluate_to(run / "eval", tmp_path, medec_test(tmp_path / "medec.csv"), *flags)
     text = Page(write_report(run)).text
     assert "18 labelled texts of medec.csv" in text
@@ -359,7 +360,7 @@ def test_a_submission_beside_a_model_is_compared_on_published_texts(tmp_path: Pa
         (["--predictions", "none.txt"], "none.txt: cannot be read"),
         (["--run", "no/run"], "no/run: no config.toml"),
         (["--data", "none.jsonl"], "none.jsonl"),
-        (["--probabilities", "--validation-data", "none.jsonl"], "none.jsonl"),
+        (["--thresholds", "--validation-data", "none.jsonl"], "none.jsonl"),
     ],
 )
 def test_options_that_cannot_be_followed(

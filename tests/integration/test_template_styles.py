@@ -114,9 +114,7 @@ def test_a_style_goes_through_every_command(style: str, tmp_path: Path, taught: 
     run = commands.train(warmed)
     assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["logprob_gap"] < 1e-4
     commands.play(warmed, None, "error", None)
-    options = EvaluationOptions(
-        data=settings.prompt_data, compare=("base",), output=tmp_path / "eval", probabilities=True
-    )
+    options = EvaluationOptions(data=settings.prompt_data, compare=("base",), output=tmp_path / "eval", thresholds=True)
     commands.evaluate(warmed, options)
     assert (tmp_path / "eval").is_dir()
 

@@ -82,6 +82,10 @@ class OpenRLHFEngine:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return self._player.count_tokens(texts)
 
+    @property
+    def weighs(self) -> bool:
+        return self._player.weighs
+
     def weigh(self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]) -> list[tuple[float, ...]]:
         self._sleep_or_wake(awake=True)
         return self._player.weigh(prompts, replies)
