@@ -307,6 +307,19 @@ def validate(values: Mapping[str, Any], source: str = "settings", sources: Mappi
         raise ConfigError(f"{(sources or {}).get(named, source)}: {describe(error)}") from None
 
 
+def explicit_settings(settings: Settings | None, changes: Mapping[str, Any]) -> Settings:
+    """The settings, with those changed that are given by name; paths may be `Path`s.
+
+    Of the result's fields those are set that somebody has set, so that it can be told what a resumed run is to change.
+
+    Raises:
+        ConfigError: there is no setting of a name, or a value cannot be used.
+    """
+    before = settings.model_dump(include=settings.model_fields_set) if settings else {}
+    plain = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in changes.items()}
+    return validate({**before, **plain})
+
+
 def from_environment() -> dict[str, str]:
     """Settings given as `MEDSERL_<SETTING>`; they are parsed by `validate`.
 

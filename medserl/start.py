@@ -7,13 +7,12 @@ files: from there on it is a run like any other, to resume, to evaluate and to r
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from medserl.config import Settings, validate
+from medserl.config import Settings
 from medserl.data.given import NoteLike, given_notes, note_lines, require_alike
 from medserl.data.notes import Note
 from medserl.data.readers import BY_GUESS, LoadedNotes
@@ -74,19 +73,6 @@ class RunPlan:
         """
         own = {GIVEN_NOTES[setting]: note_lines(loaded.notes) for setting, loaded in self.lists.items()}
         return RunFolder.create(self.settings, made_of(self.settings), self.data.record(), own)
-
-
-def explicit_settings(settings: Settings | None, changes: Mapping[str, Any]) -> Settings:
-    """The settings, with those changed that are given by name; paths may be `Path`s.
-
-    Of the result's fields those are set that somebody has set, so that it can be told what a resumed run is to change.
-
-    Raises:
-        ConfigError: there is no setting of a name, or a value cannot be used.
-    """
-    before = settings.model_dump(include=settings.model_fields_set) if settings else {}
-    plain = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in changes.items()}
-    return validate({**before, **plain})
 
 
 def plan_run(

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from medserl.config import Settings
+from medserl.config import Settings, explicit_settings
 from medserl.data.given import NoteLike
 from medserl.engines.base import Engine
 from medserl.errors import MedSeRLError, OutputError, RunError
@@ -25,7 +25,7 @@ from medserl.resume import check_extent, check_fixed, fixed_settings
 from medserl.rollout import VCFRolloutGenerator
 from medserl.runlog import UNWRITTEN, RunFolder
 from medserl.self_play import Played, SelfPlay
-from medserl.start import RunPlan, engine_of, explicit_settings, plan_run
+from medserl.start import RunPlan, engine_of, plan_run
 from medserl.stopping import stopped_by_signals
 
 __all__ = ["MedSeRLTrainer", "Played", "TrainedRun"]

@@ -93,7 +93,7 @@ def given_notes(
     """The notes of a list, checked as those of a file are; `what` is the name of the argument, for messages.
 
     A text alone is a correct note, or, without `texts_are_correct`, one that nobody has labelled. `columns` are names
-    in the rows. An item without an id is called by its place: `notes-1` is the first.
+    in the rows. An item without an id is called by its place: `note-1` is the first.
 
     Raises:
         DataError: it is no list, is empty, or an item is no note.
@@ -109,7 +109,7 @@ def given_notes(
         tables.setdefault(kind, Rows(what, unit="item")).add(number, row)
     placed: list[tuple[int, Note]] = []
     for kind, rows in tables.items():
-        read = notes_of(rows.table(""), what, columns if kind == _ROW else BY_GUESS)
+        read = notes_of(rows.table(""), what, columns if kind == _ROW else BY_GUESS, stem="note")
         if read.skipped:
             more = f" (and {len(read.skipped) - 1} more)" if len(read.skipped) > 1 else ""
             raise DataError(f"{read.skipped[0]}{more}; mend it, or leave it out")

@@ -101,14 +101,18 @@ def load_notes(source: str | Path, columns: ColumnNames = BY_GUESS, *, lenient: 
     return loaded
 
 
-def notes_of(table: Table, source: str, columns: ColumnNames = BY_GUESS, *, lenient: bool = False) -> LoadedNotes:
+def notes_of(
+    table: Table, source: str, columns: ColumnNames = BY_GUESS, *, lenient: bool = False, stem: str | None = None
+) -> LoadedNotes:
     """The notes of a table, and the rows that give none; `source` is what it is called.
+
+    A note without an id is called after its line and `stem`, which is the file's name if it is not given.
 
     Raises:
         DataError: columns that are not there, or that cannot be told apart.
     """
     found = find_columns(table, columns, lenient=lenient)
-    stem = re.sub(r"\s+", "_", Path(table.file).name.partition(".")[0]) or "note"
+    stem = stem or re.sub(r"\s+", "_", Path(table.file).name.partition(".")[0]) or "note"
     notes: list[Note] = []
     skipped = list(table.skipped)
     for row in track(table.rows, f"reading {table.file}", heading=False):
