@@ -8,14 +8,12 @@ from dataclasses import replace
 
 from medserl.config import Settings
 from medserl.engines.base import InferenceEngine, Sampling
-from medserl.game.audit import audit
-from medserl.game.episode import Attempt, Completion, Episode, Reading, Turn
-from medserl.game.parsing import parse_injection
+from medserl.game.episode import Attempt, Completion, Episode, Turn
 from medserl.game.prompts import Messages, PromptSet
-from medserl.game.rewards import Rewards, assessor_reward, injector_reward
+from medserl.game.referee import judge_attempt, settle
 from medserl.game.roles import Mode, Role
 from medserl.game.setup import GameSetup
-from medserl.game.vcf import MAX_WORD_EDITS, Reason, VCFResult, apply_vcf
+from medserl.game.vcf import MAX_WORD_EDITS
 
 Attempts = tuple[Attempt, ...]
 
@@ -77,7 +75,8 @@ class VCFRolloutGenerator:
             completions = self._generate([chats[i] for i in missing], sampling, [writers[i] for i in missing])
             for i, completion in zip(missing, completions, strict=True):
                 turn = Turn("injector", chats[i], completion)
-                attempts[i].append(self._judge(turn, original_notes[i], modes[i] if modes else None))
+                mode = modes[i] if modes else None
+                attempts[i].append(judge_attempt(turn, original_notes[i], mode, self.prompts.form, self.settings))
             missing = [i for i in missing if not attempts[i][-1].vcf.passed]
         return [tuple(tries) for tries in attempts]
 
@@ -113,7 +112,9 @@ class VCFRolloutGenerator:
             )
         )
         return [
-            episode if episode.modified is None else self._settle(episode, [next(turns) for _ in range(samples)])
+            episode
+            if episode.modified is None
+            else settle(episode, [next(turns) for _ in range(samples)], self.settings.injector_reward)
             for episode in unplayed
         ]
 
@@ -155,38 +156,6 @@ class VCFRolloutGenerator:
             )
             completions |= dict(zip(mine, written, strict=True))
         return [completions[i] for i in range(len(prompts))]
-
-    def _settle(self, episode: Episode, turns: Sequence[Turn]) -> Episode:
-        """The game with the Assessor's turns on its note, and every reward."""
-        verdicts = [turn.verdict for turn in turns]
-        assessor = [assessor_reward(episode.mode, verdict) for verdict in verdicts]
-        return replace(
-            episode,
-            assessor=turns[0],
-            verdict=verdicts[0],
-            rewards=Rewards(assessor[0], injector_reward(episode.mode, verdicts, self.settings.injector_reward)),
-            more_readings=tuple(map(Reading, turns[1:], verdicts[1:], assessor[1:])),
-        )
-
-    def _judge(self, turn: Turn, original: str, mode: Mode | None) -> Attempt:
-        cut = turn.completion.truncated
-        modified = None if cut else parse_injection(turn.completion.text, original, self.prompts.form)
-        if modified is None:
-            return Attempt(turn, None, VCFResult(False, Reason.TRUNCATED if cut else Reason.FORMAT, 0.0, 0))
-        vcf = apply_vcf(
-            original,
-            modified,
-            min_jaccard=self.settings.vcf_min_jaccard,
-            max_jaccard=self.settings.vcf_max_jaccard,
-            max_word_edits=self.settings.vcf_max_word_edits,
-        )
-        if not vcf.passed or self.settings.edit_audit == "off":
-            return Attempt(turn, modified, vcf)
-        audited = audit(original, modified)
-        objection = audited.objection(mode) if mode and self.settings.edit_audit == "reject" else None
-        if objection:
-            vcf = replace(vcf, passed=False, reason=objection)
-        return Attempt(turn, modified, vcf, audited.edit_class)
 
     def _sampling(self, role: Role, rooms: Sequence[int], seed: int, greedy: bool) -> Sampling:
         return Sampling(
