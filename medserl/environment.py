@@ -1,4 +1,4 @@
-"""The game as an environment of `verifiers`, so that prime-rl and other trainers that take such environments train on it.
+"""The game as an environment of `verifiers`: prime-rl and other trainers that take such environments can train on it.
 
     from medserl.environment import load_environment
 
@@ -36,15 +36,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from medserl.config import DataSettings, GameSettings, Settings, TeachingSettings, check_names, explicit_settings
+from medserl.config import DataSettings, GameSettings, TeachingSettings, check_names, explicit_settings
 from medserl.data.sampler import FreshBatchSampler
 from medserl.data.sources import run_data
 from medserl.errors import ConfigError, DataError
-from medserl.game.episode import Completion, Episode, Turn
+from medserl.game.episode import Attempt, Completion, Episode, Turn
 from medserl.game.prompts import Messages, load_prompts
 from medserl.game.referee import judge_attempt, settle
-from medserl.game.roles import ROLES, Mode, Role
 from medserl.game.rewards import InjectorReward
+from medserl.game.roles import ROLES, Mode, Role
 
 try:
     import httpx
@@ -85,7 +85,7 @@ class MedSeRLTasksetConfig(vf.TasksetConfig):
 
 
 class MedSeRLTaskset(vf.Taskset[GameTask, MedSeRLTasksetConfig]):
-    """Every note of the split in both modes: two epochs of MedSeRL's own order, so that any stretch is half and half."""
+    """Every note of the split in both modes: two epochs of our own order, any stretch of it half and half."""
 
     def load(self) -> Iterator[GameTask]:
         settings = explicit_settings(None, self.config.data.model_dump())
@@ -189,7 +189,7 @@ class MedSeRLEnv(vf.Env[MedSeRLEnvConfig]):
             traces[id(made)] = trace
             return made
 
-        attempts = []
+        attempts: list[Attempt] = []
         prompt = self.prompts.injector(data.original, data.mode, data.error_type)
         while len(attempts) < rules.vcf_max_attempts and not (attempts and attempts[-1].vcf.passed):
             tried = await turn("injector", prompt)
@@ -214,7 +214,8 @@ class MedSeRLEnv(vf.Env[MedSeRLEnvConfig]):
             trace = traces[id(attempt.turn)]
             trace.record_metric("accepted", attempt.vcf.passed)
             trace.info[FACTS] = {
-                "role": "injector", "mode": episode.mode, "attempt": number, "reason": attempt.vcf.reason,
+                "role": "injector", "mode": episode.mode, "attempt": number,
+                "reason": attempt.vcf.reason and attempt.vcf.reason.value,
                 "modified": attempt.modified,
             }  # fmt: skip
         for reading in episode.assessor_turns:
@@ -232,10 +233,8 @@ class MedSeRLEnv(vf.Env[MedSeRLEnvConfig]):
 
 def _asking(task: GameTask, messages: Messages) -> vf.Task:
     """What an agent is run on: the turn's messages, and nothing else of the game."""
-    prompt = [
-        vf.SystemMessage(content=each["content"]) if each["role"] == "system" else vf.UserMessage(content=each["content"])
-        for each in messages
-    ]
+    kinds = {"system": vf.SystemMessage, "user": vf.UserMessage}
+    prompt = [kinds[message["role"]](content=message["content"]) for message in messages]
     return vf.Task(vf.TaskData(idx=task.data.idx, id=task.data.id, name=task.data.name, prompt=prompt))
 
 

@@ -1,4 +1,4 @@
-"""`medserl-game` for verifiers, which finds an environment by the name of a top-level module. The code: `medserl.environment`."""
+"""`medserl-game`, as verifiers finds it: by the name of a top-level module. The code lives in `medserl.environment`."""
 
 from medserl.environment import ChatHarness, MedSeRLEnv, MedSeRLTaskset
 

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from medserl.config import GameSettings
 
 
-def judge_attempt(
-    turn: Turn, original: str, mode: Mode | None, form: InjectorFormat, rules: GameSettings
-) -> Attempt:
+def judge_attempt(turn: Turn, original: str, mode: Mode | None, form: InjectorFormat, rules: GameSettings) -> Attempt:
     """The Injector's turn on the note `original`: the note that it stands for, and whether that is accepted.
 
     The edit audit rejects by mode, so without one it rejects nothing.
