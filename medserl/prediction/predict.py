@@ -53,7 +53,7 @@ def predict(settings: Settings, notes: str, options: PredictOptions) -> None:
     if options.sort == "suspicion":
         judged = by_suspicion(judged)
     write_findings(target, judged)
-    show(judged)
+    show(judged, len(loaded.skipped))
     say(f"predictions: {target}")
     if options.html:
         from medserl.reports.flagged import write_page

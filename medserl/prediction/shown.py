@@ -18,14 +18,19 @@ _SHOWN = 160
 """Characters of a sentence in the table."""
 
 
-def show(judged: Sequence[JudgedNote]) -> None:
-    """How many were flagged, why some could not be judged, and the most suspicious ones."""
+def show(judged: Sequence[JudgedNote], left_out: int = 0) -> None:
+    """How many were flagged, why some could not be judged, and the most suspicious ones.
+
+    `left_out` are rows of the file in which there is no note.
+    """
     flagged = sum(one.finding.flagged is True for one in judged)
     passed = sum(one.finding.flagged is False for one in judged)
     notes = f"{len(judged)} note{'s' if len(judged) != 1 else ''}"
     say(f"{notes}: {flagged} flagged, {passed} not flagged, {len(judged) - flagged - passed} not judged")
     for reason, count in Counter(one.finding.reason for one in judged if one.finding.reason).most_common():
         say(f"not judged: {count} x {visible_line(reason)}")
+    if left_out:
+        say(f"left out: {left_out} rows in which there is no note that can be read, named above")
     in_windows = [one.finding.windows for one in judged if one.finding.windows > 1]
     if in_windows:
         say(

@@ -149,6 +149,13 @@ def test_a_note_whose_answer_cannot_be_read_has_a_reason(tmp_path: Path) -> None
     assert row["reason"] == "the model's answer states no one verdict"
 
 
+def test_rows_without_a_note_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(predict(write_texts(tmp_path / "few.csv", ["She is well.", "", "She is given poison."]))) == 2
+    said = capsys.readouterr()
+    assert "few.csv, line 3: no text" in said.err
+    assert "left out: 1 rows" in said.out
+
+
 # -- any input, no labels ----------------------------------------------------------------------------------
 
 
