@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 from pydantic import ValidationError, create_model
@@ -221,6 +221,45 @@ def report(run: Path, *, output: Path | None = None) -> None:
     if output and output.is_file() and output.suffix not in (".html", ".htm"):
         raise ConfigError(f"--output {output}: a file of another kind is there; name one that ends in .html")
     say(f"report: {write_report(run, output)}")
+
+
+@app.command
+def export(
+    source: Path,
+    output: Path,
+    /,
+    *,
+    merged: bool = False,
+    role: Literal["assessor", "injector"] | None = None,
+    checkpoint: Literal["trained", "best"] = "trained",
+    model: str | None = None,
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto",
+    push_to_hub: str | None = None,
+) -> None:
+    """Write a trained model as a folder for others: transformers, PEFT, vLLM, llama.cpp's converter. With its card.
+
+    Args:
+        source: Run, checkpoint, or folder of an adapter.
+        output: Folder to write.
+        merged: The whole model, the adapter merged into its weights, in place of the adapter.
+        role: Whose adapter and prompt, of a run with an adapter for each role.
+        checkpoint: Of a run: trained (the newest) or best (on its validation notes).
+        model: Base model, where it does not lie where it was trained from.
+        dtype: Type of merged weights; auto is the base model's own.
+        push_to_hub: Upload to this repository (owner/name) of the Hugging Face hub, private at first.
+    """
+    from medserl.sharing.export import export as write
+
+    write(
+        source,
+        output,
+        merged=merged,
+        role=role,
+        checkpoint=checkpoint,
+        model=model,
+        dtype=dtype,
+        push_to_hub=push_to_hub,
+    )
 
 
 @data_app.command

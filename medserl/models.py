@@ -38,11 +38,14 @@ from medserl.loading import (
     reason,
 )
 from medserl.lora import freeze_all_but_language, has_transposed_layers, layers_to_transform, target_modules
+from medserl.sharing.base_names import base_name
 
 if TYPE_CHECKING:
     from medserl.config import Settings
 
 EMBEDDED = "smollm2-135m"
+EMBEDDED_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""What the hub calls the model whose quantised weights the embedded default is."""
 POLICY = "default"
 """PEFT's name of the adapter that is trained; PEFT saves the adapter of this name at the top of a folder."""
 REFERENCE = "reference"
@@ -265,10 +268,16 @@ def attention_for_training(model: Any) -> Iterator[None]:
 
 
 def _named(peft_model: Any, settings: Settings) -> Any:
-    """Saved adapters name the base model as the user did, not where it lies on this machine."""
+    """Saved adapters name the base model so that plain PEFT finds it, not where it lies on this machine."""
     for config in peft_model.peft_config.values():
-        config.base_model_name_or_path = settings.model
+        config.base_model_name_or_path = public_name(settings.model)
     return peft_model
+
+
+def public_name(model: str) -> str:
+    """What others call the model: the hub's name of the embedded default, or of a folder what `folder_name` finds."""
+    embedded = model == EMBEDDED or Path(model).resolve() == (cache_dir() / "models" / EMBEDDED).resolve()
+    return EMBEDDED_HUB if embedded else base_name(model)
 
 
 def adapter_source(settings: Settings) -> Path | None:

@@ -5,9 +5,11 @@ Another setting would make one run out of two, with a curve that no single run w
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from medserl.config import Settings
@@ -37,6 +39,7 @@ ROUNDING = (
 """Where and in what portions the same is computed: figures may differ in the last digits, and sampled words then."""
 PLACES = ("prompt_data", "validation_data")
 """Files may have moved: that they are the same is known by their SHA-256."""
+NAMES_OR_PATHS = ("model", "adapter", "prompts")
 
 
 def resumed_settings(started: Settings, given: Settings, run: Path) -> tuple[Settings, Changes]:
@@ -66,9 +69,17 @@ def resumed_settings(started: Settings, given: Settings, run: Path) -> tuple[Set
 
 
 def fixed_settings(settings: Settings) -> dict[str, Any]:
-    """Those that a checkpoint holds for: all that may not change."""
+    """Those that a checkpoint holds for: all that may not change. Checkpoints are handed on, so no path is in it."""
     free = {*EXTENT, *WRITTEN, *ROUNDING, *PLACES, "output_dir", "resume"}
-    return {name: value for name, value in settings.model_dump().items() if name not in free}
+    kept = {name: value for name, value in settings.model_dump().items() if name not in free}
+    return kept | {name: _without_path(kept[name]) for name in NAMES_OR_PATHS}
+
+
+def _without_path(place: str) -> str:
+    """The last part of a path, with a digest that tells whole paths apart; a name without a slash as it is."""
+    if not re.search(r"[/\\]", place):
+        return place
+    return f"{PureWindowsPath(place).name} ({hashlib.sha256(place.encode()).hexdigest()[:12]})"
 
 
 def check_fixed(saved: Mapping[str, Any], settings: Settings, checkpoint: Path) -> None:
@@ -78,10 +89,11 @@ def check_fixed(saved: Mapping[str, Any], settings: Settings, checkpoint: Path) 
         ConfigError: one is not.
     """
     for name, value in fixed_settings(settings).items():
-        if name in saved and saved[name] != value:
+        as_given = getattr(settings, name)  # checkpoints of before digests hold paths
+        if name in saved and saved[name] not in (value, as_given):
             raise ConfigError(
-                f"{checkpoint} was made with {name} {saved[name]!r}, but config.toml says {value!r}: put that back, or "
-                "start a new run"
+                f"{checkpoint} was made with {name} {saved[name]!r}, but config.toml says {as_given!r}: put that back, "
+                "or start a new run"
             )
 
 

@@ -36,6 +36,8 @@ from medserl.models import POLICY
 from medserl.progress import counting
 from medserl.rollout import VCFRolloutGenerator, derive_seed
 from medserl.round_metrics import game_metrics
+from medserl.sharing.card import write_card
+from medserl.sharing.facts import warm_up_facts
 
 log = logging.getLogger("medserl")
 
@@ -220,6 +222,7 @@ def warm_up(settings: Settings, notes: Sequence[Note], plan: WarmUp, output: Pat
             if figure is None or figure >= best:
                 best = figure if figure is not None else best
                 save_adapter(engine.model, output)
+                write_card(output, warm_up_facts(settings, len(twins), steps.done, plan.batch_size))
     return output
 
 

@@ -25,6 +25,7 @@ from medserl.resume import check_extent, check_fixed, fixed_settings
 from medserl.rollout import VCFRolloutGenerator
 from medserl.runlog import UNWRITTEN, RunFolder
 from medserl.self_play import Played, SelfPlay
+from medserl.sharing.card import write_run_card
 from medserl.start import RunPlan, engine_of, plan_run
 from medserl.stopping import stopped_by_signals
 
@@ -259,7 +260,11 @@ class MedSeRLTrainer(SelfPlay):
             "past": self.past.state_dict(),
             "repeats": self.repeats.state_dict(),
         }
-        return self.run.save_checkpoint(state, self.engine.save, self.settings.keep_checkpoints)
+        return self.run.save_checkpoint(state, self._write_policy, self.settings.keep_checkpoints)
+
+    def _write_policy(self, folder: Path) -> None:
+        self.engine.save(folder)
+        write_run_card(folder, self.settings, self.round)
 
     def load_checkpoint(self) -> None:
         """Go on from the newest whole checkpoint of the run folder; rounds that it does not hold are played again.

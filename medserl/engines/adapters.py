@@ -129,6 +129,10 @@ class PolicyAdapters:
         strange = [*found.missing_keys, *found.unexpected_keys]
         if strange:
             raise RunError(f"{folder}: its adapter is not that of this run: {strange[0]} is in one of them alone")
+        configs = (
+            self.model.peft_config
+        )  # a past policy's is read from the folder, which an older version may have made
+        configs[name].base_model_name_or_path = configs[POLICY].base_model_name_or_path
 
     @staticmethod
     def _copy_of(name: str, snapshot: str) -> str:

@@ -34,21 +34,21 @@ class ChatTemplate:
     def __init__(self, tokenizer: Any, thinking: bool = False) -> None:
         self.name = str(getattr(tokenizer, "name_or_path", "") or "the model")
         self._tokenizer = tokenizer
-        self._switches = {"enable_thinking": thinking, "thinking": thinking}  # Qwen3 and SmolLM3; Granite and DeepSeek
+        self.switches = {"enable_thinking": thinking, "thinking": thinking}  # Qwen3 and SmolLM3; Granite and DeepSeek
         self.source = _source(tokenizer)
         if not self.source:
             raise ModelError(
                 f"{self.name}: the tokenizer has no chat template; "
                 "use an instruction-tuned model, or add chat_template.jinja to its folder"
             )
-        self._dated = f"{_clock_that_stands()}{_default(tokenizer)}" if _CLOCK in self.source else None
-        self._in_parts = self._wants_parts()
+        self.dated = f"{_clock_that_stands()}{_default(tokenizer)}" if _CLOCK in self.source else None
+        self.in_parts = self._wants_parts()
         self.has_system_role = self._shows({"role": "system", "content": REPLY}, {"role": "user", "content": USER})
 
     def render(self, chat: Sequence[dict[str, str]]) -> str:
         """The chat as text, up to where the assistant is to speak next."""
         try:
-            return self._apply(chat, self._in_parts, True)
+            return self._apply(chat, self.in_parts, True)
         except Exception as error:  # a template is a program, and may fail as any program
             raise self._broken(error) from error
 
@@ -67,7 +67,7 @@ class ChatTemplate:
         found = []
         for chat in ([asked, answered], [asked, answered, asked]):
             try:
-                _, shown, after = self._apply(chat, self._in_parts, False).rpartition(REPLY)
+                _, shown, after = self._apply(chat, self.in_parts, False).rpartition(REPLY)
             except Exception:  # noqa: BLE001  # prompts render: only what follows a reply stays unknown
                 continue
             if shown:
@@ -89,8 +89,8 @@ class ChatTemplate:
             messages,
             tokenize=False,
             add_generation_prompt=prompt,
-            chat_template=self._dated,
-            **self._switches,
+            chat_template=self.dated,
+            **self.switches,
         )
 
     def _wants_parts(self) -> bool:
@@ -109,7 +109,7 @@ class ChatTemplate:
 
     def _shows(self, *chat: dict[str, str]) -> bool:
         try:
-            shown = self._apply(chat, self._in_parts, True)
+            shown = self._apply(chat, self.in_parts, True)
         except Exception:  # noqa: BLE001  # it refuses the role, in whatever words
             return False
         return all(message["content"] in shown for message in chat)

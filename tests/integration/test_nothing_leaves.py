@@ -90,6 +90,8 @@ def test_no_command_tries_to_reach_anything(roomy_llama: Path, tmp_path: Path) -
         ["predict", str(notes), "--run", run, "--output", "found.csv", "--html", "found.html"],
         ["play", *model, *short, "--adapter", adapter],
         ["report", run],
+        ["export", run, str(tmp_path / "shared")],
+        ["export", run, str(tmp_path / "whole"), "--merged"],
     ]  # fmt: skip
     environment = {key: value for key, value in os.environ.items() if key not in ("HF_HUB_OFFLINE", "CI", *SWITCHES)}
     done = subprocess.run(
