@@ -57,6 +57,22 @@ def test_time_left_is_by_what_was_done_here(caplog: pytest.LogCaptureFixture) ->
     assert lines_of(caplog, 100, 10.0, done=80)[0] == "reading: 86 of 100, about 2 min left"
 
 
+@pytest.mark.parametrize("order", ["skip first", "skip later"])
+def test_what_was_done_before_takes_no_time(caplog: pytest.LogCaptureFixture, order: str) -> None:
+    clock = Clock()
+    with caplog.at_level(logging.INFO, "medserl"):
+        count = Count("judging", 100, clock=clock)
+        if order == "skip first":
+            count.skip(60)
+        clock.now += 50
+        count.advance(10)
+        if order == "skip later":
+            count.skip(60)
+        clock.now += 50
+        count.advance(10)
+    assert caplog.records[-1].getMessage() == "judging: 80 of 100, about 2 min left"
+
+
 def test_the_first_steps_tell_no_time(caplog: pytest.LogCaptureFixture) -> None:
     """Rows of a batch end late: of the first one nothing follows."""
     lines = lines_of(caplog, 27, 90.0)
