@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from medserl.engines.control import ControlTokens
@@ -12,6 +14,8 @@ from medserl.errors import ModelError
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages
 from medserl.game.roles import Role
+
+log = logging.getLogger("medserl")
 
 REMEMBERED_CHARACTERS = 2_000_000
 """Characters of the prompts whose tokens are kept, about 25 MB with them: the retries of a round of many notes."""
@@ -93,16 +97,24 @@ class ChatRenderer:
         """
         found = (self._control.first_of(after) for after in self._template.after_reply)
         ends = [each for each in found if each is not None and each not in self._speech.never_ends]
-        end = ends[0] if ends else self._tokenizer.eos_token_id
-        if end is None:
+        if ends:
+            return int(ends[0])
+        if self._tokenizer.eos_token_id is None:
             raise ModelError(
                 f"{self._template.name}: no token ends a turn, in the chat template or as eos_token; "
                 "set eos_token in tokenizer_config.json"
             )
-        return int(end)
+        _tell_of_end(self._template.name, str(self._tokenizer.eos_token))
+        return int(self._tokenizer.eos_token_id)
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+@lru_cache(maxsize=32)
+def _tell_of_end(name: str, token: str) -> None:
+    """Once for a model: what ends its turns is a guess."""
+    log.warning("%s: its chat template shows no end of a reply, so a turn ends with the eos_token, %s", name, token)
 
 
 def recited(chat: ChatRenderer, role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:

@@ -33,7 +33,7 @@ def _field(name: str, value: str) -> re.Pattern[str]:
     )
 
 
-_SENTENCE = _field("(?:error[_ ])?sentence", r"[\"'“]?\d{1,4}[ *_`.\"'”]*")
+_SENTENCE = _field("(?:error[_ ])?sentence", r"[\"'“]?\d{1,4}[*_`.\"'”]*")
 _SAYS = _field("it[_ ]says", r"\S.*")
 _SHOULD_SAY = _field("should[_ ]say", r"\S.*")
 _CORRECTED = _field("corrected[_ ]sentence", r"\S.*")

@@ -80,6 +80,14 @@ def test_no_end_of_turn_at_all_is_one_line() -> None:
         ChatRenderer(tokenizer)
 
 
+def test_an_end_of_turn_that_is_guessed_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = style_tokenizer(STYLES["alpaca_of_plain_text"])
+    tokenizer.name_or_path = "a-model-of-this-test"
+    for _ in range(2):
+        assert ChatRenderer(tokenizer).end_id == tokenizer.eos_token_id
+    assert caplog.text.count("a-model-of-this-test: its chat template shows no end of a reply") == 1
+
+
 # -- prompts -----------------------------------------------------------------------------------------------
 
 

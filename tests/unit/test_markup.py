@@ -58,7 +58,7 @@ def test_markup_of_the_original_may_stay_but_not_grow() -> None:
     "piece",
     [
         *("<note>", "</note>", "<note></note", "<|", "<a", "[/a", "[INST", "◁a", "<think>", "</think", "<|channel|>"),
-        *("final_answer", "final_answer:", "*", "\t", "1 ", "a\n", "corrected_sentence: ", "<|channel|> final "),
+        *("final_answer", "final_answer:", "*", "\t", "1 ", "a\n", "corrected_sentence: ", "it_says: ", "should_say:\n", "<|channel|> final "),
     ],
 )
 def test_long_completions_are_read_in_linear_time(piece: str) -> None:
@@ -67,6 +67,19 @@ def test_long_completions_are_read_in_linear_time(piece: str) -> None:
 
     text = piece * (400_000 // len(piece))
     for said in (text, f"1 {text}", f"<note>{text}", f"{text}</note>", f"final_answer: INCORRECT\n{text}"):
-        parse_injection(said, NOTE, "note")
-        parse_injection(said, NOTE, "edit")
-        parse_answer(said, "ABC", 3)
+        found = [parse_injection(said, NOTE, form) for form in ("note", "edit")]
+        assert all(note is None or said.count(piece) > 1 for note in found)
+        answer = parse_answer(said, ("He has fever.", "He rests."), "Write should_say: the right words.")
+        assert answer.verdict in (None, "INCORRECT") and answer.error_sentence_id is None
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["sentence", "it_says", "should_say", "corrected_sentence"])
+@pytest.mark.parametrize("filling", [" ", "*", "\t", "1", "`", '"', " *", "_ "])
+def test_long_lines_of_an_answer_are_read_in_linear_time(name: str, filling: str) -> None:
+    from medserl.game.parsing import parse_answer
+
+    long = filling * (400_000 // len(filling))
+    for line in (f"{name}:{long}x", f"{name}: 1{long}x", f"{long}{name}: 1", f"{name}{long}: 1{long}:"):
+        answer = parse_answer(f"{line}\nfinal_answer: INCORRECT", ("He has fever.", "He rests."), "the right words")
+        assert answer.verdict == "INCORRECT" and answer.correction != "He rests."

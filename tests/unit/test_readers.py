@@ -232,8 +232,14 @@ def test_any_text_survives_csv_and_json_alike(tmp_path_factory, texts):
 @given(st.binary(max_size=40))
 def test_any_bytes_are_text_or_refused(tmp_path_factory, content):
     path = write(tmp_path_factory.mktemp("any"), "a.csv", content)
-    with suppress(DataError), examine(path).lines() as lines:
-        lines.read()
+    try:
+        with examine(path).lines() as lines:
+            text = lines.read()
+    except DataError as error:
+        assert "\n" not in str(error) and "a.csv" in str(error)
+    else:
+        assert "\ufffd" not in text or "\ufffd".encode() in content  # no byte is replaced in silence
+        assert "\0" not in text
 
 
 # -- what is skipped, by name ----------------------------------------------------------------------------
