@@ -9,7 +9,6 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -232,14 +231,15 @@ def test_any_text_survives_csv_and_json_alike(tmp_path_factory, texts):
 @given(st.binary(max_size=40))
 def test_any_bytes_are_text_or_refused(tmp_path_factory, content):
     path = write(tmp_path_factory.mktemp("any"), "a.csv", content)
+    text, refused = "", ""
     try:
         with examine(path).lines() as lines:
             text = lines.read()
     except DataError as error:
-        assert "\n" not in str(error) and "a.csv" in str(error)
-    else:
-        assert "\ufffd" not in text or "\ufffd".encode() in content  # no byte is replaced in silence
-        assert "\0" not in text
+        refused = str(error)
+    assert not refused or ("\n" not in refused and "a.csv" in refused)
+    assert "\ufffd" not in text or "\ufffd".encode() in content  # no byte is replaced in silence
+    assert "\0" not in text
 
 
 # -- what is skipped, by name ----------------------------------------------------------------------------
