@@ -58,8 +58,8 @@ def test_markup_of_the_original_may_stay_but_not_grow() -> None:
     "piece",
     [
         *("<note>", "</note>", "<note></note", "<|", "<a", "[/a", "[INST", "◁a", "<think>", "</think", "<|channel|>"),
-        *("final_answer", "final_answer:", "*", "\t", "1 ", "a\n", "corrected_sentence: ", "it_says: ", "should_say:\n"),
-        "<|channel|> final ",
+        *("final_answer", "final_answer:", "*", "\t", "1 ", "a\n", "corrected_sentence: ", "it_says: "),
+        *("should_say:\n", "<|channel|> final "),
     ],
 )
 def test_long_completions_are_read_in_linear_time(piece: str) -> None:
