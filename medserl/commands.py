@@ -21,7 +21,7 @@ from medserl.errors import ConfigError, DataError
 from medserl.evaluation.discrimination import pair_ordering
 from medserl.evaluation.options import EvaluationOptions
 from medserl.evaluation.predictions import labelled_texts
-from medserl.evaluation.thresholds import weights_key, write_threshold
+from medserl.evaluation.thresholds import Threshold, weights_key, write_threshold
 from medserl.fitting import fitting_notes
 from medserl.game.prompts import load_prompts
 from medserl.game.roles import MODES
@@ -31,6 +31,7 @@ from medserl.rollout import VCFRolloutGenerator, derive_seed
 from medserl.runlog import read_settings
 from medserl.sft import WarmUp, format_skill
 from medserl.sft import warm_up as run_warm_up
+from medserl.sharing.card import add_figures
 from medserl.trainer import MedSeRLTrainer
 
 if TYPE_CHECKING:
@@ -93,18 +94,24 @@ def warm_up(
     run_warm_up(fresh, pairs, plan, output, judge)
     if _games(held_out, measure, settings.seed):
         rollout = _rollout(settings.with_overrides(adapter=str(output)))
-        games = _games(fitting_notes(rollout, held_out, _HELD_OUT), measure, settings.seed)
+        fitting = fitting_notes(rollout, held_out, _HELD_OUT)
+        games = _games(fitting, measure, settings.seed)
         figures = format_skill(rollout, games, settings.seed)
+        counts, threshold = dict.fromkeys(figures, len(games)), None
         if judge:
             figures["validation_pairs_ordered"] = judge(rollout)
-            _keep_threshold(rollout, twins, data.validation_name, output)
+            counts["validation_pairs_ordered"] = sum(note in twins for note in fitting)
+            threshold = _keep_threshold(rollout, twins, data.validation_name, output)
+        add_figures(output, figures, counts, threshold)
         (output / "warmup_metrics.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
         for name, figure in figures.items():
             say(f"{name}: {figure:.3f} ({len(games)} notes)")
     say(f"adapter: {output}")
 
 
-def _keep_threshold(rollout: VCFRolloutGenerator, notes: Sequence[Note], source: str, adapter: Path) -> None:
+def _keep_threshold(
+    rollout: VCFRolloutGenerator, notes: Sequence[Note], source: str, adapter: Path
+) -> Threshold | None:
     """Choose a threshold for a new adapter on validation pairs, and keep it in its folder."""
     from medserl.evaluation.choosing import threshold_on
 
@@ -112,6 +119,7 @@ def _keep_threshold(rollout: VCFRolloutGenerator, notes: Sequence[Note], source:
     if chosen:
         write_threshold(adapter, weights_key(rollout.settings), chosen)
         say(f"threshold: {chosen.describe()}")
+    return chosen
 
 
 def check_adapter_folder(output: Path) -> None:

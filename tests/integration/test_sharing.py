@@ -179,7 +179,7 @@ def test_every_folder_has_a_whole_card(warm: Path, run: Path, exported: Path, me
 def test_a_card_tells_how_the_model_was_made(warm: Path, run: Path) -> None:
     taught = (warm / "README.md").read_text(encoding="utf-8")
     assert re.search(r"warm-up, [24] steps of 4 pairs", taught) and "8 pairs of notes, as lessons" in taught
-    assert "verdict_parse_rate" not in taught
+    assert "verdict_parse_rate" not in taught and "answers that hold a verdict" in taught
     played = (checkpoint_of(run) / "README.md").read_text(encoding="utf-8")
     assert "| Rounds | 1 |" in played and "| Seed | 7 |" in played
     assert "the adapter warm" in played
