@@ -289,6 +289,18 @@ def sample(*, seed: int = 2026, output: Path = Path("data")) -> None:
         say(str(path))
 
 
+@data_app.command(name="larger-test")
+def larger_test(*, output: Path = Path("outputs")) -> None:
+    """Build 1,001 more test pairs on the sample's facts, in other notes, for what the sample's 364 are too few to tell.
+
+    Args:
+        output: Folder to write to.
+    """
+    from medserl.data.corpus import write_larger_test
+
+    say(str(write_larger_test(output)))
+
+
 def _merge(settings: Settings | None, config: Path | None) -> Settings:
     return merge(settings.model_dump(include=settings.model_fields_set) if settings else {}, config)
 

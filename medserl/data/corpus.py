@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from medserl.data.facts import SLOTS, Fact, FactTable, load_facts
+from medserl.data.sample_paths import LARGER_TEST
 from medserl.data.vignette import write_sentences
 from medserl.errors import DataError
 from medserl.files import private_folder, write_private
@@ -31,6 +32,8 @@ from medserl.game.vcf import apply_vcf
 
 SAMPLE_SEED = 2026
 ROUNDS = {"train": 5, "validation": 1, "test-seen": 1, "test-unseen": 2}
+LARGER_TEST_SEED = 2027
+LARGER_TEST_ROUNDS = {"test-seen": 3, "test-unseen": 5}
 FILES = {split: f"medec_{split}_sample.jsonl" for split in ("train", "validation", "test")}
 MIN_WORDS, MAX_WORDS = 40, 110
 SYNONYM_SHARE = 4  # one form in four is a synonym, where a term has any
@@ -42,18 +45,35 @@ Row = dict[str, Any]
 
 def build_corpus(seed: int = SAMPLE_SEED, table: FactTable | None = None) -> dict[str, list[Row]]:
     """Rows of the train, validation and test files. Raises DataError where the fact table cannot be balanced."""
-    table = load_facts() if table is None else table
-    builders = {fact.fact_id: FactWordings(fact, random.Random(f"{seed}/{fact.fact_id}")) for fact in table.facts}
-    rows = {split: _build_split(split, table, builders, random.Random(f"{seed}/{split}")) for split in ROUNDS}
+    rows = _build_splits(ROUNDS, seed, load_facts() if table is None else table)
     named = {
         "train": rows["train"],
         "validation": rows["validation"],
         "test": rows["test-seen"] + rows["test-unseen"],
     }
     for file, file_rows in named.items():
-        for number, row in enumerate(file_rows, start=1):
-            row["note_id"] = f"sample-{file}-{number:04d}"
+        _number(file_rows, f"sample-{file}")
     return named
+
+
+def build_larger_test(seed: int = LARGER_TEST_SEED) -> list[Row]:
+    """1,001 test pairs, none of which is among the sample's: seen facts in the wordings kept back, and unseen facts."""
+    rows = [row for split in _build_splits(LARGER_TEST_ROUNDS, seed, load_facts()).values() for row in split]
+    _number(rows, "larger-test")
+    return rows
+
+
+def _build_splits(rounds: Mapping[str, int], seed: int, table: FactTable) -> dict[str, list[Row]]:
+    builders = {fact.fact_id: FactWordings(fact, random.Random(f"{seed}/{fact.fact_id}")) for fact in table.facts}
+    return {
+        split: _build_split(split, times, table, builders, random.Random(f"{seed}/{split}"))
+        for split, times in rounds.items()
+    }
+
+
+def _number(rows: Sequence[Row], prefix: str) -> None:
+    for number, row in enumerate(rows, start=1):
+        row["note_id"] = f"{prefix}-{number:04d}"
 
 
 def write_corpus(directory: Path, seed: int = SAMPLE_SEED) -> list[Path]:
@@ -63,12 +83,18 @@ def write_corpus(directory: Path, seed: int = SAMPLE_SEED) -> list[Path]:
         OutputError: they cannot be written there.
     """
     private_folder(directory)
-    paths = []
-    for split, rows in build_corpus(seed).items():
-        path = directory / FILES[split]
-        write_private(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-        paths.append(path)
-    return paths
+    return [_write(directory / FILES[split], rows) for split, rows in build_corpus(seed).items()]
+
+
+def write_larger_test(directory: Path) -> Path:
+    """Write the larger test's file into `directory` and return its path. Raises OutputError where that cannot be."""
+    private_folder(directory)
+    return _write(directory / LARGER_TEST, build_larger_test())
+
+
+def _write(path: Path, rows: Sequence[Row]) -> Path:
+    write_private(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return path
 
 
 @dataclass
@@ -103,12 +129,14 @@ class FactWordings:
         return deck.pop()
 
 
-def _build_split(split: str, table: FactTable, builders: Mapping[str, FactWordings], rng: random.Random) -> list[Row]:
+def _build_split(
+    split: str, rounds: int, table: FactTable, builders: Mapping[str, FactWordings], rng: random.Random
+) -> list[Row]:
     rows = []
     for pool in table.pools:
         facts = [fact for fact in table.of_pool(pool) if fact.heldout == (split == "test-unseen")]
         times: dict[tuple[str, str], int] = defaultdict(int)
-        for _ in range(ROUNDS[split]):
+        for _ in range(rounds):
             for fact, right, wrong in deal_forms(facts, times, rng):
                 rows.append(_build_row(split, builders[fact.fact_id], right, wrong, rng))
     rng.shuffle(rows)

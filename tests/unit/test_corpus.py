@@ -11,7 +11,16 @@ from typing import Any
 
 import pytest
 
-from medserl.data.corpus import FILES, MAX_WORDS, MIN_WORDS, SAMPLE_SEED, build_corpus, write_corpus
+from medserl.data.corpus import (
+    FILES,
+    MAX_WORDS,
+    MIN_WORDS,
+    SAMPLE_SEED,
+    build_corpus,
+    build_larger_test,
+    write_corpus,
+    write_larger_test,
+)
 from medserl.data.facts import SLOTS, Fact, load_facts
 from medserl.data.notes import ERROR_TYPES
 from medserl.data.sources import load
@@ -46,6 +55,19 @@ def test_the_committed_files_are_rebuilt_to_the_byte(tmp_path: Path) -> None:
 def test_another_seed_gives_other_notes() -> None:
     first, second = (build_corpus(seed)["validation"] for seed in (1, 2))
     assert [row["correct_note"] for row in first] != [row["correct_note"] for row in second]
+
+
+def test_the_larger_test_holds_a_thousand_other_pairs(tmp_path: Path, rows: list[Row]) -> None:
+    larger = build_larger_test()
+    splits = {name: [row for row in larger if row["split"] == name] for name in ("test-seen", "test-unseen")}
+    assert [len(each) for each in splits.values()] == [546, 455]
+    assert len({row["note_id"] for row in larger}) == len({row["correct_note"] for row in larger}) == 1001
+    known = {text for row in rows for text in (row["correct_note"], row["incorrect_note"])}
+    assert not known & {text for row in larger for text in (row["correct_note"], row["incorrect_note"])}
+    for split, mine in splits.items():
+        facts = {row["fact_id"] for row in rows if row["split"] == split}
+        assert Counter(row["fact_id"] for row in mine) == dict.fromkeys(facts, 3 if split == "test-seen" else 5)
+    assert [json.loads(line) for line in write_larger_test(tmp_path).read_text().splitlines()] == larger
 
 
 def test_sizes(by_split: dict[str, list[Row]]) -> None:
