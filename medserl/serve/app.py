@@ -2,6 +2,7 @@
 
     GET  /api/findings                the list, the most suspicious first; with ?note_id=ID all about one note
     POST /api/judge                   {"notes": [{"text": ..., "note_id": ...}]}
+    POST /api/open                    {"name": "notes.xlsx", "content": base64}: notes, or what `medserl predict` wrote
     POST /api/decisions               {"note_id": ..., "decision": "accept", ...}: accept, reject, comment or withdraw
     POST /api/play                    {"note_id": ..., "mode": "error", "error_type": ...}, or "text" for "note_id"
 
@@ -11,10 +12,10 @@ that is too long or a model that fails among it, 503 where too many requests wai
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+import base64
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -35,7 +36,9 @@ from medserl.errors import DataError, MedSeRLError
 from medserl.game.roles import Mode
 from medserl.reports.games import show_game
 from medserl.reports.html import package_text
+from medserl.serve.backlog import Backlog
 from medserl.serve.guard import Access, Guard
+from medserl.serve.inputs import OPENED
 from medserl.serve.model import Busy, Model
 from medserl.serve.review import MOST_COMMENT, Action, Item, Review
 from medserl.show import outcome
@@ -82,22 +85,27 @@ class _Play(_Body):
     error_type: ErrorType | None = None
 
 
+class _Open(_Body):
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    content: str
+
+    def decoded(self) -> bytes:
+        """Raises DataError where the content is no base64."""
+        try:
+            return base64.b64decode(self.content, validate=True)
+        except ValueError:
+            raise DataError("content: give the file as base64") from None
+
+
 @dataclass
 class Desk:
-    """What the requests work on. `unjudged` are notes of a file that are judged while the server runs."""
+    """What the requests work on. `read` gives the notes of a file by its name and content, with what was found."""
 
     review: Review
     model: Model
+    backlog: Backlog
     decisions: str
-    unjudged: Sequence[Item] = ()
-    left: int = field(default=0, init=False)
-    trouble: str = field(default="", init=False)
-
-    async def judge_file(self) -> None:
-        await self.model.judge_file(self.review, self.unjudged, self._tell)
-
-    def _tell(self, left: int, trouble: str) -> None:
-        self.left, self.trouble = left, trouble
+    read: Callable[[str, bytes], list[Item]]
 
     # -- the page -----------------------------------------------------------------------------------------------
 
@@ -122,8 +130,8 @@ class Desk:
                 "findings": self.review.listing(),
                 "threshold": self.review.threshold,
                 "decisions_file": self.decisions,
-                "left_to_judge": self.left,
-                "trouble": self.trouble,
+                "left_to_judge": self.backlog.left,
+                "trouble": self.backlog.trouble,
             }
         )
 
@@ -133,6 +141,14 @@ class Desk:
         judged, threshold = await self.model.judge(items)
         self.review.add(judged, threshold)
         return JSONResponse({"findings": [self.review.detail(item.note_id) for item in judged]})
+
+    async def open(self, request: Request) -> Response:
+        body = await _read(request, _Open)
+        items = await run_in_threadpool(self.read, body.name, body.decoded())
+        self.review.add(items)
+        unjudged = self.review.unjudged(items)
+        self.backlog.start(unjudged)
+        return JSONResponse({"note_ids": [item.note_id for item in items], "to_judge": len(unjudged)})
 
     async def decide(self, request: Request) -> Response:
         body = await _read(request, _Decide)
@@ -181,17 +197,16 @@ def create_app(desk: Desk, access: Access) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        judging = asyncio.create_task(desk.judge_file())
+        desk.backlog.start()
         yield
-        judging.cancel()
-        with suppress(asyncio.CancelledError):
-            await judging
+        await desk.backlog.stop()
 
     routes = [
         Route("/", desk.page),
         *(Route(name, desk.file) for name in _FILES),
         Route("/api/findings", desk.findings),
         Route("/api/judge", desk.judge, methods=["POST"]),
+        Route("/api/open", desk.open, methods=["POST"]),
         Route("/api/decisions", desk.decide, methods=["POST"]),
         Route("/api/play", desk.play, methods=["POST"]),
     ]
@@ -228,7 +243,7 @@ def _page() -> str:
     return (
         Environment(loader=PackageLoader("medserl.serve", "web"), autoescape=True, undefined=StrictUndefined)
         .get_template("page.html.jinja")
-        .render(version=__version__, error_types=ERROR_TYPES, most_comment=MOST_COMMENT)
+        .render(version=__version__, error_types=ERROR_TYPES, most_comment=MOST_COMMENT, opened=OPENED)
     )
 
 

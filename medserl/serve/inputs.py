@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,12 +17,17 @@ from medserl.data.labels import is_missing
 from medserl.data.sources import load_unlabelled
 from medserl.data.tabular import read_table
 from medserl.errors import DataError
+from medserl.files import write_private
 from medserl.game.roles import Verdict
 from medserl.game.text import too_long
 from medserl.serve.options import ServeOptions
 from medserl.serve.review import Item, check_text
 
 log = logging.getLogger("medserl")
+
+_PREDICTED = (".jsonl", ".csv")
+OPENED = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".xlsx", ".xls", ".ods", ".parquet")
+"""Endings of files that are opened on the page."""
 
 
 def _none_where_missing(value: Any) -> Any:
@@ -75,6 +82,30 @@ def items_of(options: ServeOptions, settings: Settings) -> tuple[list[Item], lis
     if unjudged:
         log.info("%s lacks %d of the notes; they are judged now", options.predictions, len(unjudged))
     return [*judged.values(), *unjudged], unjudged
+
+
+def items_in(name: str, content: bytes, settings: Settings) -> list[Item]:
+    """The notes of a file that a reviewer opened; with what was found in them, if `medserl predict` wrote it.
+
+    Of the name only letters, digits and the ending are used, and the copy that is read lies in a folder of its own.
+
+    Raises:
+        DataError: the file cannot be used, or is of no kind that is opened here.
+    """
+    ending = Path(name).suffix.lower()
+    if ending not in OPENED:
+        raise DataError(f"{name!r}: cannot be opened here; give one of {', '.join(OPENED)}")
+    safe = re.sub(r"\W+", "_", Path(name).stem).strip("_")[:60] or "notes"
+    with tempfile.TemporaryDirectory(prefix="medserl-") as folder:
+        path = Path(folder) / f"{safe}{ending}"
+        write_private(path, content)
+        try:
+            columns = read_table(path, frozenset(_Row.model_fields)).columns if ending in _PREDICTED else ()
+            if {"note_id", "p_error", "text"} <= set(columns):
+                return items_of(ServeOptions(predictions=path), settings)[0]
+            return list(_notes(str(path), settings).values())
+        except DataError as error:
+            raise DataError(str(error).replace(str(path), name)) from None
 
 
 def read_predictions(path: Path) -> list[_Row]:

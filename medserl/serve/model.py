@@ -1,9 +1,8 @@
-"""One model, one call at a time: a bounded queue in front of an Assessor, and the notes that it still has to judge."""
+"""One model, one call at a time: a bounded queue in front of an Assessor."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,20 +10,15 @@ from typing import Protocol, TypeVar
 
 from medserl.assessor import Finding
 from medserl.data.notes import Note
-from medserl.errors import MedSeRLError
 from medserl.evaluation.thresholds import Threshold
 from medserl.game.episode import Episode
 from medserl.game.roles import Mode
-from medserl.serve.review import Item, Review
-
-log = logging.getLogger("medserl")
+from medserl.serve.review import Item
 
 T = TypeVar("T")
 
 PLACES = 8
 """Requests that may wait for the model, the one that it works on among them."""
-TOGETHER = 8
-"""Notes of a file judged in one turn: so long a reviewer's own request waits at most."""
 
 
 class Judge(Protocol):
@@ -68,18 +62,9 @@ class Model:
         """One game on a note. Raises as `judge`."""
         return await self._turn(lambda: self._judge.play(Note(item.note_id, item.text), mode, error_type))
 
-    async def judge_file(self, review: Review, items: Sequence[Item], left: Callable[[int, str], None]) -> None:
-        """Judge the notes of a file a few at a time; `left` is told how many are left, and what went wrong."""
-        for start in range(0, len(items), TOGETHER):
-            left(len(items) - start, "")
-            try:
-                part = items[start : start + TOGETHER]
-                review.add(*await asyncio.get_running_loop().run_in_executor(self._thread, self._judged, part))
-            except MedSeRLError as error:
-                log.error("judging stopped with %d notes left: %s", len(items) - start, error)
-                left(len(items) - start, str(error))
-                return
-        left(0, "")
+    async def judge_some(self, items: Sequence[Item]) -> tuple[list[Item], str]:
+        """As `judge`, for notes of a file: after all that came before, and without a place among the requests."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._judged, items)
 
     def close(self) -> None:
         """Waits for the call under way, and drops those that wait."""

@@ -110,8 +110,7 @@ class Review:
         self._lock = threading.RLock()
         self.threshold: str | None = None
         """The model's threshold in words, once it is known."""
-        for item in items:
-            self._add(item)
+        self.add(items)
         self._earlier()
 
     def _earlier(self) -> None:
@@ -122,6 +121,10 @@ class Review:
 
     def __len__(self) -> int:
         return len(self._items)
+
+    def unjudged(self, items: Iterable[Item]) -> list[Item]:
+        """Those of the notes that nothing is known of yet."""
+        return [item for item in items if self.item(item.note_id).finding is None]
 
     def __contains__(self, note_id: str) -> bool:
         return note_id in self._items
@@ -152,14 +155,23 @@ class Review:
         return Item(name, text)
 
     def add(self, items: Iterable[Item], threshold: str | None = None) -> None:
-        """Take notes in, or what was found in them."""
+        """Take notes in, or what was found in them: all of them, or none. What was found stays, unless it is anew.
+
+        Raises:
+            DataError: another note, or a decision on another text, has the id of one of them.
+        """
         with self._lock:
+            new: dict[str, Item] = {}
             for item in items:
-                self._add(item)
+                there = new.get(item.note_id) or self._items.get(item.note_id)
+                self._check(item, there)
+                if there is None or there.finding is None or item.finding is not None:
+                    new[item.note_id] = item
+            self._items |= new
             self.threshold = threshold or self.threshold
 
-    def _add(self, item: Item) -> None:
-        there, decided = self._items.get(item.note_id), self._decisions.of(item.note_id)
+    def _check(self, item: Item, there: Item | None) -> None:
+        decided = self._decisions.of(item.note_id)
         if there is not None and there.text != item.text:
             raise DataError(f"two notes have the id {item.note_id[:80]!r}; ids must be unique")
         if decided is not None and decided.text != item.text:
@@ -167,7 +179,6 @@ class Review:
                 f"{self._decisions.path} holds a decision on another text under the id {item.note_id[:80]!r}; "
                 "give --decisions another file"
             )
-        self._items[item.note_id] = item
 
     # -- what is shown ------------------------------------------------------------------------------------------
 

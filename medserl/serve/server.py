@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 from contextlib import ExitStack
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -36,9 +37,10 @@ def serve(settings: Settings, options: ServeOptions) -> None:
     if missing:
         raise ConfigError(f"`medserl serve` needs {' and '.join(missing)}: pip install 'medserl[serve]'")
     from medserl.serve.app import Desk, create_app
+    from medserl.serve.backlog import Backlog
     from medserl.serve.decisions import DecisionFile
     from medserl.serve.guard import Access, is_loopback
-    from medserl.serve.inputs import items_of
+    from medserl.serve.inputs import items_in, items_of
     from medserl.serve.model import Model
     from medserl.serve.review import Review
 
@@ -60,7 +62,9 @@ def serve(settings: Settings, options: ServeOptions) -> None:
         if not is_loopback(options.host):
             log.warning("others can connect, and notes travel unencrypted: use a trusted network, or an SSH tunnel")
         say("Ctrl-C ends it. Research software, not a medical device.")
-        _run(create_app(Desk(review, model, str(decisions.path), unjudged), access), listener)
+        backlog = Backlog(review, model, unjudged)
+        read = partial(items_in, settings=settings)
+        _run(create_app(Desk(review, model, backlog, str(decisions.path), read), access), listener)
         say(f"ended; {len(decisions)} decisions in {decisions.path}")
 
 

@@ -274,14 +274,36 @@ def _paste_and_open(page: Any, tmp_path: Path) -> None:
     for name in ("ward 1", "ward 2"):
         (tmp_path / f"{name}.txt").write_text(f"He is on {name}. He takes warfarin.", encoding="utf-8")
     files = [str(tmp_path / f"ward {n}.txt") for n in (1, 2)]
-    page.find_element("id", "files").send_keys("\n".join(files))
+    (tmp_path / "table.csv").write_text("id,note\nrow,He takes digoxin.\n", encoding="utf-8")
+    page.find_element("id", "files").send_keys("\n".join([*files, str(tmp_path / "table.csv")]))
     press(page, "#judge")
-    said(page, "3 notes are judged.")
-    assert texts(page, "#count") == ["0 of 13 decided"]
-    assert {"ward 1", "ward 2"} <= set(texts(page, "#list .id"))
+    until(page, lambda: texts(page, "#count") == ["0 of 14 decided"])
+    assert {"ward_1", "ward_2", "row"} <= set(texts(page, "#list .id"))
+    until(page, lambda: texts(page, "#list .badge.unjudged") == [])
     assert "He has a cough." in texts(page, "#text")[0]
     key(page, "r")
     said(page, "rejected")
+
+
+def test_a_long_list_is_shown_in_parts(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    notes = [Note(f"n{number}", text_of(0), labelled=False) for number in range(205)]
+    findings = [replace(finding_of(0), note_id=note.note_id, p_error=1 - n / 500) for n, note in enumerate(notes)]
+    write_findings(path, [JudgedNote(note, each, 0.5) for note, each in zip(notes, findings, strict=True)])
+    with reviewing(browser, path) as (page, _):
+        assert len(texts(page, "#list li")) == 200
+        for _ in range(2):
+            key(page, "r")
+            said(page, "rejected")
+        page.execute_script("document.querySelector('#list li:last-child button').click()")
+        until(page, lambda: title(page) == "Note n199")
+        key(page, "j")
+        until(page, lambda: title(page) == "Note n200")
+        assert len(texts(page, "#list li")) == 205
+        assert texts(page, "#list [aria-current] .id") == ["n200"]
+        assert not page.find_element("id", "more").is_displayed()
+        press(page, "#filter option[value=decided]")
+        assert texts(page, "#list .id") == ["n0", "n1"]
 
 
 def test_a_note_that_cannot_be_judged_leaves_the_page_as_it_is(page: Any) -> None:

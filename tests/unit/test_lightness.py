@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "transformers", "ray", "vllm", "pandas", "scipy", "sklearn")
+HEAVY = ("torch", "transformers", "ray", "vllm", "pandas", "scipy", "sklearn", "starlette", "uvicorn")
 
 
 @pytest.mark.parametrize("module", ["medserl.game", "medserl.config", "medserl.cli"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,19 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
+from medserl.config import Settings
 from medserl.serve.app import Desk, create_app
+from medserl.serve.backlog import Backlog
 from medserl.serve.decisions import DecisionFile
 from medserl.serve.guard import MOST_BYTES, Access, is_loopback
+from medserl.serve.inputs import items_in
 from medserl.serve.model import Model
 from medserl.serve.review import Item, Review
-from tests.reviewing import ScriptedJudge, finding_of, text_of
+from tests.reviewing import ScriptedJudge, finding_of, text_of, write_ten
 from tests.synthetic_run import HOSTILE
 
 HERE = "http://127.0.0.1:8765"
-PATHS = ("/api/findings", "/api/judge", "/api/decisions", "/api/play")
+PATHS = ("/api/findings", "/api/judge", "/api/open", "/api/decisions", "/api/play")
 READ, WRITE = PATHS[0], PATHS[1:]
 
 
@@ -35,7 +40,9 @@ def serving(
     judged = [Item(f"note {n}", text_of(n), finding_of(n), 0.5) for n in range(3)]
     new = [Item(f"new {n}", text_of(n)) for n in range(unjudged)]
     model = model or Model(ScriptedJudge())
-    desk = Desk(Review([*judged, *new], decisions), model, "d.jsonl", new)
+    review = Review([*judged, *new], decisions)
+    read = partial(items_in, settings=Settings(engine="scripted"))
+    desk = Desk(review, model, Backlog(review, model, new), "d.jsonl", read)
     app = create_app(desk, access or Access.of("127.0.0.1"))
     with TestClient(app, base_url=HERE, raise_server_exceptions=False) as client:
         yield client
@@ -189,11 +196,88 @@ def test_one_request_at_a_time_and_a_queue_with_an_end(tmp_path: Path) -> None:
 
 def test_notes_of_a_file_are_judged_while_it_serves(tmp_path: Path) -> None:
     with serving(tmp_path, unjudged=10) as client:
-        for _ in range(1000):
-            listing = client.get(READ).json()
-            if not listing["left_to_judge"] and listing["threshold"]:
-                break
+        listing = settled(client)
+        assert "chosen on 40 texts" in listing["threshold"]
         assert sum(row["judged"] for row in listing["findings"]) == 13
+
+
+@pytest.mark.parametrize(("words", "why"), [("FAIL", "cannot read this"), ("BREAK", "a defect (RuntimeError)")])
+def test_judging_that_stopped_is_said_and_can_go_on(tmp_path: Path, words: str, why: str) -> None:
+    with serving(tmp_path) as client:
+        opened(client, "bad.txt", f"A note to {words} at.".encode())
+        listing = settled(client)
+        assert listing["trouble"].startswith("judging stopped with 1 notes left: ")
+        assert why in listing["trouble"]
+        assert client.post("/api/judge", json={"notes": [{"text": "He is well."}]}).status_code == 200
+
+
+def settled(client: TestClient) -> dict[str, Any]:
+    """The list when no note is left to judge, or judging has stopped."""
+    while True:
+        listing = client.get(READ).json()
+        if not listing["left_to_judge"] or listing["trouble"]:
+            return listing
+
+
+# -- files that are opened on the page -----------------------------------------------------------------------
+
+
+def opened(client: TestClient, name: str, content: bytes) -> Any:
+    return client.post("/api/open", json={"name": name, "content": base64.b64encode(content).decode()})
+
+
+def test_notes_of_an_opened_file_are_judged_in_their_turn(client: TestClient) -> None:
+    rows = f"id,note\nmine,{text_of(5)}\nother,He is well.\n"
+    assert opened(client, "ward 7.csv", rows.encode()).json() == {"note_ids": ["mine", "other"], "to_judge": 2}
+    listing = settled(client)
+    assert {row["note_id"]: row["flagged"] for row in listing["findings"] if row["note_id"][:4] != "note"} == {
+        "mine": True, "other": False,
+    }  # fmt: skip
+    assert opened(client, "ward 7.csv", rows.encode()).json()["to_judge"] == 0  # what was found stays
+    assert opened(client, "one.txt", b"He takes aspirin.").json()["to_judge"] == 1
+
+
+@pytest.mark.parametrize("name", ["p.jsonl", "p.csv"])
+def test_an_opened_file_of_predictions_needs_no_model(client: TestClient, tmp_path: Path, name: str) -> None:
+    content = write_ten(tmp_path / name).read_bytes()
+    answer = opened(client, name, content).json()
+    assert (len(answer["note_ids"]), answer["to_judge"]) == (10, 0)
+    note = client.get(READ, params={"note_id": "note 9"}).json()
+    assert (note["p_error"], note["threshold"], note["flagged"]) == (0.32, 0.5, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("x.exe", b"a", "cannot be opened here; give one of .txt"),
+        ("../../x.sh", b"a", "cannot be opened here"),
+        ("x.csv", b"a,b\n1,2\n", "x.csv: no column of notes"),
+        ("x.xlsx", b"no workbook", "x.xlsx"),
+        ("x.jsonl", b"{", "x.jsonl"),
+        ("x.csv", b"note_id,note\nnote 0,Another text.\n", "two notes have the id 'note 0'"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_and_adds_nothing(
+    client: TestClient, name: str, content: bytes, why: str
+) -> None:
+    said = one_line(opened(client, name, content), 422)
+    assert why in said
+    assert "medserl-" not in said  # not where the copy lay
+    assert len(client.get(READ).json()["findings"]) == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../tmp/escaped.txt", "..\\escaped.txt", "/etc/escaped.txt", "a\0b.txt", "é ☃.txt"]
+)
+def test_the_name_of_a_file_leads_nowhere(client: TestClient, tmp_path: Path, name: str) -> None:
+    (note_id,) = opened(client, name, b"He is well.").json()["note_ids"]
+    assert not set("/\\\0") & set(note_id)
+    assert not Path("/tmp/escaped.txt").exists() and not Path("/etc/escaped.txt").exists()
+
+
+@pytest.mark.parametrize("content", ["***", "QQ", 7, None])
+def test_what_is_no_base64_is_an_answer(client: TestClient, content: Any) -> None:
+    assert "content" in one_line(client.post("/api/open", json={"name": "a.txt", "content": content}), 422)
 
 
 # -- who may ask ---------------------------------------------------------------------------------------------

@@ -2,12 +2,15 @@
 
 const byId = (id) => document.getElementById(id);
 const MINE = { accept: "accepted", reject: "rejected" };
+const PAGE = 200; // notes that the list shows at first, and more each time
 const POLL = 2000; // milliseconds between two looks at notes that are being judged
 
 const state = {
   rows: [], // the list, as the server orders it
+  shown: PAGE, // how many of them the list shows
   note: null, // all that is known of the note on show
   last: null, // the note decided last, for taking it back
+  poll: 0, // the timer of the next look
   busy: false, // a decision is being written: keys wait for it
 };
 
@@ -120,36 +123,58 @@ function listEntry(row) {
 
 function drawList() {
   const rows = shownRows();
+  const at = rows.findIndex((row) => row.note_id === state.note?.note_id);
+  state.shown = Math.max(state.shown, PAGE * Math.ceil((at + 1) / PAGE));
   const focused = document.activeElement?.dataset?.id;
-  byId("list").replaceChildren(...rows.map(listEntry));
+  byId("list").replaceChildren(...rows.slice(0, state.shown).map(listEntry));
   byId("empty").hidden = rows.length > 0;
-  const decided = state.rows.filter((row) => row.decision).length;
-  byId("count").textContent = `${decided} of ${state.rows.length} decided`;
+  byId("more").hidden = rows.length <= state.shown;
   byId("nothing").hidden = state.rows.length > 0;
-  markCurrent(focused);
+  drawCount();
+  markCurrent();
+  if (focused !== undefined) entryOf(focused)?.focus({ preventScroll: true });
 }
 
-function markCurrent(focused) {
-  for (const button of byId("list").querySelectorAll("button")) {
-    const current = state.note !== null && button.dataset.id === state.note.note_id;
-    if (current) {
-      button.setAttribute("aria-current", "true");
-      button.scrollIntoView({ block: "nearest" });
-    } else button.removeAttribute("aria-current");
-    if (focused === button.dataset.id) button.focus({ preventScroll: true });
-  }
+function drawCount() {
+  const decided = state.rows.filter((row) => row.decision).length;
+  byId("count").textContent = `${decided} of ${state.rows.length} decided`;
+}
+
+function entryOf(noteId) {
+  return byId("list").querySelector(`button[data-id="${CSS.escape(noteId)}"]`);
+}
+
+/** The one entry anew, where the list shows the same notes as before. */
+function redraw(row) {
+  const entry = entryOf(row.note_id);
+  if (byId("filter").value !== "all" || !entry) return drawList();
+  entry.parentElement.replaceWith(listEntry(row));
+  drawCount();
+  markCurrent();
+}
+
+function markCurrent() {
+  if (state.note === null) return;
+  byId("list").querySelector("[aria-current]")?.removeAttribute("aria-current");
+  const entry = entryOf(state.note.note_id);
+  if (!entry && shownRows().findIndex((row) => row.note_id === state.note.note_id) >= state.shown) return drawList();
+  entry?.setAttribute("aria-current", "true");
+  entry?.scrollIntoView({ block: "nearest" });
 }
 
 async function refresh() {
   const answer = await ask("/api/findings");
   state.rows = answer.findings;
+  const current = state.rows.find((row) => row.note_id === state.note?.note_id);
+  if (current?.judged && !state.note.judged) await show(current.note_id);
   byId("file").textContent = answer.decisions_file;
   byId("threshold").textContent = answer.threshold ? `Flagged from P(error) ${answer.threshold}.` : "";
   drawList();
-  if (answer.trouble) complain(new Error(`judging stopped with ${answer.left_to_judge} notes left: ${answer.trouble}`));
+  if (answer.trouble) complain(new Error(answer.trouble));
   else if (answer.left_to_judge) {
     tell(`The model is judging: ${answer.left_to_judge} notes left.`);
-    setTimeout(() => refresh().catch(complain), POLL);
+    clearTimeout(state.poll);
+    state.poll = setTimeout(() => refresh().catch(complain), POLL);
   } else if (byId("status").textContent.startsWith("The model is judging")) tell("All notes are judged.");
   return answer;
 }
@@ -297,7 +322,7 @@ async function write(noteId, decision, more = {}) {
   const note = await ask("/api/decisions", { note_id: noteId, decision, ...more });
   const at = state.rows.findIndex((row) => row.note_id === noteId);
   if (at >= 0) state.rows[at] = note;
-  drawList();
+  redraw(note);
   return note;
 }
 
@@ -354,22 +379,39 @@ function working(button, on) {
   button.setAttribute("aria-busy", String(on));
 }
 
+/** The file as base64, for JSON. */
+function asBase64(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.addEventListener("load", () => resolve(reader.result.slice(reader.result.indexOf(",") + 1)));
+    reader.addEventListener("error", () => reject(new Error(`${file.name} cannot be read`)));
+    reader.readAsDataURL(file);
+  });
+}
+
+/** Judges the pasted note, and opens the files, whose notes are judged in their turn; returns the first note's id. */
+async function takeIn(pasted, files) {
+  const ids = [];
+  if (pasted) ids.push(...(await ask("/api/judge", { notes: [{ text: pasted }] })).findings.map((note) => note.note_id));
+  for (const file of files) ids.push(...(await ask("/api/open", { name: file.name, content: await asBase64(file) })).note_ids);
+  return ids;
+}
+
 async function judge() {
-  const pasted = byId("pasted").value;
-  const notes = pasted.trim() ? [{ text: pasted }] : [];
-  for (const file of byId("files").files) notes.push({ note_id: file.name.replace(/\.txt$/i, ""), text: await file.text() });
+  const pasted = byId("pasted").value.trim() ? byId("pasted").value : "";
+  const files = [...byId("files").files];
   const trouble = byId("open-trouble");
-  trouble.hidden = notes.length > 0;
+  trouble.hidden = Boolean(pasted || files.length);
   trouble.textContent = "There is no note yet: paste one, or choose files.";
-  if (!notes.length) return;
+  if (!trouble.hidden) return;
   working(byId("judge"), true);
   try {
-    const { findings } = await ask("/api/judge", { notes });
+    const ids = await takeIn(pasted, files);
     byId("open-dialog").close();
     byId("pasted").value = byId("files").value = "";
-    await refresh();
-    await show(findings[0].note_id, true);
-    tell(findings.length === 1 ? `Note ${findings[0].note_id} is judged.` : `${findings.length} notes are judged.`);
+    await show(ids[0], true);
+    const { left_to_judge: left } = await refresh();
+    if (!left) tell(ids.length === 1 ? `Note ${ids[0]} is here.` : `${ids.length} notes are here.`);
   } catch (error) {
     trouble.textContent = error.message;
     trouble.hidden = false;
@@ -427,6 +469,10 @@ function start() {
   document.addEventListener("keydown", onKey);
   byId("decision").addEventListener("submit", (event) => event.preventDefault());
   byId("filter").addEventListener("change", drawList);
+  byId("more").addEventListener("click", () => {
+    state.shown += PAGE;
+    drawList();
+  });
   byId("sentence").addEventListener("change", () => chooseSentence(byId("sentence").value === "" ? null : Number(byId("sentence").value)));
   byId("accept").addEventListener("click", KEYS.a);
   byId("reject").addEventListener("click", KEYS.r);
