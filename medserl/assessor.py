@@ -17,9 +17,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from medserl.config import Settings
+from medserl.config import Settings, explicit_settings
+from medserl.data.given import NoteLike, given_notes, notes_to_judge
 from medserl.data.notes import ERROR_TYPES, Note
 from medserl.errors import ConfigError, DataError
 from medserl.evaluation.reading import Reading, ShownText, batched, read_texts, worst_of
@@ -79,18 +80,20 @@ class Assessor:
         *,
         run: str | Path | None = None,
         answers: str | Path | None = None,
+        **changes: Any,
     ) -> None:
-        """`settings` say which model, adapter, prompts and engine; the default is the shipped warm-up.
+        """`settings` say which model, adapter, prompts and engine; the default is the shipped warm-up. Keyword
+        arguments change them by name: `Assessor(model="my/model", adapter="my/adapter")`.
 
         `run` is the run whose validation notes a threshold is chosen on, where none is given. `answers` is a folder in
         which every answer is kept, so that the same question is not asked again.
 
         Raises:
-            ConfigError: the threshold is no probability.
+            ConfigError: the threshold is no probability, or a setting is unknown or cannot be used.
         """
         if threshold is not None and not 0 <= threshold <= 1:
             raise ConfigError(f"threshold {threshold:g}: give a probability, between 0 and 1")
-        self.settings = settings or Settings()
+        self.settings = explicit_settings(settings, changes)
         self.run = Path(run) if run else None
         self._given = threshold
         self._answers = Path(answers) if answers else None
@@ -106,18 +109,19 @@ class Assessor:
         settings: Settings | None = None,
         checkpoint: Literal["trained", "best"] = "trained",
         answers: str | Path | None = None,
+        **changes: Any,
     ) -> Assessor:
         """The Assessor of a run: its newest checkpoint, or the one that did best on its validation notes.
 
-        `settings` hold in place of the run's own, as far as they were set.
+        `settings`, as far as they were set, and `changes`, settings by name, hold in place of the run's own.
 
         Raises:
             RunError: no run there, or none with a checkpoint.
-            ConfigError: the threshold is no probability.
+            ConfigError: the threshold is no probability, or a setting is unknown or cannot be used.
         """
         from medserl.evaluation.systems import resolve_systems
 
-        resolved = resolve_systems(settings or Settings(), [checkpoint], Path(run))[checkpoint]
+        resolved = resolve_systems(explicit_settings(settings, changes), [checkpoint], Path(run))[checkpoint]
         return cls(resolved, threshold, run=run, answers=answers)
 
     @cached_property
@@ -166,16 +170,18 @@ class Assessor:
 
     # -- judging --------------------------------------------------------------------------------------------------
 
-    def judge(self, notes: Sequence[Note | str]) -> list[Finding]:
+    def judge(self, notes: Iterable[NoteLike]) -> list[Finding]:
         """One finding for each note, in order. Of a pair the text with the error is judged, as in MEDEC.
 
-        A note longer than the model's context is read in windows of whole sentences, as many as fit, that overlap by
-        one.
+        `notes` is a list of `Note`s, of rows (dict) as a JSON file has them, or of texts; labels are not looked at. A
+        text is called by its place: `note-1` is the first. A note longer than the model's context is read in windows
+        of whole sentences, as many as fit, that overlap by one.
 
         Raises:
+            DataError: it is no list, is empty, or an item is no note.
             ModelError: the model cannot be loaded.
         """
-        return [finding for batch in self.batches(notes) for finding in batch]
+        return [finding for batch in self.batches(notes_to_judge(notes)) for finding in batch]
 
     def batches(self, notes: Iterable[Note | str]) -> Iterator[list[Finding]]:
         """The same, `BATCH` notes at a time, each batch when it is asked for."""
@@ -198,7 +204,7 @@ class Assessor:
 
     # -- playing --------------------------------------------------------------------------------------------------
 
-    def play(self, note: Note | str, mode: Mode = "error", error_type: str | None = None) -> Episode:
+    def play(self, note: NoteLike, mode: Mode = "error", error_type: str | None = None) -> Episode:
         """One game on a note that is taken for correct: the Injector's edit, the VCF's decision, the Assessor's words.
 
         In error mode without an `error_type` one is drawn by the settings' seed.
@@ -210,7 +216,8 @@ class Assessor:
         """
         if mode not in MODES:
             raise ConfigError(f"mode {mode}: give error or benign")
-        note = Note("note", note) if isinstance(note, str) else note
+        if not isinstance(note, Note):
+            note = Note("note", note) if isinstance(note, str) else given_notes([note], "note").notes[0]
         if not note.correct_note or not note.correct_note.strip():
             raise DataError(f"note {note.note_id}: no correct text that could be played on")
         if mode == "error":

@@ -13,16 +13,17 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from medserl.data.labels import NO_LABELS
 from medserl.data.notes import Note
-from medserl.data.readers import BY_GUESS, ColumnNames, LoadedNotes, notes_of, unique_ids
-from medserl.data.rows import Rows
+from medserl.data.readers import BY_GUESS, NO_TEXT, ColumnNames, LoadedNotes, notes_of, unique_ids
+from medserl.data.rows import Rows, SkippedRow
 from medserl.data.sample_paths import SampleSplit
 from medserl.errors import DataError
 
 NoteLike = Note | Mapping[str, Any] | str
 """A note, a row of a JSON file, or the text of a note."""
 
-_COLUMNS = {"correct_note": "correct_note", "patient": "patient_id"}
+_COLUMNS = {"patient": "patient_id"}
 """What a field of `Note` is called in a file, where it has another name."""
 _TEXT, _ROW, _LABELLED, _UNLABELLED = "text", "row", "labelled note", "unlabelled note"
 
@@ -83,39 +84,61 @@ def sample_notes(split: SampleSplit = "train", size: int | None = None, seed: in
     return Random(seed).sample(notes, size)
 
 
-def given_notes(
-    given: Iterable[NoteLike],
-    what: str = "notes",
-    columns: ColumnNames = BY_GUESS,
-    *,
-    texts_are_correct: bool = True,
-) -> LoadedNotes:
+def given_notes(given: Iterable[NoteLike], what: str = "notes", columns: ColumnNames = BY_GUESS) -> LoadedNotes:
     """The notes of a list, checked as those of a file are; `what` is the name of the argument, for messages.
 
-    A text alone is a correct note, or, without `texts_are_correct`, one that nobody has labelled. `columns` are names
-    in the rows. An item without an id is called by its place: `note-1` is the first.
+    A text alone is a correct note. `columns` are names in the rows. An item without an id is called by its place:
+    `note-1` is the first.
 
     Raises:
         DataError: it is no list, is empty, or an item is no note.
     """
-    items = _items(given, what)
+    placed, skipped = _read(_items(given, what), what, columns)
+    if skipped:
+        more = f" (and {len(skipped) - 1} more)" if len(skipped) > 1 else ""
+        raise DataError(f"{skipped[0]}{more}; mend it, or leave it out")
+    notes = unique_ids((placed[place] for place in sorted(placed)), what)
+    return LoadedNotes(notes, (), hashlib.sha256(note_lines(notes).encode()).hexdigest(), what)
+
+
+def notes_to_judge(given: Iterable[NoteLike], what: str = "notes") -> list[Note]:
+    """The same for notes that are to be judged: no label is looked at, and an item without a text is a note without
+    one, so that there is one for each item.
+
+    Raises:
+        DataError: it is no list, is empty, or an item is no note.
+    """
+    items = [Note(f"note-{i}", each, labelled=False) if isinstance(each, str) else each
+             for i, each in enumerate(_items(given, what), start=1)]  # fmt: skip
+    rows = {place: each for place, each in enumerate(items, start=1) if not isinstance(each, Note)}
+    placed, skipped = _read(rows, what, ColumnNames(flag=NO_LABELS)) if rows else ({}, [])
+    wrong = next((row for row in skipped if row.why != NO_TEXT), None)
+    if wrong:
+        raise DataError(f"{wrong}; mend it, or leave it out")
+    return [
+        each if isinstance(each, Note) else placed.get(place, Note(f"note-{place}", "", labelled=False))
+        for place, each in enumerate(items, start=1)
+    ]
+
+
+def _read(
+    items: Sequence[Any] | Mapping[int, Any], what: str, columns: ColumnNames
+) -> tuple[dict[int, Note], list[SkippedRow]]:
+    """Notes by their place, and the items that give none. Each kind is a table of its own: columns are a table's."""
     tables: dict[str, Rows] = {}
-    for number, item in enumerate(items, start=1):
+    places = items.items() if isinstance(items, Mapping) else enumerate(items, start=1)
+    for number, item in places:
         kind = _kind(item, what, number)
-        if kind == _TEXT:
-            row: Mapping[str, Any] = {"correct_note" if texts_are_correct else "note": item}
-        else:
-            row = as_row(item) if isinstance(item, Note) else dict(item)  # type: ignore[arg-type]
+        row = {"correct_note": item} if kind == _TEXT else as_row(item) if isinstance(item, Note) else dict(item)
         tables.setdefault(kind, Rows(what, unit="item")).add(number, row)
-    placed: list[tuple[int, Note]] = []
+    placed: dict[int, Note] = {}
+    skipped: list[SkippedRow] = []
     for kind, rows in tables.items():
         read = notes_of(rows.table(""), what, columns if kind == _ROW else BY_GUESS, stem="note")
-        if read.skipped:
-            more = f" (and {len(read.skipped) - 1} more)" if len(read.skipped) > 1 else ""
-            raise DataError(f"{read.skipped[0]}{more}; mend it, or leave it out")
-        placed += zip((row.line for row in rows.rows), read.notes, strict=True)
-    notes = unique_ids((note for _, note in sorted(placed, key=lambda each: each[0])), what)
-    return LoadedNotes(notes, (), hashlib.sha256(note_lines(notes).encode()).hexdigest(), what)
+        left_out = {row.line for row in read.skipped}
+        placed |= zip((row.line for row in rows.rows if row.line not in left_out), read.notes, strict=True)
+        skipped += read.skipped
+    return placed, sorted(skipped, key=lambda row: row.line)
 
 
 def require_alike(notes: Sequence[Note], what: str) -> None:
@@ -140,10 +163,10 @@ def note_lines(notes: Iterable[Note]) -> str:
 def as_row(note: Note) -> dict[str, Any]:
     """The note as a row of a JSON file."""
     values = {_COLUMNS.get(field.name, field.name): getattr(note, field.name) for field in fields(note)}
-    if not values.pop("labelled"):
-        values["note"] = values.pop("correct_note")
+    text, labelled = values.pop("correct_note"), values.pop("labelled")
     values["sentences"] = list(note.sentences) or None
-    return {name: value for name, value in values.items() if value is not None}
+    rest = {name: value for name, value in values.items() if value is not None}
+    return {"note_id": rest.pop("note_id"), "correct_note" if labelled else "note": text, **rest}
 
 
 def _items(given: Any, what: str) -> list[Any]:

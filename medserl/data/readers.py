@@ -27,6 +27,7 @@ log = logging.getLogger("medserl")
 
 _HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 BY_GUESS = ColumnNames()
+NO_TEXT = "no text"
 _TEXTS = tuple(role for role in ROLES if role not in ("id", "flag", "sentences", "error_sentence_id", "patient"))
 
 
@@ -132,7 +133,7 @@ def _note(row: Row, columns: FoundColumns, fallback_id: str) -> Note:
     if columns.labels:
         correct, incorrect = _by_flag(texts["note"], texts["corrected"], cells["flag"], columns)
     if correct is None and incorrect is None:
-        raise _UnusableRow("no text")
+        raise _UnusableRow(NO_TEXT)
     for text in (correct, incorrect):
         if text is not None and (why := too_long(text)):
             raise _UnusableRow(f"the note {why}")

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import medserl
-from medserl import MedSeRLTrainer, Note, Settings, load_notes, sample_notes
+from medserl import Assessor, MedSeRLTrainer, Note, Settings, load_notes, sample_notes
 from medserl.commands import train
-from medserl.data.given import given_notes, note_lines
+from medserl.data.given import given_notes, note_lines, notes_to_judge
 from medserl.data.readers import load_notes as read_notes
 from medserl.engines.scripted import ScriptedEngine
 from medserl.errors import ConfigError, DataError, RunError
@@ -133,6 +133,47 @@ def test_what_is_no_list_of_notes_is_refused_by_its_place(bad: Any, message: str
     with pytest.raises(DataError, match=f"^notes.*{message}") as caught:
         given_notes(bad)
     assert "\n" not in str(caught.value)
+
+
+def test_notes_to_judge_are_one_for_each_item_whatever_their_labels() -> None:
+    rows = [TEXTS[0], " ", {"text": TEXTS[1], "label": "who knows"}, {"text": ""}, Note("own", None, TEXTS[2])]
+    read = notes_to_judge(rows)
+    assert [note.note_id for note in read] == ["note-1", "note-2", "note-3", "note-4", "own"]
+    assert [note.correct_note for note in read] == [TEXTS[0], " ", TEXTS[1], "", None]
+    assert not any(note.labelled for note in read[:4])
+    with pytest.raises(DataError, match="notes: give a list of notes, not a text"):
+        notes_to_judge("a text")
+    with pytest.raises(DataError, match="notes, item 2: 'text' holds int, not text"):
+        notes_to_judge(["a text", {"text": 3}])
+
+
+def test_an_assessor_takes_settings_by_name_and_lists_of_any_kind(tmp_path: Path) -> None:
+    with Assessor(engine="scripted", threshold=0.25) as assessor:
+        assert assessor.settings.engine == "scripted" and assessor.threshold.value == 0.25
+        found = assessor.judge([TEXTS[0], {"note_id": "row", "text": TEXTS[1]}, Note("n", TEXTS[2]), ""])
+        assert [finding.note_id for finding in found] == ["note-1", "row", "n", "note-4"]
+        assert [finding.flagged for finding in found] == [True, True, True, None] and found[3].reason
+        game = assessor.play({"note_id": "row", "correct_note": TEXTS[1]}, "benign")
+        assert (game.note_id, game.mode, game.original) == ("row", "benign", TEXTS[1])
+    with pytest.raises(ConfigError, match="unknown setting 'modle'; did you mean 'model'"):
+        Assessor(modle="x")
+    with pytest.raises(DataError, match="give a list of notes, not a text"):
+        Assessor(engine="scripted", threshold=0.5).judge(TEXTS[0])
+
+
+def test_the_assessor_of_a_run_on_a_list(tmp_path: Path, tiny_llama: Path) -> None:
+    """Its threshold is chosen on the notes that validated the run, which lie in its folder."""
+    short = [f"He has a cough {number}. He feels well." for number in range(4)]
+    pairs = [Note(f"v{i}", text, text.replace("well", "bad")) for i, text in enumerate(short)]
+    options: dict[str, Any] = {**QUICK, "engine": "local", "model": str(tiny_llama), "adapter": "none", "device": "cpu"}
+    options |= {"max_new_tokens_injector": 8, "max_new_tokens_assessor": 8, "gold_lessons": 1}
+    with MedSeRLTrainer(notes=pairs, validation=pairs, output_dir=tmp_path / "run", max_rounds=1, **options) as trainer:
+        run = trainer.train()
+    assert run.path
+    with Assessor.from_run(run.path, max_new_tokens_assessor=6) as assessor:
+        assert assessor.settings.max_new_tokens_assessor == 6 and assessor.settings.model == str(tiny_llama)
+        assert "validation.jsonl" in assessor.threshold.describe()
+        assert [finding.note_id for finding in assessor.judge(short[:2])] == ["note-1", "note-2"]
 
 
 def test_sample_notes_are_a_list_of_notes() -> None:
