@@ -50,7 +50,7 @@ _FILES = {"/base.css": _CSS, "/page.css": _CSS, "/game.js": _JS, "/page.js": _JS
 """What the page loads; `base.css` and `game.js` are those of reports."""
 _OF_REPORTS = ("base.css", "game.js")
 
-Id = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Id = Annotated[str, StringConstraints(min_length=1)]
 
 
 class _Body(BaseModel):

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from medserl.assessor import Finding, judged_text
 from medserl.config import Settings
 from medserl.data.labels import is_missing
+from medserl.data.rows import BLANK_ROW
 from medserl.data.sources import load_unlabelled
 from medserl.data.tabular import read_table
 from medserl.errors import DataError
@@ -25,7 +26,6 @@ from medserl.serve.review import Item, check_text
 
 log = logging.getLogger("medserl")
 
-_PREDICTED = (".jsonl", ".csv")
 OPENED = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".xlsx", ".xls", ".ods", ".parquet")
 """Endings of files that are opened on the page."""
 
@@ -46,7 +46,7 @@ class _Row(BaseModel):
 
     model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True)
 
-    note_id: str
+    note_id: Annotated[str, Field(min_length=1)]
     text: _Text = None
     verdict: Annotated[Verdict | None, _Missing] = None
     p_error: _Probability = None
@@ -100,7 +100,7 @@ def items_in(name: str, content: bytes, settings: Settings) -> list[Item]:
         path = Path(folder) / f"{safe}{ending}"
         write_private(path, content)
         try:
-            columns = read_table(path, frozenset(_Row.model_fields)).columns if ending in _PREDICTED else ()
+            columns = read_table(path, frozenset(_Row.model_fields)).columns
             if {"note_id", "p_error", "text"} <= set(columns):
                 return items_of(ServeOptions(predictions=path), settings)[0]
             return list(_notes(str(path), settings).values())
@@ -116,8 +116,9 @@ def read_predictions(path: Path) -> list[_Row]:
     """
     table = read_table(path, frozenset(_Row.model_fields))
     rows: dict[str, _Row] = {}
-    if table.skipped:
-        raise DataError(f"{table.skipped[0]}; a file of predictions is read whole or not at all")
+    lost = [row for row in table.skipped if row.why != BLANK_ROW]
+    if lost:
+        raise DataError(f"{lost[0]}; a file of predictions is read whole or not at all")
     for row in table.rows:
         where = f"{table.file}, {table.unit} {row.line}"
         try:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import http.server
 import json
 import re
+import socket
 import subprocess
 import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -419,6 +420,40 @@ def test_a_name_that_points_here_shows_nothing(browser: Any, server: Server) -> 
     browser.get(f"http://elsewhere.example:{server.port}/")
     assert "does not answer under that name" in browser.page_source
     browser.get_log("browser")
+
+
+def raw(server: Server, *pieces: bytes) -> bytes:
+    """What the server answers to these very bytes, which no client has put in order."""
+    with socket.create_connection(("127.0.0.1", int(server.port)), timeout=60) as connection:
+        answer = b""
+        with suppress(ConnectionError):
+            for piece in pieces:
+                connection.sendall(piece)
+        with suppress(ConnectionError):
+            while received := connection.recv(65536):
+                answer += received
+    return answer
+
+
+HEAD = b"Host: 127.0.0.1\r\nConnection: close\r\n"
+
+
+@pytest.mark.parametrize(
+    "path", [b"/../../../etc/passwd", b"/page.css/../../inputs.py", b"/%2e%2e/%2e%2e/etc/passwd", b"//etc/passwd", b"*"]
+)
+def test_no_path_as_it_is_sent_leads_to_a_file(server: Server, path: bytes) -> None:
+    answer = raw(server, b"GET " + path + b" HTTP/1.1\r\n" + HEAD + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert answer.endswith(b'{"error":"Not Found"}')
+
+
+def test_a_body_without_an_end_is_cut_off(server: Server) -> None:
+    head = (
+        b"POST /api/judge HTTP/1.1\r\n" + HEAD + b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    pieces = [b"100000\r\n" + b" " * 0x100000 + b"\r\n"] * 12
+    assert raw(server, head, *pieces).startswith(b"HTTP/1.1 413 ")
+    assert raw(server, b"GET /api/findings HTTP/1.1\r\n" + HEAD + b"\r\n").startswith(b"HTTP/1.1 200 ")
 
 
 def test_the_token_opens_the_page_and_stands_nowhere(browser: Any, predictions: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 
+import openpyxl
 import pytest
 
 from medserl.assessor import Finding
@@ -35,6 +36,25 @@ def test_predictions_are_read_as_they_were_written(tmp_path: Path, name: str) ->
     assert {item.note_id: (item.text, item.finding, item.threshold) for item in items} == {
         f"note {n}": (text_of(n), finding_of(n), 0.5) for n in range(10)
     }
+
+
+def test_predictions_that_went_through_a_spreadsheet_are_read(tmp_path: Path) -> None:
+    """A workbook, and a CSV file with another separator, capital words for yes and no, and blank rows."""
+    write_ten(tmp_path / "p.csv")
+    with (tmp_path / "p.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(row)
+    book.save(tmp_path / "p.xlsx")
+    with (tmp_path / "semi.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter=";").writerows(
+            [*([cell.upper() if cell == "True" else cell for cell in row] for row in rows), []]
+        )
+        file.write(";;;\r\n")
+    for name in ("p.xlsx", "semi.csv"):
+        items, _ = items_of(ServeOptions(predictions=tmp_path / name), SETTINGS)
+        assert {item.note_id: item.finding for item in items} == {f"note {n}": finding_of(n) for n in range(10)}
 
 
 @pytest.mark.parametrize("name", ["p.jsonl", "p.csv"])
@@ -93,6 +113,7 @@ def test_notes_beside_predictions_give_their_texts_and_what_lacks_is_judged(tmp_
         ({"sentence": -1}, "line 1: not what `medserl predict` writes: sentence"),
         ({"note_id": None}, "line 1: not what `medserl predict` writes: note_id"),
         ({"note_id": "note 0"}, "note 'note 0' stands twice"),
+        ({"note_id": ""}, "line 1: not what `medserl predict` writes: note_id"),
     ],
 )
 def test_a_file_that_is_no_prediction_is_refused_by_its_line(tmp_path: Path, values: dict, why: str) -> None:
