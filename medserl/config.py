@@ -88,6 +88,9 @@ class GameSettings(_Section):
 class TeachingSettings(_Section):
     """What keeps the game honest and teaching (docs/experiments.md)"""
 
+    judge_originals: bool = Field(
+        False, description="The Assessor judges the original of each accepted error too: then no constant verdict pays."
+    )
     gold_fraction: float = Field(
         0.0, ge=0, lt=1, description="Share of the Assessor's turns on gold pairs of the training notes, both twins."
     )

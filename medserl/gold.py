@@ -160,3 +160,8 @@ def gold_metrics(turns: Sequence[GoldTurn]) -> Figures:
             "gold_specificity": share(turn.right for turn in turns if turn.gold.mode == "benign"),
         }
     return figures
+
+
+def original_metrics(turns: Sequence[GoldTurn]) -> Figures:
+    """The Assessor on the originals of accepted errors, which are correct; nothing where they are not judged."""
+    return {"original_specificity": share(turn.right for turn in turns)} if turns else {}

@@ -23,7 +23,7 @@ from medserl.errors import RunError
 from medserl.game.episode import Episode, Sample, Turn
 from medserl.game.setup import GameSetup
 from medserl.gap import require_same_policy
-from medserl.gold import GoldPairs, GoldTurn, gold_metrics
+from medserl.gold import GoldPairs, GoldText, GoldTurn, gold_metrics, original_metrics
 from medserl.lessons import game_lessons, weighted
 from medserl.overlap import PlayAhead
 from medserl.past import PastPolicies, past_metrics
@@ -36,10 +36,16 @@ from medserl.round_metrics import game_metrics, update_metrics
 
 @dataclass(frozen=True)
 class Played:
-    """What a round is learnt from."""
+    """What a round is learnt from: games, and the Assessor on gold texts and on the originals of accepted errors."""
 
     episodes: list[Episode]
     gold: list[GoldTurn]
+    originals: list[GoldTurn]
+
+    @property
+    def readings(self) -> list[GoldTurn]:
+        """The Assessor's turns outside of the games."""
+        return [*self.gold, *self.originals]
 
 
 class SelfPlay:
@@ -90,14 +96,27 @@ class SelfPlay:
         with clock.phase("assess") as phase:
             episodes = self.rollout.assess(games, attempts, seed)
             gold = self.gold.practice(self.rollout, len(games), round_number)
+            originals = self._read_originals(episodes, seed)
             read = [turn for episode in episodes for turn in episode.assessor_turns]
-            phase.tokens = _completion_tokens([*read, *(each.turn for each in gold)])
-        return Played(episodes, gold)
+            phase.tokens = _completion_tokens([*read, *(each.turn for each in (*gold, *originals))])
+        return Played(episodes, gold, originals)
+
+    def _read_originals(self, episodes: Sequence[Episode], seed: int) -> list[GoldTurn]:
+        """The Assessor on the original of every accepted error: beside its edit, a pair of the game's own making."""
+        if not self.settings.judge_originals:
+            return []
+        texts = [
+            GoldText(episode.note_id, episode.original, "benign", episode.modified)
+            for episode in episodes
+            if episode.mode == "error" and episode.modified is not None
+        ]
+        turns = self.rollout.read([each.text for each in texts], derive_seed(seed, "originals"))
+        return [GoldTurn(text, turn, turn.verdict) for text, turn in zip(texts, turns, strict=True)]
 
     def learn(self, played: Played, clock: PhaseClock) -> dict[str, Any]:
         """Update the policy on the games of this round; returns the round's metrics."""
         episodes, repeat_rate = self.repeats.charge(played.episodes)
-        samples = [*self.samples(episodes), *self._wanted(each.sample() for each in played.gold)]
+        samples = [*self.samples(episodes), *self._wanted(each.sample() for each in played.readings)]
         metrics: dict[str, Any] = {
             "round": self.round,
             **game_metrics(episodes),
@@ -105,7 +124,7 @@ class SelfPlay:
             "repeat_rate": repeat_rate,
         }
 
-        metrics["truncated_assessor"] += sum(each.turn.completion.truncated for each in played.gold)
+        metrics["truncated_assessor"] += sum(each.turn.completion.truncated for each in played.readings)
 
         with clock.phase("reference") as phase:
             turns = self.weigh(samples)
@@ -129,7 +148,7 @@ class SelfPlay:
             )
 
         self.past.after_round(self.round)
-        metrics |= gold_metrics(played.gold) | past_metrics(episodes)
+        metrics |= gold_metrics(played.gold) | original_metrics(played.originals) | past_metrics(episodes)
 
         metrics |= clock.metrics()
         metrics["peak_memory_gb"] = self.engine.peak_memory_bytes() / 2**30

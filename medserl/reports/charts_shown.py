@@ -68,6 +68,7 @@ GAME = (
             ("assessor_accuracy", "accuracy"),
             ("assessor_recall", "recall"),
             ("assessor_specificity", "specificity"),
+            ("original_specificity", "originals let pass"),
         ),
     ),
     Plan(

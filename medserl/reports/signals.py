@@ -11,8 +11,8 @@ from medserl.models import shipped_warmup
 SIGNAL_SETTINGS = frozenset(
     {
         "roles_trained", "injector_reward", "vcf_rejection_reward", "repeat_penalty", "past_fraction",
-        "gold_fraction", "gold_lessons", "edit_lessons", "game_lessons", "lesson_weight", "kl_coef", "kl_target",
-        "adapter", "lora_rank", "edit_audit",
+        "judge_originals", "gold_fraction", "gold_lessons", "edit_lessons", "game_lessons", "lesson_weight",
+        "kl_coef", "kl_target", "adapter", "lora_rank", "edit_audit",
     }
 )  # fmt: skip
 """The settings that say what is learnt from, all told by this module."""
@@ -49,6 +49,7 @@ def _play(settings: Settings) -> str:
         if settings.injector_reward == "peaked"
         else "",
         f"an edit made before costs {settings.repeat_penalty:g}" if settings.repeat_penalty else "",
+        "the Assessor judges the original of each accepted error too" if settings.judge_originals else "",
         f"{100 * settings.past_fraction:.0f} % of games with a past policy" if settings.past_fraction else "",
         "edits that the audit calls wrong for their mode are rejected" if settings.edit_audit == "reject" else "",
     ]

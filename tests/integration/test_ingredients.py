@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ ALL: dict[str, Any] = {
     "gold_lessons": 3,
     "edit_lessons": 2,
     "game_lessons": 4,
+    "judge_originals": True,
     "assessor_samples": 2,
     "injector_reward": "peaked",
     "repeat_penalty": 0.5,
@@ -166,6 +168,41 @@ def test_gold_turns_are_learnt_from_and_judged_apart() -> None:
     assert games and {name: metrics[name] for name in games} == {name: plain[name] for name in games}
 
 
+def test_the_original_of_each_accepted_error_is_judged_and_learnt_from() -> None:
+    engine, plain = Recording(), one_round(kl_coef=0.0)
+    trainer = build(engine=engine, judge_originals=True, kl_coef=0.0)
+    played = trainer.play(trainer.sampler.next_batch(), 1, PhaseClock())
+    metrics = trainer.learn(played, PhaseClock())
+    errors = [episode for episode in played.episodes if episode.accepted and episode.mode == "error"]
+    assert [each.turn.messages for each in played.originals] == [
+        trainer.rollout.prompts.assessor(episode.original) for episode in errors
+    ]
+    learnt = engine.trained[plain["samples"] :]
+    assert [(turn.note_id, turn.turn.role) for turn in learnt] == [(each.note_id, "assessor") for each in errors]
+    assert [turn.reward for turn in learnt] == [{"CORRECT": 1.0}.get(each.verdict, -1.0) for each in played.originals]
+    assert metrics["samples"] == plain["samples"] + len(errors)
+    right = sum(each.verdict == "CORRECT" for each in played.originals)
+    assert metrics["original_specificity"] == right / len(errors)
+    games = [name for name in plain if name.startswith(("assessor_", "injector_", "reward_", "vcf_", "label_"))]
+    assert {name: metrics[name] for name in games} == {name: plain[name] for name in games}
+
+
+@pytest.mark.parametrize("verdict", ["CORRECT", "INCORRECT"])
+def test_no_constant_verdict_pays_where_originals_are_judged(verdict: str) -> None:
+    class Constant(Recording):
+        def generate(self, prompts: Sequence[Messages], sampling: Sampling) -> list[Completion]:
+            said = super().generate(prompts, sampling)
+            if sampling.role == "injector":
+                return said
+            return [replace(each, text=f"final_answer: {verdict}") for each in said]
+
+    trainer = build(engine=Constant(), judge_originals=True)
+    played = trainer.play(trainer.sampler.next_batch(), 1, PhaseClock())
+    errors = [episode for episode in played.episodes if episode.accepted and episode.mode == "error"]
+    rewards = [episode.rewards.assessor for episode in errors] + [each.sample().reward for each in played.originals]
+    assert errors and sum(reward or 0 for reward in rewards) == 0
+
+
 def test_gold_turns_are_a_figure_alone_where_the_assessor_is_not_trained() -> None:
     engine = Recording()
     metrics = one_round(engine, gold_fraction=0.25, roles_trained="injector")
@@ -178,7 +215,7 @@ def test_lessons_join_the_update_and_nothing_else() -> None:
     metrics = one_round(engine, gold_lessons=3, lesson_weight=0.5)
     lessons = engine.trained[metrics["samples"] :]
     assert metrics["samples"] == plain["samples"] and len(lessons) == 6
-    assert [turn.turn.completion.text for turn in lessons] == [
+    assert [turn.turn.completion.text.splitlines()[-1] for turn in lessons] == [
         "final_answer: INCORRECT",
         "final_answer: CORRECT",
     ] * 3
@@ -200,7 +237,9 @@ def test_the_rounds_own_games_are_lessons_too() -> None:
     lessons = engine.trained[metrics["samples"] :]
     right = {"error": ["final_answer: INCORRECT", "final_answer: CORRECT"], "benign": ["final_answer: CORRECT"]}
     assert {episode.mode for episode in taught} == {"error", "benign"}
-    assert [turn.turn.completion.text for turn in lessons] == [said for e in taught for said in right[e.mode]]
+    assert [turn.turn.completion.text.splitlines()[-1] for turn in lessons] == [
+        said for e in taught for said in right[e.mode]
+    ]
     assert metrics["lesson_nll"] > 0 and "lesson_nll" not in plain
 
 
