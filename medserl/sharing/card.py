@@ -181,4 +181,4 @@ def _medserl_example(facts: CardFacts, *, is_adapter: bool) -> str:
 
     base = EMBEDDED if facts.base.name == EMBEDDED_HUB else facts.base.name
     model = f"--model {base} --adapter ." if is_adapter else "--model . --adapter none"
-    return f"medserl evaluate {model} --prompts {facts.prompt.prompt_set} --data notes.csv"
+    return f"medserl predict notes.csv {model} --prompts {facts.prompt.prompt_set}"

@@ -67,7 +67,7 @@ def export(
         shutil.rmtree(scratch, ignore_errors=True)
     say(f"{'model' if merged else 'adapter'} with its tokenizer and card: {output}")
     if push_to_hub is not None:
-        say(f"uploaded, private: {push(output, push_to_hub)}")
+        say(f"uploaded: {push(output, push_to_hub)}")
 
 
 def check_output(output: Path, source: Path) -> None:
@@ -173,7 +173,7 @@ def check_hub(repository: str) -> None:
 
 
 def push(folder: Path, repository: str) -> str:
-    """Upload the folder to a private repository of the hub, made where it is not there; returns its address.
+    """Upload the folder to a repository of the hub, made private where it is not there; returns its address.
 
     Raises:
         ModelError: the hub cannot be reached, or refuses.

@@ -18,6 +18,7 @@ from medserl.cli import main
 from medserl.config import Settings
 from medserl.engines import create_engine
 from medserl.engines.base import Sampling
+from medserl.evaluation.thresholds import Threshold, read_threshold, weights_key, write_threshold
 from medserl.game.prompts import load_prompts
 from medserl.runlog import read_settings
 from medserl.sharing.examples import HERE
@@ -217,6 +218,41 @@ def test_a_checkpoint_with_a_card_is_whole_and_is_gone_on_with(
     )
 
 
+def test_the_threshold_goes_with_the_weights_that_it_was_chosen_for(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    settings = read_settings(copy)
+    key = weights_key(settings.with_overrides(adapter=str(checkpoint_of(copy))))
+    write_threshold(copy, key, Threshold(0.4, 0.8, 0.7, 16, "/home/somebody/our notes.jsonl"))
+    main(["export", str(copy), str(tmp_path / "out")])
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "P(INCORRECT) is at least 0.4" in card and "recall of 80 %" in card and "specificity of 70 %" in card
+    there = weights_key(settings.with_overrides(adapter=str(tmp_path / "out")))
+    assert read_threshold(tmp_path / "out", there) == Threshold(0.4, 0.8, 0.7, 16, "our notes.jsonl")
+    write_threshold(copy, "of other weights", Threshold(0.3))
+    main(["export", str(copy), str(tmp_path / "out")])
+    assert not (tmp_path / "out" / "threshold.json").exists()
+
+
+def test_what_nobody_recorded_is_not_made_up(
+    warm: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An adapter of another version, without card.json, whose base is a folder."""
+    bare = tmp_path / "bare"
+    shutil.copytree(warm, bare)
+    (bare / "card.json").unlink()
+    config = json.loads((bare / "adapter_config.json").read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = "our-model"
+    (bare / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert "add --model FOLDER" in refusal(["export", str(bare), str(tmp_path / "out")], capsys)
+    shutil.copytree(base, tmp_path / "our-model")
+    main(["export", str(bare), str(tmp_path / "out"), "--model", str(tmp_path / "our-model")])
+    assert "no card.json there" in capsys.readouterr().err
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert "Made by | not recorded" in card.text and "which it was trained on is not recorded" in card.text
+    assert card.data.to_dict()["base_model"] == "our-model" and "PEFT needs that folder" in card.text
+
+
 # -- loaded without MedSeRL ----------------------------------------------------------------------------------------
 
 
@@ -355,3 +391,27 @@ def test_an_upload_is_private_and_what_fails_is_told(
     command = ["export", str(run), str(tmp_path / "out"), "--push-to-hub", "acme/broken"]
     assert "was not uploaded to acme/broken: the line is dead" in refusal(command, capsys)
     assert (tmp_path / "out" / "README.md").is_file()
+
+
+# -- the embedded default ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.model
+def test_the_shipped_adapter_says_the_same_without_medserl(place: Path) -> None:
+    """By the hub's name of its base, and merged: greedy answers in float32, token by token."""
+    from medserl.models import EMBEDDED_HUB, embedded_model, shipped_warmup
+
+    settings = Settings(dtype="float32", device="cpu")
+    shipped = shipped_warmup(settings)
+    assert shipped is not None
+    kept = hub_cache(place / "real_hub", EMBEDDED_HUB, embedded_model())
+    adapter, whole = place / "real" / "adapter", place / "real" / "whole"
+    main(["export", str(shipped), str(adapter)])
+    main(["export", str(shipped), str(whole), "--merged", "--dtype", "float32"])
+    narrow = [(r'dtype="auto"', 'dtype="float32"')]
+    by_peft, by_transformers = ask_without_medserl(kept.parents[2], (adapter, narrow), (whole, []))
+    room = load_prompts(settings.prompts, settings.injector_format).completion_tokens("assessor")
+    expected = said_by_medserl(settings, room)
+    assert by_peft == by_transformers == expected
+    for folder in (adapter, whole):
+        assert str(Path.home()) not in (folder / "README.md").read_text(encoding="utf-8")
