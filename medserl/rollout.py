@@ -22,19 +22,37 @@ ROOM_FOR_A_WORD = 4
 
 
 class VCFRolloutGenerator:
-    """Plays games with the engine's current rollout weights; every attempt goes through the VCF at once."""
+    """Plays games with the engine's current rollout weights; every attempt goes through the VCF at once.
+
+    `MedSeRLTrainer.rollout` and `Assessor.rollout` are ready ones. Otherwise:
+
+        settings = Settings(model=...)
+        prompts = load_prompts(settings.prompts, settings.injector_format)      # medserl.game.prompts
+        rollout = VCFRolloutGenerator(create_engine(settings), prompts, settings)     # medserl.engines
+
+    Every method raises what the engine raises: ModelError for a prompt that does not fit into the model's context.
+    """
 
     def __init__(self, engine: InferenceEngine, prompts: PromptSet, settings: Settings) -> None:
+        """`engine` runs the model; `settings` hold the rules of the game, temperature, `top_p` and room for answers."""
         self.engine = engine
         self.prompts = prompts
         self.settings = settings
 
     def play(self, games: Sequence[GameSetup], seed: int, *, greedy: bool = False) -> list[Episode]:
-        """Play every game to its end; `seed` fixes all sampling."""
+        """Play every game to its end: one `Episode` a game, in their order. `seed` fixes all sampling.
+
+        Raises:
+            ValueError: a game's note has no correct text.
+        """
         return self.assess(games, self.inject(games, seed, greedy=greedy), seed, greedy=greedy)
 
     def inject(self, games: Sequence[GameSetup], seed: int, *, greedy: bool = False) -> list[Attempts]:
-        """The Injector's attempts at every game: the last one of each is accepted, or all were rejected."""
+        """The Injector's attempts at every game, 1 to `vcf_max_attempts`: the last is accepted, or all were rejected.
+
+        Raises:
+            ValueError: a game's note has no correct text.
+        """
         prompts = [self.prompts.injector(game.original, game.mode, game.error_type) for game in games]
         return self.generate_with_vcf(
             prompts,
@@ -59,8 +77,17 @@ class VCFRolloutGenerator:
 
         A prompt given as a string is one user message. Greedy attempts would repeat themselves, so only the first
         is greedy. The edit audit rejects by mode, so without `modes` it rejects nothing. `snapshots` names the past
-        policies that write instead of the current one.
+        policies that write instead of the current one. All sequences have one entry a prompt.
+
+        Returns:
+            A tuple of attempts for each prompt, 1 to `vcf_max_attempts`; only the last can be accepted.
+
+        Raises:
+            ValueError: the sequences are not of one length.
         """
+        for name, given in (("original_notes", original_notes), ("modes", modes), ("snapshots", snapshots)):
+            if given is not None and len(given) != len(prompts):
+                raise ValueError(f"{len(prompts)} prompts, but {len(given)} {name}: give one for each prompt")
         chats = [_as_messages(prompt) for prompt in prompts]
         writers = snapshots or [None] * len(chats)
         attempts: list[list[Attempt]] = [[] for _ in prompts]

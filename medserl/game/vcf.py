@@ -96,7 +96,20 @@ def apply_vcf(
     max_jaccard: float = MAX_JACCARD,
     max_word_edits: int = MAX_WORD_EDITS,
 ) -> VCFResult:
-    """Decide whether `modified` is `original` with one small edit. Never raises on two strings."""
+    """Decide whether `modified` is `original` with one small edit. Never raises on two strings.
+
+    Args:
+        original: The note as it was.
+        modified: The note after the edit.
+        min_jaccard: Least Jaccard similarity of the two bags of words, 0 to 1. One changed word always passes: in a
+            short note the bound gives way (`bounds`).
+        max_jaccard: Greatest, likewise.
+        max_word_edits: Most words put in, taken out or replaced.
+
+    Returns:
+        `passed`, the one `reason` where it did not, and what was measured: `jaccard`, `word_edits`, and the `edits`,
+        each with its words before and after.
+    """
     a, b = split_words(original), split_words(modified)
     if not a.keys or not b.keys:
         return VCFResult(False, Reason.EMPTY, 0.0, max(len(a.keys), len(b.keys)))

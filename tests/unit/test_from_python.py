@@ -354,3 +354,10 @@ def test_unlabelled_notes_are_kept_as_such(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "run/notes.jsonl").read_text(encoding="utf-8").splitlines()]
     assert all("correct_note" not in row for row in rows)
     assert load_notes(tmp_path / "run/notes.jsonl") == notes
+
+
+def test_a_batch_whose_parts_do_not_match_is_refused() -> None:
+    trainer = MedSeRLTrainer(notes=TEXTS, run=None, **QUICK)
+    for options in ({"original_notes": TEXTS[:1]}, {"original_notes": TEXTS[:2], "modes": ["error"]}):
+        with pytest.raises(ValueError, match="2 prompts, but 1"):
+            trainer.rollout.generate_with_vcf(["one", "two"], **options)
