@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from medserl.config import Settings
+from medserl.errors import ConfigError, ModelError
 from medserl.evaluation.statistics import share_estimate
 from medserl.evaluation.table import escape_markdown
 from medserl.evaluation.thresholds import Threshold
@@ -19,6 +21,8 @@ from medserl.files import write_private
 from medserl.sharing.evaluated import Evaluation
 from medserl.sharing.examples import transformers_example, vllm_example
 from medserl.sharing.facts import FACTS, CardFacts, Figure, read_facts, run_facts
+
+log = logging.getLogger("medserl")
 
 CARD = "README.md"
 ADAPTER_CONFIG, MODEL_CONFIG = "adapter_config.json", "config.json"
@@ -64,9 +68,18 @@ class Lora:
 
 
 def write_run_card(folder: Path, settings: Settings, rounds: int) -> None:
-    """The card of a checkpoint that is being written; none where the engine writes no model (`scripted`)."""
-    if (folder / ADAPTER_CONFIG).is_file() or (folder / MODEL_CONFIG).is_file():
+    """The card of a checkpoint that is being written; none where the engine writes no model (`scripted`).
+
+    Where what it tells cannot be read any more, as a model whose folder has gone, the checkpoint has no card: the log
+    says so, and the run goes on.
+    """
+    if not (folder / ADAPTER_CONFIG).is_file() and not (folder / MODEL_CONFIG).is_file():
+        return
+    try:
         write_card(folder, run_facts(settings, rounds))
+    except (ConfigError, ModelError) as error:
+        log.warning("round %d: its checkpoint has no card: %s", rounds, error)
+        (folder / CARD).unlink(missing_ok=True)  # PEFT's blank one
 
 
 def write_card(

@@ -56,13 +56,14 @@ def find_evaluation(folder: Path, run: Path | None) -> Evaluation | None:
 
 
 def _is_of(settings: Any, folder: Path) -> bool:
-    """Whether a system of an evaluation is what lies in the folder; runs are moved, so names count."""
+    """Whether a system of an evaluation is what lies in the folder. A run may have been moved since: then its own name,
+    that of `checkpoints` and that of the round count."""
     if not isinstance(settings, Mapping):
         return False
     wanted = folder.resolve()
     for name in (settings.get("adapter"), settings.get("model")):
         given = Path(str(name))
-        if given.resolve() == wanted or given.parts[-2:] == wanted.parts[-2:]:
+        if given.resolve() == wanted or given.parts[-3:] == wanted.parts[-3:]:
             return True
     return False
 

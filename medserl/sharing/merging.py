@@ -35,6 +35,8 @@ def merged_model(shared: Shared, settings: Settings, tokenizer: Any, dtype: str)
     kept = getattr(torch, dtype) if dtype != "auto" else _own_dtype(base, settings)
     if not shared.is_adapter:
         whole = settings.with_overrides(model=str(shared.weights))
+        if kept != torch.float32 and _own_dtype(str(shared.weights), whole) == torch.float32:
+            log.warning("float32 weights are rounded to %s; --dtype float32 keeps them", _name(kept))
         return read_weights(str(shared.weights), whole, torch.float32, tokenizer).to(kept)
     model = read_weights(base, settings, torch.float32, tokenizer)
     adapted = with_adapter(model, shared.weights, settings, trainable=False)
@@ -43,7 +45,7 @@ def merged_model(shared: Shared, settings: Settings, tokenizer: Any, dtype: str)
     if loss > TELLING_LOSS:
         log.warning(
             "rounding to %s takes %.0f %% of what the adapter adds; --dtype float32 keeps it",
-            str(kept).removeprefix("torch."),
+            _name(kept),
             100 * loss,
         )
     whole = adapted.merge_and_unload(adapter_names=[POLICY]).to(kept)
@@ -78,6 +80,10 @@ def _for_older_readers(config: dict[str, Any]) -> None:
     rope = config.get("rope_parameters")
     if isinstance(rope, dict) and rope.get("rope_type") == "default" and "rope_theta" in rope:
         config.setdefault("rope_theta", rope["rope_theta"])
+
+
+def _name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _own_dtype(base: str, settings: Settings) -> Any:
