@@ -293,9 +293,9 @@ def test_a_long_list_is_shown_in_parts(browser: Any, tmp_path: Path) -> None:
     write_findings(path, [JudgedNote(note, each, 0.5) for note, each in zip(notes, findings, strict=True)])
     with reviewing(browser, path) as (page, _):
         assert len(texts(page, "#list li")) == 200
-        for _ in range(2):
+        for number in range(2):
             key(page, "r")
-            said(page, "rejected")
+            said(page, f"Note n{number} rejected")
         page.execute_script("document.querySelector('#list li:last-child button').click()")
         until(page, lambda: title(page) == "Note n199")
         key(page, "j")

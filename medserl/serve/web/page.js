@@ -1,6 +1,5 @@
-// Follows game.js, whose functions it uses. Everything that comes from a note or a model is put on the page as text.
+// Follows game.js and ask.js, whose functions it uses. Everything that comes from a note or a model is put on the page as text.
 
-const byId = (id) => document.getElementById(id);
 const MINE = { accept: "accepted", reject: "rejected" };
 const PAGE = 200; // notes that the list shows at first, and more each time
 const POLL = 2000; // milliseconds between two looks at notes that are being judged
@@ -11,52 +10,11 @@ const state = {
   note: null, // all that is known of the note on show
   last: null, // the note decided last, for taking it back
   poll: 0, // the timer of the next look
-  busy: false, // a decision is being written: keys wait for it
+  busy: 0, // how many things are under way or wait: a key that comes meanwhile does nothing
+  work: Promise.resolve(), // the last of them
 };
 
-// ---- asking the server
-
-async function ask(path, body) {
-  const token = sessionStorage.getItem("token");
-  const headers = token ? { Authorization: `Bearer ${token}` } : {};
-  if (body !== undefined) headers["Content-Type"] = "application/json";
-  let response;
-  try {
-    response = await fetch(path, body === undefined ? { headers } : { method: "POST", headers, body: JSON.stringify(body) });
-  } catch {
-    throw new Error("the server does not answer; start `medserl serve` again, and go on here: what was decided is kept");
-  }
-  if (response.status === 401) {
-    await askToken(token !== null);
-    return ask(path, body);
-  }
-  const answer = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(answer.error || `the server answered with ${response.status}`);
-  return answer;
-}
-
-let askingToken = null;
-
-/** One dialog, however many requests wait for it. */
-function askToken(wrong) {
-  const dialog = byId("token-dialog");
-  byId("token-trouble").hidden = !wrong;
-  askingToken ??= new Promise((resolve) => {
-    dialog.addEventListener("cancel", (event) => event.preventDefault());
-    byId("token-form").addEventListener(
-      "submit",
-      () => {
-        sessionStorage.setItem("token", byId("token").value.trim());
-        byId("token").value = "";
-        askingToken = null;
-        resolve();
-      },
-      { once: true },
-    );
-    dialog.showModal();
-  });
-  return askingToken;
-}
+// ---- messages
 
 function tell(text) {
   byId("trouble").hidden = true;
@@ -69,17 +27,22 @@ function complain(error) {
   byId("trouble").hidden = false;
 }
 
-/** Runs one thing at a time, and shows what went wrong. */
-async function carefully(action) {
-  if (state.busy) return;
-  state.busy = true;
-  try {
-    await action();
-  } catch (error) {
-    complain(error);
-  } finally {
-    state.busy = false;
-  }
+/** Runs one thing at a time, and shows what went wrong. Under way, others are left out, but for a patient one. */
+async function carefully(action, patient = false) {
+  if (state.busy && !patient) return;
+  state.busy += 1;
+  const before = state.work;
+  state.work = (async () => {
+    await before;
+    try {
+      await action();
+    } catch (error) {
+      complain(error);
+    } finally {
+      state.busy -= 1;
+    }
+  })();
+  await state.work;
 }
 
 // ---- the list
@@ -116,7 +79,7 @@ function listEntry(row) {
   const p = element("span", "p", percentless(row.p_error));
   p.prepend(element("span", "unseen", "P(error) "));
   button.append(p, element("span", "id", row.note_id), element("span", `badge ${kind}`, text), element("span", "excerpt", row.excerpt));
-  button.addEventListener("click", () => carefully(() => show(row.note_id, true)));
+  button.addEventListener("click", () => carefully(() => show(row.note_id, true), true));
   entry.append(button);
   return entry;
 }
