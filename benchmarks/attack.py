@@ -22,7 +22,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from medserl.game.audit import audit
-from medserl.game.parsing import parse_answer, parse_injection, parse_verdict
+from medserl.game.parsing import note_sentences, parse_answer, parse_injection, parse_verdict
+from medserl.game.prompts import load_prompts
 from medserl.game.text import split_words
 from medserl.game.vcf import Reason, VCFResult, apply_vcf
 
@@ -34,6 +35,8 @@ NOTE = (
     "is 82/min. Bruises are seen on the patient's legs.\nMedications:\n- aspirin 81 mg b.i.d.\n- Vit. D .5 mg\nT-score "
     "is -2.5; platelets are 150 x 10\u2079/L. He has type 2 diabetes, treated by Dr. Smith with metformin."
 )
+SENTENCES = note_sentences(NOTE)
+TASK = load_prompts("term", "edit").task
 NOISE = (
     *(
         "\u00a0",
@@ -103,8 +106,11 @@ KEYS = (
         "final_answer",
         "FINAL_ANSWER",
         "final answer",
+        "sentence",
         "error_sentence",
         "corrected_sentence",
+        "it_says",
+        "should_say",
         ":",
         "=",
         " ",
@@ -232,7 +238,7 @@ def attack_parsers(rng: random.Random) -> str:
     completion = "".join(rng.choice(KEYS if rng.random() < 0.8 else NOISE) for _ in range(rng.randrange(1, 14)))
     try:
         verdict = parse_verdict(completion)
-        answer = parse_answer(completion, "ABC", sentence_count=8)
+        answer = parse_answer(completion, SENTENCES, TASK)
         injected = [parse_injection(completion, NOTE, form) for form in ("edit", "note")]
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
@@ -240,7 +246,7 @@ def attack_parsers(rng: random.Random) -> str:
         return f"FAILED: {type(error).__name__}"
     if verdict != answer.verdict or (verdict and not _STATED.search(completion)):
         return "FAILED: a verdict that is not stated"
-    if answer.error_sentence_id is not None and not 0 <= answer.error_sentence_id < 8:
+    if answer.error_sentence_id is not None and not 0 <= answer.error_sentence_id < len(SENTENCES):
         return "FAILED: a sentence that there is not"
     return str(verdict or ("injection" if any(injected) else "nothing"))
 

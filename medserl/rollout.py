@@ -203,7 +203,7 @@ class VCFRolloutGenerator:
         """
         own, edits = self.prompts.completion_tokens(role), self.settings.vcf_max_word_edits
         if role == "assessor":
-            quoted = own + ROOM_FOR_A_WORD * max(0, edits - MAX_WORD_EDITS)
+            quoted = own + 2 * ROOM_FOR_A_WORD * max(0, edits - MAX_WORD_EDITS)  # what it says, and what it should
             return (self.settings.max_new_tokens_assessor or quoted,) * len(notes)
         if self.settings.max_new_tokens_injector:
             return (self.settings.max_new_tokens_injector,) * len(notes)

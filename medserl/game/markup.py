@@ -24,6 +24,14 @@ def markup_in(text: str) -> Counter[str]:
     return Counter(MARKUP.findall(text.translate(_ASCII)))
 
 
+def without_markup(text: str) -> str:
+    """The text with a blank inside every such form: `< think>`."""
+    found = 1
+    while found:
+        text, found = MARKUP.subn(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+    return text
+
+
 def brings_markup(original: str, modified: str) -> bool:
     """Whether `modified` holds markup that `original` does not, or not as often."""
     return bool(markup_in(modified) - markup_in(original))

@@ -15,6 +15,7 @@ from medserl.data.notes import Note
 from medserl.engines.base import Sampling, WeightedTurn
 from medserl.engines.local import LocalEngine
 from medserl.game.episode import Completion
+from medserl.game.gold import Place
 from medserl.game.prompts import Messages, load_prompts
 from medserl.gold import GoldPairs
 from medserl.lessons import weighted
@@ -102,10 +103,10 @@ def test_what_is_recited_is_what_would_be_sampled(tiny_llama: Path) -> None:
     """Taught to say an answer, the model samples the very tokens that were recited, up to the end of the turn."""
     engine = engine_of(settings_of(tiny_llama, lora_rank=0))
     prompt = load_prompts("term", "edit").assessor(TEXTS[0])
-    answer = load_prompts("term", "edit").gold_answer("INCORRECT", "His right lung")
+    answer = load_prompts("term", "edit").gold_answer("INCORRECT", Place(1, "His left lung", "His right lung"))
 
     def sampled() -> Completion:
-        return engine.generate([prompt], Sampling(60, temperature=0.0))[0]
+        return engine.generate([prompt], Sampling(90, temperature=0.0))[0]
 
     assert sampled().text != answer
     for _ in range(60):

@@ -85,7 +85,7 @@ def test_what_is_needed_covers_every_turn_of_the_game(form: str) -> None:
 
 def test_texts_to_judge_that_do_not_fit_are_passed_over_by_name(caplog: pytest.LogCaptureFixture) -> None:
     texts = [SHORT, LONG, SHORT]
-    assert fitting_places(rollout(), texts, ["a", "b", "c"], "A", [(), (), ()], "base") == [0, 2]
+    assert fitting_places(rollout(), texts, ["a", "b", "c"], [(), (), ()], "base") == [0, 2]
     assert "base: 1 notes are left out" in caplog.text and "'b' (" in caplog.text
 
 

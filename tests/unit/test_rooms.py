@@ -43,9 +43,9 @@ def test_the_whole_note_has_room_where_it_is_written_whole() -> None:
 def test_what_the_settings_say_holds_for_all() -> None:
     assert rollout(max_new_tokens_injector=33).rooms("injector", [SHORT, LONG]) == (33, 33)
     assert rollout(max_new_tokens_assessor=7).rooms("assessor", [SHORT, LONG]) == (7, 7)
-    assert rollout().rooms("assessor", [SHORT, LONG]) == (40, 40)
-    assert rollout(vcf_max_word_edits=9).rooms("assessor", [SHORT]) == (40 + 3 * ROOM_FOR_A_WORD,)  # words to quote
-    assert rollout(vcf_max_word_edits=2).rooms("assessor", [SHORT]) == (40,)
+    assert rollout().rooms("assessor", [SHORT, LONG]) == (64, 64)
+    assert rollout(vcf_max_word_edits=9).rooms("assessor", [SHORT]) == (64 + 6 * ROOM_FOR_A_WORD,)  # words to quote
+    assert rollout(vcf_max_word_edits=2).rooms("assessor", [SHORT]) == (64,)
 
 
 def test_one_long_note_raises_no_others_limit() -> None:

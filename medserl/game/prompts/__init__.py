@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 
 from medserl.errors import ConfigError
 from medserl.game.gold import Place
+from medserl.game.markup import without_markup
 from medserl.game.parsing import InjectorFormat, asked_for, note_sentences, number_sentences, numbered_lines
 from medserl.game.roles import MODES, Mode, Role, Verdict
 from medserl.toml_files import read_toml
@@ -68,8 +69,9 @@ class PromptSet:
         return asked_for(f"{self.task}\n{self.answer.strip()}")
 
     def gold_answer(self, verdict: Verdict, place: Place) -> str:
-        """What the Assessor should reply, where it is known."""
-        known = {"sentence": place.sentence, "says": place.says, "words": place.should_say}
+        """What the Assessor should reply, where it is known. It quotes no markup: `<think>` would begin a thought."""
+        says, words = without_markup(place.says), without_markup(place.should_say)
+        known = {"sentence": place.sentence, "says": says, "words": words}
         return Template(self.answer).substitute(verdict=verdict, **known).strip()
 
     def injector(self, note: str, mode: Mode, error_type: str | None) -> Messages:
