@@ -471,6 +471,7 @@ def test_the_token_opens_the_page_and_stands_nowhere(browser: Any, predictions: 
         browser.find_element("id", "token").send_keys(token)
         press(browser, "#token-form button")
         until(browser, lambda: len(texts(browser, "#list li")) == 10)
+        until(browser, lambda: texts(browser, "#list [aria-current=true]") != [] and not dialog.is_displayed())
         key(browser, "r")
         said(browser, "rejected")
         assert token not in browser.current_url + browser.page_source
