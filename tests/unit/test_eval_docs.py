@@ -33,9 +33,10 @@ def documented(figure: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def row_keys() -> set[str]:
+def row_keys(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """The keys of metrics.jsonl that a whole run with a frozen opponent and the edit audit writes."""
     settings = Settings(
+        output_dir=str(tmp_path_factory.mktemp("run") / "run"),
         engine="scripted", rollout_batch_size=16, max_rounds=2, eval_every=1, frozen_games=24, edit_audit="log",
         gold_fraction=0.5, gold_lessons=2, past_fraction=0.5, advantage_normalization="running",
     )  # fmt: skip
