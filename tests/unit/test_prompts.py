@@ -238,7 +238,7 @@ def test_a_set_that_the_game_cannot_use_is_refused_in_one_line(
 
 
 def test_a_byte_order_mark_is_no_part_of_a_set(tmp_path: Path) -> None:
-    load_prompts(write(tmp_path, "\ufeff" + shipped_text("term")), "edit")
+    assert load_prompts(write(tmp_path, "\ufeff" + shipped_text("term")), "edit") == load_prompts("term", "edit")
 
 
 @pytest.mark.parametrize("name", SHIPPED)
