@@ -301,6 +301,18 @@ def larger_test(*, output: Path = Path("outputs")) -> None:
     say(str(write_larger_test(output)))
 
 
+@data_app.command(name="further-train")
+def further_train(*, output: Path = Path("outputs")) -> None:
+    """Build 3,640 more training pairs on the sample's facts, in other words, which the shipped adapter is taught too.
+
+    Args:
+        output: Folder to write to.
+    """
+    from medserl.data.corpus import write_further_train
+
+    say(str(write_further_train(output)))
+
+
 def _merge(settings: Settings | None, config: Path | None) -> Settings:
     return merge(settings.model_dump(include=settings.model_fields_set) if settings else {}, config)
 

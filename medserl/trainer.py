@@ -185,9 +185,10 @@ class MedSeRLTrainer(SelfPlay):
                     raise self._after_saving(error) from error
                 history.append(metrics)
                 self._guard_against_silence(metrics)
-                if best or last or self._stop.is_set() or self._due(self.settings.save_every):
+                stopped = self._stop.is_set()  # asked once: no signal may come between the checkpoint and the end
+                if best or last or stopped or self._due(self.settings.save_every):
                     self.save_checkpoint()
-                if self.interrupted:
+                if stopped and not self.finished:
                     log.warning("stopped after round %d; --resume %s goes on", self.round, self.run and self.run.path)
                     break
             if self.finished and self._best and self._best["round"] == 0:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from medserl.data.facts import SLOTS, Fact, FactTable, load_facts
-from medserl.data.sample_paths import LARGER_TEST
+from medserl.data.sample_paths import FURTHER_TRAIN, LARGER_TEST
 from medserl.data.vignette import write_sentences
 from medserl.errors import DataError
 from medserl.files import private_folder, write_private
@@ -34,6 +34,7 @@ SAMPLE_SEED = 2026
 ROUNDS = {"train": 5, "validation": 1, "test-seen": 1, "test-unseen": 2}
 LARGER_TEST_SEED = 2027
 LARGER_TEST_ROUNDS = {"test-seen": 3, "test-unseen": 5}
+FURTHER_TRAIN_ROUNDS = 20
 FILES = {split: f"medec_{split}_sample.jsonl" for split in ("train", "validation", "test")}
 MIN_WORDS, MAX_WORDS = 40, 110
 SYNONYM_SHARE = 4  # one form in four is a synonym, where a term has any
@@ -63,8 +64,24 @@ def build_larger_test(seed: int = LARGER_TEST_SEED) -> list[Row]:
     return rows
 
 
+def build_further_train(seed: int = SAMPLE_SEED) -> list[Row]:
+    """3,640 training pairs on the sample's seen facts, in the manner of its training notes: dealt after the sample, so
+    in combinations of wordings that it does not have."""
+    table = load_facts()
+    builders = _builders(table, seed)
+    for split, times in ROUNDS.items():
+        _build_split(split, times, table, builders, random.Random(f"{seed}/{split}"))
+    rows = _build_split("train", FURTHER_TRAIN_ROUNDS, table, builders, random.Random(f"{seed}/further-train"))
+    _number(rows, "further-train")
+    return rows
+
+
+def _builders(table: FactTable, seed: int) -> dict[str, FactWordings]:
+    return {fact.fact_id: FactWordings(fact, random.Random(f"{seed}/{fact.fact_id}")) for fact in table.facts}
+
+
 def _build_splits(rounds: Mapping[str, int], seed: int, table: FactTable) -> dict[str, list[Row]]:
-    builders = {fact.fact_id: FactWordings(fact, random.Random(f"{seed}/{fact.fact_id}")) for fact in table.facts}
+    builders = _builders(table, seed)
     return {
         split: _build_split(split, times, table, builders, random.Random(f"{seed}/{split}"))
         for split, times in rounds.items()
@@ -90,6 +107,12 @@ def write_larger_test(directory: Path) -> Path:
     """Write the larger test's file into `directory` and return its path. Raises OutputError where that cannot be."""
     private_folder(directory)
     return _write(directory / LARGER_TEST, build_larger_test())
+
+
+def write_further_train(directory: Path) -> Path:
+    """Write the further training pairs into `directory` and return their file's path. Raises OutputError likewise."""
+    private_folder(directory)
+    return _write(directory / FURTHER_TRAIN, build_further_train())
 
 
 def _write(path: Path, rows: Sequence[Row]) -> Path:

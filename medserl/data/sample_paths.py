@@ -17,6 +17,9 @@ from medserl.models import cache_dir
 LARGER_TEST = "medec_larger_test.jsonl"
 """A thousand test pairs more, for what 364 are too few to tell: built when wanted, never trained or chosen on."""
 
+FURTHER_TRAIN = "medec_further_train_sample.jsonl"
+"""Training pairs on the same facts in other words: what the shipped adapter is taught from besides the sample."""
+
 SampleSplit = Literal["train", "validation", "test"]
 
 _REPOSITORY_DATA = Path(__file__).resolve().parents[2] / "data"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -129,6 +130,24 @@ def test_resume_gives_the_same_metrics(tmp_path: Path) -> None:
     assert "frozen_accuracy" in plain[-1]
     stored = [(tmp_path / name / "frozen_opponent.jsonl").read_bytes() for name in ("a", "b")]
     assert stored[0] == stored[1] != b""
+
+
+def test_a_signal_between_a_checkpoint_and_the_end_of_its_round_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes when the trainer has looked for one already and asks whether a checkpoint is due."""
+    run = folder(tmp_path / "run")
+    trainer = build(run, save_every=100)
+
+    def due(self: MedSeRLTrainer, every: int) -> bool:
+        if every == 100 and self.round == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return False
+
+    monkeypatch.setattr(MedSeRLTrainer, "_due", due)
+    trainer.train()
+    saved = run.latest_checkpoint()
+    assert trainer.round == 3 and saved is not None and saved[1]["round"] == 3
 
 
 def test_a_non_finite_reward_or_loss_stops_the_run() -> None:

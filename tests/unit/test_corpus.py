@@ -19,10 +19,12 @@ from medserl.data.corpus import (
     build_corpus,
     build_larger_test,
     write_corpus,
+    write_further_train,
     write_larger_test,
 )
 from medserl.data.facts import SLOTS, Fact, load_facts
 from medserl.data.notes import ERROR_TYPES
+from medserl.data.sample_paths import FURTHER_TRAIN, is_sample
 from medserl.data.sources import load
 from medserl.data.vignette import vignette_data
 from medserl.game.text import split_sentences, split_words
@@ -68,6 +70,15 @@ def test_the_larger_test_holds_a_thousand_other_pairs(tmp_path: Path, rows: list
         facts = {row["fact_id"] for row in rows if row["split"] == split}
         assert Counter(row["fact_id"] for row in mine) == dict.fromkeys(facts, 3 if split == "test-seen" else 5)
     assert [json.loads(line) for line in write_larger_test(tmp_path).read_text().splitlines()] == larger
+
+
+def test_further_training_pairs_are_of_the_seen_facts_and_in_no_other_set(tmp_path: Path, rows: list[Row]) -> None:
+    further = [json.loads(line) for line in write_further_train(tmp_path).read_text().splitlines()]
+    seen = {row["fact_id"] for row in rows if row["split"] == "train"}
+    assert Counter(row["fact_id"] for row in further) == dict.fromkeys(seen, 20)
+    others = {text for row in rows + build_larger_test() for text in (row["correct_note"], row["incorrect_note"])}
+    assert not others & {text for row in further for text in (row["correct_note"], row["incorrect_note"])}
+    assert is_sample(str(tmp_path / FURTHER_TRAIN))  # whose invented patients carry the badge
 
 
 def test_sizes(by_split: dict[str, list[Row]]) -> None:
