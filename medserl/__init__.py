@@ -15,7 +15,7 @@ Begin here; each name is loaded when it is first used, so that `import medserl` 
         findings = assessor.judge(load_notes("new.csv"))
 
 docs/python.md has more. `medserl --help` is the command line. Errors that a user can mend are `MedSeRLError`s of one
-line.
+line. To read the code, begin with `medserl/trainer.py`, the loop; docs/design.md says what every part is for.
 """
 
 from importlib import import_module

@@ -42,7 +42,6 @@ IN_WORDS = {
 CITATION = """\
 @software{medserl,
   title = {MedSeRL: medical self-play reinforcement learning},
-  url = {https://github.com/medserl/medserl},
 }
 @inproceedings{medec,
   title = {MEDEC: A Benchmark for Medical Error Detection and Correction in Clinical Notes},
