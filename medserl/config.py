@@ -142,7 +142,12 @@ class AlgorithmSettings(_Section):
         description="Whose mean and std: global, per_role, per_mode (each mode's mean, both modes weighed alike), "
         "or running (a role's running mean, no std).",
     )
-    roles_trained: RolesTrained = Field("both", description="Whose turns update the policy.")
+    policy_loss_weight: float = Field(
+        1.0, ge=0, description="Weight of the policy loss beside lessons; 0: lessons alone, no Assessor plays."
+    )
+    roles_trained: RolesTrained = Field(
+        "both", description="Whose turns update the policy; with adapters per_role the other role stays as it was."
+    )
     mini_batches: int = Field(1, ge=1, description="Optimizer steps a round.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradient clipping.")
     training_token_budget: int = Field(1024, ge=256, description="Tokens of one pass; raise it on a GPU.")
@@ -219,6 +224,8 @@ class Settings(  # of the bases pydantic takes the last one's fields first
                 raise ValueError(
                     f"{name} teaches the {role}, but roles_trained is {self.roles_trained!r}: nothing else is to change"
                 )
+        if not self.policy_loss_weight:
+            self._require_lessons_alone()
         if self.kl_target and (not self.kl_coef or self.kl_estimator != "k1"):
             raise ValueError("kl_target steers the KL in the reward: it needs kl_coef above 0 and kl_estimator 'k1'")
         if self.several_adapters and not self.lora_rank:
@@ -226,6 +233,31 @@ class Settings(  # of the bases pydantic takes the last one's fields first
         if self.several_adapters and self.engine == "openrlhf":
             raise ValueError("adapters 'per_role' and past_fraction are the local engine's: give --engine local")
         return self
+
+    def _require_lessons_alone(self) -> None:
+        """Raises ValueError where nothing would be learnt without the policy loss, or rewards are asked for."""
+        if not (self.gold_lessons or self.edit_lessons or self.game_lessons):
+            raise ValueError(
+                "policy_loss_weight 0 leaves lessons alone: give gold_lessons, edit_lessons or game_lessons"
+            )
+        for name in ("gold_fraction", "judge_originals", "vcf_rejection_reward", "kl_target"):
+            if getattr(self, name):
+                raise ValueError(f"{name} is about rewards, which policy_loss_weight 0 leaves out: give one of the two")
+
+    @property
+    def is_rewarded(self) -> bool:
+        """Whether games are learnt from by their rewards, so that an Assessor has to judge them."""
+        return self.policy_loss_weight > 0
+
+    @property
+    def is_played(self) -> bool:
+        """Whether anything is learnt from games: else none is played."""
+        return self.is_rewarded or self.game_lessons > 0
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether a frozen reference is ever asked for its log-probabilities."""
+        return self.kl_coef > 0 and self.is_rewarded
 
     def require_trainable(self) -> None:
         """Raises ConfigError where games played with these settings could not be learnt from."""

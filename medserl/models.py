@@ -187,7 +187,7 @@ def _learning(model: Any, adapter: Path | None, settings: Settings) -> Any:
     _fill(peft_model, POLICY, adapter)
     if per_role:
         _fill(peft_model, INJECTOR, own or adapter)
-    if settings.kl_coef:
+    if settings.needs_reference:
         peft_model.load_adapter(adapter, REFERENCE)
         if per_role and own:
             peft_model.load_adapter(own, INJECTOR_REFERENCE)

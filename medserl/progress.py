@@ -203,13 +203,14 @@ class RoundPrinter:
 def round_line(metrics: Mapping[str, Any], total: int) -> str:
     """A round in one line: acceptance, how the Assessor did, who won, KL, time; validation where it was made."""
     parts = [f"round {metrics['round']:>3}/{total}"]
-    if "vcf_acceptance_rate" in metrics:
-        parts += [
-            f"vcf {_share('vcf_acceptance_rate', metrics)}",
-            *_games(metrics),
-            f"kl {number(metrics.get('kl_assessor'))} / {number(metrics.get('kl_injector'))}",
-            f"{sum(v for k, v in metrics.items() if k.startswith('seconds_')):.0f} s",
-        ]
+    if metrics.get("games"):
+        parts += [f"vcf {_share('vcf_acceptance_rate', metrics)}", *_games(metrics)]
+    if metrics.get("lesson_nll") is not None:
+        parts.append(f"lessons {metrics['lesson_nll']:.3f} nats a token")
+    if "games" in metrics:
+        kl = [metrics.get("kl_assessor"), metrics.get("kl_injector")]
+        parts += [f"kl {' / '.join(map(number, kl))}"] if any(each is not None for each in kl) else []
+        parts.append(f"{sum(v for k, v in metrics.items() if k.startswith('seconds_')):.0f} s")
     named = {"eval_accuracy": "validation", "eval_pairwise_accuracy": "pairs"}
     judged = [f"{name} {percent(metrics[key])}" for key, name in named.items() if metrics.get(key) is not None]
     if judged:
@@ -220,7 +221,7 @@ def round_line(metrics: Mapping[str, Any], total: int) -> str:
 def _games(metrics: Mapping[str, Any]) -> list[str]:
     """How the games of the policy against itself ended, as far as there were some."""
     if metrics["assessor_accuracy"] is None:
-        return ["no game to judge"]
+        return ["no game judged"]
     wins = [
         f"{_share(f'injector_win_rate_{mode}', metrics)} {mode}"
         for mode in ("error", "benign")

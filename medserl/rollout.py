@@ -111,18 +111,7 @@ class VCFRolloutGenerator:
         self, games: Sequence[GameSetup], attempts: Sequence[Attempts], seed: int, *, greedy: bool = False
     ) -> list[Episode]:
         """Show every accepted note to the Assessor, which sees nothing else, and settle each game."""
-        unplayed = [
-            Episode(
-                note_id=game.note.note_id,
-                original=game.original,
-                mode=game.mode,
-                error_type=game.error_type,
-                attempts=tries,
-                fact_id=game.note.fact_id,
-                past_role=game.past.role if game.past else None,
-            )
-            for game, tries in zip(games, attempts, strict=True)
-        ]
+        unplayed = unjudged(games, attempts)
         samples = self.settings.assessor_samples
         shown = [
             (episode.modified, game.snapshot("assessor"))
@@ -211,6 +200,22 @@ class VCFRolloutGenerator:
         repeated = [self.prompts.repeated(note) for note in notes]
         counts = iter(self.engine.count_tokens([text for texts in repeated for text in texts]))
         return tuple(max((next(counts) for _ in texts), default=0) + added for texts in repeated)
+
+
+def unjudged(games: Sequence[GameSetup], attempts: Sequence[Attempts]) -> list[Episode]:
+    """The games as the Injector leaves them: no Assessor has read a note, and nobody has earned anything."""
+    return [
+        Episode(
+            note_id=game.note.note_id,
+            original=game.original,
+            mode=game.mode,
+            error_type=game.error_type,
+            attempts=tries,
+            fact_id=game.note.fact_id,
+            past_role=game.past.role if game.past else None,
+        )
+        for game, tries in zip(games, attempts, strict=True)
+    ]
 
 
 def derive_seed(*parts: object) -> int:

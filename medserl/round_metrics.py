@@ -20,7 +20,7 @@ def game_metrics(episodes: Sequence[Episode]) -> Figures:
     attempts = [attempt for episode in episodes for attempt in episode.attempts]
     rejected = Counter(attempt.vcf.reason for attempt in attempts if not attempt.vcf.passed)
     played = [episode for episode in episodes if episode.accepted]
-    against_itself = [episode for episode in played if not episode.past_role]
+    against_itself = [episode for episode in played if episode.assessor and not episode.past_role]
     figures: Figures = {
         "games": len(episodes),
         "accepted_games": len(played),
@@ -91,14 +91,17 @@ def update_metrics(turns: Sequence[WeightedTurn], stats: UpdateStats, learning_r
         metrics["lesson_nll"] = stats.lesson_nll
     if stats.vllm_kl is not None:
         metrics["vllm_kl"] = stats.vllm_kl
+    if turns:  # of lessons, which nobody sampled, there is no ratio and no gap
+        metrics |= {
+            "clip_fraction": stats.clip_fraction,
+            "logprob_gap": stats.logprob_gap,
+            "logprob_gap_rms": stats.logprob_gap_rms,
+            "logprob_gap_max": stats.logprob_gap_max,
+        }
     return metrics | {
         "loss": stats.loss,
         "entropy": stats.entropy,
-        "clip_fraction": stats.clip_fraction,
         "grad_norm": stats.grad_norm,
-        "logprob_gap": stats.logprob_gap,
-        "logprob_gap_rms": stats.logprob_gap_rms,
-        "logprob_gap_max": stats.logprob_gap_max,
         "trained_parameters": stats.trained_parameters,
         "optimizer_steps": stats.optimizer_steps,
         "lr": learning_rate,

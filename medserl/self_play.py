@@ -30,7 +30,7 @@ from medserl.past import PastPolicies, past_metrics
 from medserl.phases import PhaseClock
 from medserl.reinforce_pp import ReinforcePlusPlus, variance_metrics
 from medserl.repeats import RepeatPenalty
-from medserl.rollout import VCFRolloutGenerator, derive_seed
+from medserl.rollout import VCFRolloutGenerator, derive_seed, unjudged
 from medserl.round_metrics import game_metrics, update_metrics
 
 
@@ -86,13 +86,20 @@ class SelfPlay:
         return self.learn(self.play(games, self.round, clock), clock)
 
     def play(self, batch: Sequence[GameSetup], round_number: int, clock: PhaseClock) -> Played:
-        """The round's games, and the Assessor on gold texts, with the weights that the engine now plays with."""
+        """The round's games, and the Assessor on gold texts, with the weights that the engine now plays with.
+
+        Without a policy loss no Assessor is asked; where no lesson is made of games either, none is played.
+        """
+        if not self.settings.is_played:
+            return Played([], [], [])
         seed = derive_seed(self.settings.seed, "round", round_number)
         games = self.past.seat(batch, round_number)
         with clock.phase("inject") as phase:
             attempts = self.rollout.inject(games, seed)
             phase.tokens = sum(len(a.turn.completion.token_ids) for tries in attempts for a in tries)
 
+        if not self.settings.is_rewarded:
+            return Played(unjudged(games, attempts), [], [])
         with clock.phase("assess") as phase:
             episodes = self.rollout.assess(games, attempts, seed)
             gold = self.gold.practice(self.rollout, len(games), round_number)
@@ -128,7 +135,7 @@ class SelfPlay:
 
         with clock.phase("reference") as phase:
             turns = self.weigh(samples)
-            phase.tokens = _tokens(turns) if self.settings.kl_coef else 0
+            phase.tokens = _tokens(turns) if self.settings.needs_reference else 0
         learnt = [*turns, *self.lessons(episodes)]
 
         if learnt:
@@ -186,7 +193,7 @@ class SelfPlay:
         turns = [sample.turn for sample in samples]
         old = [turn.completion.logprobs for turn in turns]
         self._require_tokens(samples)
-        ref = self.engine.logprobs(turns, reference=True) if self.settings.kl_coef else None
+        ref = self.engine.logprobs(turns, reference=True) if self.settings.needs_reference else None
         advantages = self.algorithm.advantages(
             rewards=[sample.reward for sample in samples],
             logprobs=[torch.tensor(row) for row in old],
@@ -199,7 +206,7 @@ class SelfPlay:
             WeightedTurn(
                 turn=sample.turn,
                 old_logprobs=old[i],
-                advantages=tuple(advantages[i].tolist()),
+                advantages=tuple((self.settings.policy_loss_weight * advantages[i]).tolist()),
                 note_id=sample.note_id,
                 ref_logprobs=ref[i] if ref else None,
                 reward=sample.reward,

@@ -232,11 +232,11 @@ class MedSeRLTrainer(SelfPlay):
         return True
 
     def _guard_against_silence(self, metrics: dict[str, Any]) -> None:
-        if metrics["accepted_games"]:
+        if metrics["accepted_games"] or not self.settings.is_played:
             self._empty_rounds = 0
             return
         log.warning("round %d: the VCF accepted no note, so nothing was learnt from play", self.round)
-        if self.settings.gold_lessons or self.settings.edit_lessons:
+        if metrics.get("lesson_nll") is not None:
             return  # the policy has learnt, and may yet learn to play
         self._empty_rounds += 1
         if self._empty_rounds > EMPTY_ROUNDS_ALLOWED:

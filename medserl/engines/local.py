@@ -57,7 +57,7 @@ class LocalEngine:
         self.chat = ChatRenderer(self.tokenizer, settings.thinking)
         self.device = next(self.model.parameters()).device
         self._adapters = PolicyAdapters(self.model) if loaded.has_adapter else None
-        self._reference_copy = self._freeze_copy() if not self._adapters and settings.kl_coef else None
+        self._reference_copy = self._freeze_copy() if not self._adapters and settings.needs_reference else None
         trainable = any(p.requires_grad for p in self.model.parameters())
         self._parameters = self._trained_parameters() if trainable else []
         # A model loaded for judging alone has nothing to train.

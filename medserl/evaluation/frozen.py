@@ -25,7 +25,7 @@ from medserl.evaluation.predictions import LabelledText
 from medserl.game.episode import Episode
 from medserl.game.roles import MODES, Mode
 from medserl.game.setup import GameSetup
-from medserl.rollout import VCFRolloutGenerator, derive_seed
+from medserl.rollout import VCFRolloutGenerator, derive_seed, unjudged
 from medserl.runlog import FROZEN_GAMES, RunFolder
 
 log = logging.getLogger("medserl")
@@ -108,11 +108,7 @@ def play_frozen_games(rollout: VCFRolloutGenerator, notes: Sequence[Note], count
     ][:count]
     log.info("frozen opponent: the starting policy plays %d games on the validation notes", len(setups))
     attempts = rollout.inject(setups, derive_seed(seed, "frozen"))
-    played = [
-        Episode(s.note.note_id, s.original, s.mode, s.error_type, tries, fact_id=s.note.fact_id)
-        for s, tries in zip(setups, attempts, strict=True)
-    ]
-    games = [_frozen(episode) for episode in played if episode.modified is not None]
+    games = [_frozen(episode) for episode in unjudged(setups, attempts) if episode.modified is not None]
     by_mode = Counter(game.mode for game in games)
     log.info(
         "frozen opponent: %d of %d games accepted (%d error, %d benign)",

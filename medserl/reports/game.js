@@ -5,6 +5,7 @@ const OUTCOMES = {
   assessor: "Assessor won",
   injector: "Injector won",
   no_verdict: "no verdict",
+  not_judged: "not judged",
   no_note: "no accepted note",
 };
 
@@ -74,6 +75,7 @@ function signed(reward) {
 
 function ending(game) {
   if (game.outcome === "no_note") return "No attempt was accepted: the Assessor saw nothing, nobody won.";
+  if (game.outcome === "not_judged") return "No Assessor was asked: only what the edit took out is learnt from this game.";
   const right = game.mode === "error" ? "INCORRECT" : "CORRECT";
   const rewards = `Rewards: Injector ${signed(game.rewards[0])}, Assessor ${signed(game.rewards[1])}.`;
   if (game.outcome === "no_verdict") return `The Assessor gave no verdict (right in ${game.mode} mode: ${right}): it loses. ${rewards}`;

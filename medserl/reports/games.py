@@ -95,9 +95,12 @@ def is_accepted(episode: Row) -> bool:
 
 
 def outcome(episode: Row) -> str:
-    """How a game ended: `assessor` or `injector` (who won), `no_verdict`, `no_note` (none accepted)."""
+    """How a game ended: `assessor` or `injector` (who won), `no_verdict`, `no_note` (none accepted), or `not_judged`,
+    where no Assessor was asked."""
     if not is_accepted(episode):
         return "no_note"
+    if episode.get("assessor_completion") is None:
+        return "not_judged"
     if episode.get("verdict") is None:
         return "no_verdict"
     return "assessor" if episode["verdict"] == truth(episode["mode"]) else "injector"

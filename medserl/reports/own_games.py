@@ -18,8 +18,12 @@ class Period:
     games: Sequence[Row]
 
 
-def _accepted_in(mode: str) -> Callable[[Row], bool]:
-    return lambda game: is_accepted(game) and game["mode"] == mode
+def _is_judged(game: Row) -> bool:
+    return outcome(game) not in ("no_note", "not_judged")
+
+
+def _judged_in(mode: str) -> Callable[[Row], bool]:
+    return lambda game: _is_judged(game) and game["mode"] == mode
 
 
 def _assessor_won(game: Row) -> bool:
@@ -28,10 +32,10 @@ def _assessor_won(game: Row) -> bool:
 
 FIGURES: tuple[tuple[str, Callable[[Row], bool], Callable[[Row], bool]], ...] = (
     ("Notes with an accepted edit", lambda game: True, is_accepted),
-    ("Assessor right (accuracy)", is_accepted, _assessor_won),
-    ("Injected errors found (recall)", _accepted_in("error"), _assessor_won),
-    ("Harmless edits let pass (specificity)", _accepted_in("benign"), _assessor_won),
-    ("Accepted games without a verdict", is_accepted, lambda game: outcome(game) == "no_verdict"),
+    ("Assessor right (accuracy)", _is_judged, _assessor_won),
+    ("Injected errors found (recall)", _judged_in("error"), _assessor_won),
+    ("Harmless edits let pass (specificity)", _judged_in("benign"), _assessor_won),
+    ("Accepted games without a verdict", _is_judged, lambda game: outcome(game) == "no_verdict"),
 )
 """Name, which games count, which of these are hits."""
 

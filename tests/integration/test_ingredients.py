@@ -16,7 +16,7 @@ from medserl.data.readers import load_notes
 from medserl.data.sample_paths import sample_path
 from medserl.engines.base import Sampling, UpdateStats, WeightedTurn
 from medserl.engines.scripted import ScriptedEngine
-from medserl.errors import ConfigError
+from medserl.errors import ConfigError, RunError
 from medserl.evaluation.validation import Validation
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages
@@ -150,6 +150,55 @@ def test_off_keeps_nothing() -> None:
     build(engine=engine).train()
     assert not [call for call in engine.calls if call.startswith(("remember", "recite"))]
     assert engine._past == {}
+
+
+# -- lessons alone -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("roles", ["both", "assessor"])
+def test_without_a_policy_loss_a_round_costs_the_edits_and_the_lessons_made_of_them(roles: str) -> None:
+    engine, alone = Recording(), {"policy_loss_weight": 0.0, "game_lessons": 16, "roles_trained": roles}
+    metrics = one_round(engine, **alone)
+    asked = [call for call in engine.calls if not call.startswith("generate injector")]
+    errors = metrics["accepted_games"] * metrics["accepted_error_share"]
+    assert asked == ["recite", f"update {metrics['accepted_games'] + round(errors)}"]
+    assert all(turn.old_logprobs is None for turn in engine.trained)
+    plain = one_round(kl_coef=0.0)
+    assert metrics["samples"] == 0 and metrics["vcf_acceptance_rate"] == plain["vcf_acceptance_rate"]
+    # What rests on verdicts, rewards or a ratio is not there; a share of nothing would be a number that is wrong.
+    told = {name for name, value in metrics.items() if value is not None}
+    assert {name for name, value in plain.items() if value is not None} - told == {
+        *("assessor_accuracy", "assessor_recall", "assessor_specificity", "assessor_flag_rate", "no_verdict_rate"),
+        *("injector_win_rate_error", "injector_win_rate_benign", "tokens_per_completion_assessor", "mean_reward"),
+        *("reward_assessor", "reward_injector", "advantage_assessor", "advantage_injector", "clip_fraction"),
+        *("logprob_gap", "logprob_gap_rms", "logprob_gap_max", "tokens_per_second_assess"),
+        *(name for name in plain if name.startswith("no_variance_")),
+    }
+
+
+def test_where_no_lesson_is_made_of_games_none_is_played(caplog: pytest.LogCaptureFixture) -> None:
+    engine = Recording()
+    history = build(engine=engine, policy_loss_weight=0.0, gold_lessons=3, rounds=4).train()
+    assert engine.calls == ["recite", "update 6"] * 4
+    assert [row["games"] for row in history] == [0] * 4 and "accepted no note" not in caplog.text
+
+
+def test_lessons_alone_starve_where_the_injector_does() -> None:
+    engine = Recording()
+    engine.player = lambda messages, rng: "no."
+    with pytest.raises(RunError, match="no note was accepted in 3 rounds in a row"):
+        build(engine=engine, policy_loss_weight=0.0, game_lessons=3, rounds=4).train()
+    assert engine.updates == 0
+
+
+def test_the_weight_scales_the_policy_loss_and_no_lesson() -> None:
+    engines = Recording(), Recording()
+    for engine, weight in zip(engines, (1.0, 0.25), strict=True):
+        one_round(engine, policy_loss_weight=weight, gold_lessons=2)
+    assert len(engines[0].trained) == len(engines[1].trained)
+    for whole, part in zip(*(engine.trained for engine in engines), strict=True):
+        factor = 1.0 if whole.old_logprobs is None else 0.25
+        assert part.advantages == pytest.approx([factor * each for each in whole.advantages])
 
 
 # -- gold ----------------------------------------------------------------------------------------------------

@@ -188,3 +188,33 @@ def test_a_run_against_its_past_resumes_bit_identically(tiny_llama: Path, tmp_pa
     ]
     for number, state in optimizers[0].items():
         assert all(torch.equal(value, optimizers[1][number][key]) for key, value in state.items())
+
+
+# -- an Injector that stays as it was --------------------------------------------------------------------------
+
+
+def test_with_adapters_per_role_an_injector_that_is_not_trained_stays_as_it_was(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    """Lessons alone, for the Assessor alone: with one shared adapter the Injector would move along with it."""
+    start = engine_of(settings_of(tiny_llama))
+    start.save(tmp_path / "start")
+    alone = {"adapter": str(tmp_path / "start"), "roles_trained": "assessor", "policy_loss_weight": 0.0}
+    settings = settings_of(tiny_llama, adapters="per_role", gold_lessons=2, learning_rate=1e-2, **alone)
+    engine = engine_of(settings)
+    assert not [name for name in engine.model.peft_config if "reference" in name]  # nobody would ask it
+
+    def weights(role: str) -> list[torch.Tensor]:
+        return [p.detach().clone() for name, p in engine.model.named_parameters() if f".{role}." in name]
+
+    before = {role: weights(role) for role in ("default", "injector")}
+    for mine, theirs in zip(before["default"], before["injector"], strict=True):
+        torch.testing.assert_close(mine, theirs)  # both begin at the given adapter
+    engine.update(lessons_of(engine), learning_rate=1e-2)
+    assert all(torch.equal(*pair) for pair in zip(before["injector"], weights("injector"), strict=True))
+    assert not all(torch.equal(*pair) for pair in zip(before["default"], weights("default"), strict=True))
+    engine.save(tmp_path / "kept")
+    again = engine_of(settings)
+    again.load(tmp_path / "kept")
+    stats = [each.update(lessons_of(each), learning_rate=1e-2).lesson_nll for each in (engine, again)]
+    assert stats[0] == pytest.approx(stats[1], abs=1e-6)

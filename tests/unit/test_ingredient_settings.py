@@ -28,6 +28,10 @@ from medserl.errors import ConfigError
         ({"game_lessons": 1, "roles_trained": "injector"}, "game_lessons teaches the assessor"),
         ({"edit_lessons": 1, "roles_trained": "assessor"}, "edit_lessons teaches the injector"),
         ({"repeat_penalty": -0.5}, "repeat_penalty"),
+        ({"policy_loss_weight": 0.0}, "gold_lessons, edit_lessons or game_lessons"),
+        ({"policy_loss_weight": 0.0, "game_lessons": 1, "judge_originals": True}, "judge_originals is about rewards"),
+        ({"policy_loss_weight": 0.0, "game_lessons": 1, "gold_fraction": 0.1}, "gold_fraction is about rewards"),
+        ({"policy_loss_weight": -1.0}, "policy_loss_weight"),
         ({"past_fraction": 1.1}, "past_fraction"),
         ({"past_pool": 0}, "past_pool"),
         ({"assessor_samples": 0}, "assessor_samples"),
@@ -53,6 +57,7 @@ def test_what_cannot_work_is_refused(values: dict[str, Any], named: str) -> None
         {"engine": "openrlhf", "gold_fraction": 0.5, "gold_lessons": 2, "game_lessons": 2, "repeat_penalty": 0.5},
         {"roles_trained": "injector", "gold_fraction": 0.5, "edit_lessons": 1},
         {"roles_trained": "assessor", "gold_lessons": 1, "game_lessons": 1},
+        {"roles_trained": "assessor", "game_lessons": 1, "policy_loss_weight": 0.0, "adapters": "per_role"},
     ],
 )
 def test_what_works_is_not(values: dict[str, Any]) -> None:

@@ -54,7 +54,7 @@ class OpenRLHFEngine:
         strategy = get_strategy(openrlhf_arguments(self.settings, model))
         self.cluster = Cluster(settings, Watch())
         try:
-            self.cluster.start(strategy, model, with_reference=settings.kl_coef > 0 and not self.lora)
+            self.cluster.start(strategy, model, with_reference=settings.needs_reference and not self.lora)
             self.trainer = MedSeRLTrainer(strategy, self.cluster, tokenizer)
             pool = EnginePool(self.cluster.engines, self.cluster.watch, settings.vllm_context)
             mode = strategy.args.vllm.logprobs_mode
