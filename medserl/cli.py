@@ -313,6 +313,19 @@ def further_train(*, output: Path = Path("outputs")) -> None:
     say(str(write_further_train(output)))
 
 
+@data_app.command(name="untaught-notes")
+def untaught_notes(*, output: Path = Path("outputs")) -> None:
+    """Build 455 correct notes without twins, of the 91 facts held out of the sample, and 273 test pairs in other words.
+
+    Args:
+        output: Folder to write to.
+    """
+    from medserl.data.corpus import write_untaught
+
+    for path in write_untaught(output):
+        say(str(path))
+
+
 def _merge(settings: Settings | None, config: Path | None) -> Settings:
     return merge(settings.model_dump(include=settings.model_fields_set) if settings else {}, config)
 

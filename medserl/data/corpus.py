@@ -9,6 +9,8 @@ wrong terms are dealt out so that every form of a term stands in as many wrong t
     validation   the same facts and wordings in combinations that train does not have
     test-seen    the same facts, told only in the last wording of each list, with openings and carriers kept back
     test-unseen  held-out facts, told in the manner of train
+    untaught     the same, other notes, correct and without a twin: what play can teach where nobody made errors
+    test-reworded  held-out facts in the manner of test-seen: in wordings that no other split has of them
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from medserl.data.facts import SLOTS, Fact, FactTable, load_facts
-from medserl.data.sample_paths import FURTHER_TRAIN, LARGER_TEST
+from medserl.data.sample_paths import FURTHER_TRAIN, LARGER_TEST, REWORDED_TEST, UNTAUGHT
 from medserl.data.vignette import write_sentences
 from medserl.errors import DataError
 from medserl.files import private_folder, write_private
@@ -35,6 +37,10 @@ ROUNDS = {"train": 5, "validation": 1, "test-seen": 1, "test-unseen": 2}
 LARGER_TEST_SEED = 2027
 LARGER_TEST_ROUNDS = {"test-seen": 3, "test-unseen": 5}
 FURTHER_TRAIN_ROUNDS = 20
+UNTAUGHT_SEED = 2028
+UNTAUGHT_ROUNDS = {"untaught": 5, "test-reworded": 3}
+_OF_HELD_OUT_FACTS = ("test-unseen", "untaught", "test-reworded")
+_IN_WORDINGS_KEPT_BACK = ("test-seen", "test-reworded")
 FILES = {split: f"medec_{split}_sample.jsonl" for split in ("train", "validation", "test")}
 MIN_WORDS, MAX_WORDS = 40, 110
 SYNONYM_SHARE = 4  # one form in four is a synonym, where a term has any
@@ -76,6 +82,16 @@ def build_further_train(seed: int = SAMPLE_SEED) -> list[Row]:
     return rows
 
 
+def build_untaught(seed: int = UNTAUGHT_SEED) -> tuple[list[Row], list[Row]]:
+    """455 correct notes of the held-out facts, and 273 test pairs of them in other words; none is in another set."""
+    splits = _build_splits(UNTAUGHT_ROUNDS, seed, load_facts())
+    of_note = ("note_id", "correct_note", "fact_id", "split", "kind")
+    notes = [{name: row[name] for name in of_note} for row in splits["untaught"]]
+    _number(notes, "untaught")
+    _number(splits["test-reworded"], "reworded")
+    return notes, splits["test-reworded"]
+
+
 def _builders(table: FactTable, seed: int) -> dict[str, FactWordings]:
     return {fact.fact_id: FactWordings(fact, random.Random(f"{seed}/{fact.fact_id}")) for fact in table.facts}
 
@@ -113,6 +129,13 @@ def write_further_train(directory: Path) -> Path:
     """Write the further training pairs into `directory` and return their file's path. Raises OutputError likewise."""
     private_folder(directory)
     return _write(directory / FURTHER_TRAIN, build_further_train())
+
+
+def write_untaught(directory: Path) -> tuple[Path, Path]:
+    """Write the notes of untaught facts, and the test of these in other words. Raises OutputError likewise."""
+    private_folder(directory)
+    notes, pairs = build_untaught()
+    return _write(directory / UNTAUGHT, notes), _write(directory / REWORDED_TEST, pairs)
 
 
 def _write(path: Path, rows: Sequence[Row]) -> Path:
@@ -157,7 +180,7 @@ def _build_split(
 ) -> list[Row]:
     rows = []
     for pool in table.pools:
-        facts = [fact for fact in table.of_pool(pool) if fact.heldout == (split == "test-unseen")]
+        facts = [fact for fact in table.of_pool(pool) if fact.heldout == (split in _OF_HELD_OUT_FACTS)]
         times: dict[tuple[str, str], int] = defaultdict(int)
         for _ in range(rounds):
             for fact, right, wrong in deal_forms(facts, times, rng):
@@ -220,7 +243,7 @@ def _unbalanced(fact: Fact) -> DataError:
 
 def _build_row(split: str, wordings: FactWordings, right: str, wrong: str, rng: random.Random) -> Row:
     """One pair. Redrawn until both twins fit (see `_fits`), which is nearly always the first time."""
-    held_back = split == "test-seen"
+    held_back = split in _IN_WORDINGS_KEPT_BACK
     for _ in range(_DEALS):
         carrier = wordings.carrier(held_back)
         findings = wordings.findings(held_back)

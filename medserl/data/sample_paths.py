@@ -20,6 +20,10 @@ LARGER_TEST = "medec_larger_test.jsonl"
 FURTHER_TRAIN = "medec_further_train_sample.jsonl"
 """Training pairs on the same facts in other words: what the shipped adapter is taught from besides the sample."""
 
+UNTAUGHT = "medec_untaught_sample.jsonl"
+REWORDED_TEST = "medec_reworded_test_sample.jsonl"
+"""Correct notes of the facts that nobody is taught, for play to teach, and test pairs of these facts in other words."""
+
 SampleSplit = Literal["train", "validation", "test"]
 
 _REPOSITORY_DATA = Path(__file__).resolve().parents[2] / "data"

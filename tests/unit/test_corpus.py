@@ -18,9 +18,11 @@ from medserl.data.corpus import (
     SAMPLE_SEED,
     build_corpus,
     build_larger_test,
+    build_untaught,
     write_corpus,
     write_further_train,
     write_larger_test,
+    write_untaught,
 )
 from medserl.data.facts import SLOTS, Fact, load_facts
 from medserl.data.notes import ERROR_TYPES
@@ -79,6 +81,47 @@ def test_further_training_pairs_are_of_the_seen_facts_and_in_no_other_set(tmp_pa
     others = {text for row in rows + build_larger_test() for text in (row["correct_note"], row["incorrect_note"])}
     assert not others & {text for row in further for text in (row["correct_note"], row["incorrect_note"])}
     assert is_sample(str(tmp_path / FURTHER_TRAIN))  # whose invented patients carry the badge
+
+
+def test_untaught_notes_are_correct_ones_of_the_held_out_facts_and_in_no_other_set(
+    tmp_path: Path, rows: list[Row]
+) -> None:
+    paths = write_untaught(tmp_path)
+    notes, tests = ([json.loads(line) for line in path.read_text().splitlines()] for path in paths)
+    held_out = {row["fact_id"] for row in rows if row["split"] == "test-unseen"}
+    assert len(held_out) == 91
+    assert Counter(row["fact_id"] for row in notes) == dict.fromkeys(held_out, 5)
+    assert Counter(row["fact_id"] for row in tests) == dict.fromkeys(held_out, 3)
+    loaded = load(str(paths[0]), "train")
+    assert [(note.correct_note, note.is_pair, note.labelled) for note in loaded.notes] == [
+        (row["correct_note"], False, True) for row in notes
+    ]
+    others = {text for row in rows + build_larger_test() for text in (row["correct_note"], row["incorrect_note"])}
+    mine = {row["correct_note"] for row in notes}
+    assert len(mine) == 455 and not mine & others
+    again = {text for row in tests for text in (row["correct_note"], row["incorrect_note"])}
+    assert len(again) == 546 and not again & (mine | others)
+    assert all(is_sample(str(path)) for path in paths)
+
+
+def test_the_reworded_test_tells_no_finding_as_the_untaught_notes_or_another_test_does() -> None:
+    notes, tests = build_untaught()
+    told, reworded = (
+        {
+            fact.fact_id: " ".join(row["correct_note"] for row in some if row["fact_id"] == fact.fact_id)
+            for fact in TABLE.facts
+        }
+        for some in (notes + build_larger_test(), tests)
+    )
+    kept_back = [
+        (fact.fact_id, getattr(fact, slot)[-1])
+        for fact in TABLE.facts
+        for slot in ("history", "exam", "tests")
+        if fact.heldout and getattr(fact, slot) and "{" not in getattr(fact, slot)[-1]
+    ]
+    assert len(kept_back) > 91
+    assert not [(fact, wording) for fact, wording in kept_back if wording in told[fact]]
+    assert sum(wording in reworded[fact] for fact, wording in kept_back) > len(kept_back) / 2
 
 
 def test_sizes(by_split: dict[str, list[Row]]) -> None:
