@@ -209,18 +209,19 @@ def serve(
 
 
 @app.command
-def report(run: Path, *, output: Path | None = None) -> None:
+def report(run: Path, *, output: Path | None = None, without_notes: bool = False) -> None:
     """Write the HTML report of a run.
 
     Args:
         run: Run folder.
-        output: File to write; default RUN/report.html.
+        output: File to write; default RUN/report.html, or RUN/report_without_notes.html.
+        without_notes: Leave out the games, the notes' ids and folders, so that the report can be handed on.
     """
     from medserl.reports.html import write_report
 
     if output and output.is_file() and output.suffix not in (".html", ".htm"):
         raise ConfigError(f"--output {output}: a file of another kind is there; name one that ends in .html")
-    say(f"report: {write_report(run, output)}")
+    say(f"report: {write_report(run, output, with_notes=not without_notes)}")
 
 
 @app.command

@@ -31,6 +31,7 @@ from medserl.reports.intervals import panels
 from medserl.reports.judged import evaluation_overlap, sample_label, validation_in_words
 from medserl.reports.own_games import FIGURES, count, periods
 from medserl.reports.run_files import Row, RunFiles, read_run
+from medserl.reports.shareable import without_notes
 from medserl.reports.summary import sentences, settings_rows, tiles
 from medserl.reports.tables import (
     ALL,
@@ -51,17 +52,21 @@ from medserl.reports.verdict import against_others, judged_after
 
 TEMPLATE = "report.html.jinja"
 STYLES, SCRIPTS = ("base.css", "report.css"), ("game.js", "report.js")
-OUTPUT = "report.html"
+OUTPUT, OUTPUT_WITHOUT_NOTES = "report.html", "report_without_notes.html"
 
 
-def write_report(run: Path, output: Path | None = None) -> Path:
+def write_report(run: Path, output: Path | None = None, *, with_notes: bool = True) -> Path:
     """Write the report of the run folder `run` to `output` (default RUN/report.html) and return its path.
+
+    Without notes, by default to RUN/report_without_notes.html, it holds no note's text or id and nothing that a model
+    wrote of one: it can be handed on.
 
     Raises:
         RunError: no run is in the folder, one of its files cannot be read, or the report cannot be written.
     """
-    page = render(read_run(run))
-    target = output or run / OUTPUT
+    files = read_run(run)
+    page = render(files if with_notes else without_notes(files), with_notes=with_notes)
+    target = output or run / (OUTPUT if with_notes else OUTPUT_WITHOUT_NOTES)
     try:
         write_private(target, page.encode("utf-8", "replace"))  # half a surrogate pair in a note becomes "?"
     except OutputError as error:
@@ -69,9 +74,9 @@ def write_report(run: Path, output: Path | None = None) -> Path:
     return target
 
 
-def render(run: RunFiles) -> str:
-    """The whole page."""
-    games = choose_games(run.episodes)
+def render(run: RunFiles, *, with_notes: bool = True) -> str:
+    """The whole page, with the games or without."""
+    games = choose_games(run.episodes if with_notes else ())
     found = convergence(run.rows, run.episodes)
     table = apart(run.table)
     style, script = ("".join(map(package_text, names)) for names in (STYLES, SCRIPTS))
@@ -110,6 +115,7 @@ def render(run: RunFiles) -> str:
             box={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP},
             marker=marker,
             games=games,
+            with_notes=with_notes,
             choices=filter_choices(games),
             games_json=script_json(games.games),
             settings=settings_rows(run.settings),
