@@ -90,7 +90,7 @@ def settings_of(arguments: argparse.Namespace) -> Any:
 def play_rounds(connection: Connection, arguments: argparse.Namespace) -> None:
     """Rounds of ours, one each time the other side asks."""
     settings = settings_of(arguments)
-    from medserl.data.sampler import sample_notes
+    from medserl.rounds.sampler import sample_notes
     from medserl.trainer import MedSeRLTrainer
 
     trainer = MedSeRLTrainer(settings)
@@ -183,8 +183,8 @@ def grpo_trainer(settings: Any, arguments: argparse.Namespace, completions: int,
 
 def prompts_of(settings: Any, count: int, rounds: int) -> list[Any]:
     """The prompts of so many steps, `count` a step: the Injector's and the Assessor's in turn, on our rounds' notes."""
-    from medserl.data.sampler import sample_notes
     from medserl.game.prompts import load_prompts
+    from medserl.rounds.sampler import sample_notes
 
     texts = load_prompts(settings.prompts, settings.injector_format)
     prompts = []

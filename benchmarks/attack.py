@@ -21,11 +21,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from medserl.game.audit import audit
 from medserl.game.parsing import note_sentences, parse_answer, parse_injection, parse_verdict
 from medserl.game.prompts import load_prompts
 from medserl.game.text import split_words
 from medserl.game.vcf import Reason, VCFResult, apply_vcf
+from medserl.knowledge.audit import audit
 
 EVERY = 20
 """One pair in this many is compared with the reference distance, and audited both ways: both are slow."""

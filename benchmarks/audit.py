@@ -24,16 +24,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from medserl.data.facts import load_facts
-from medserl.data.neutral import load_substitutions
-from medserl.data.notes import Note
 from medserl.data.readers import load_notes
 from medserl.data.sample_paths import sample_path
-from medserl.data.truth import check_edit
 from medserl.evaluation.statistics import Estimate, share_estimate
-from medserl.game.audit import Audit, EditClass, audit, neutral_pairs, rules_of
+from medserl.game.note import Note
 from medserl.game.roles import MODES, Mode
 from medserl.game.vcf import apply_vcf
+from medserl.knowledge.audit import Audit, EditClass, audit, neutral_pairs, rules_of
+from medserl.knowledge.facts import load_facts
+from medserl.knowledge.neutral import load_substitutions
+from medserl.knowledge.oracle import check_edit
 
 ROOT = Path(__file__).resolve().parents[1]
 LABELLED = ROOT / "tests" / "data" / "audit_edits.jsonl"

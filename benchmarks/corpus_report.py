@@ -21,15 +21,15 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from medserl.data.facts import load_facts
-from medserl.data.neutral import n_pairs, neutral_edits
-from medserl.data.notes import Note
 from medserl.data.readers import load_notes
 from medserl.data.sample_paths import sample_path
-from medserl.data.truth import check_edit
 from medserl.evaluation.statistics import Estimate, share_estimate
 from medserl.game import apply_vcf
+from medserl.game.note import Note
 from medserl.game.text import split_sentences, split_words
+from medserl.knowledge.facts import load_facts
+from medserl.knowledge.neutral import n_pairs, neutral_edits
+from medserl.knowledge.oracle import check_edit
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

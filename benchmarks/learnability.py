@@ -30,9 +30,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from medserl.data.facts import Fact, load_facts
 from medserl.data.sample_paths import SampleSplit, sample_path
 from medserl.evaluation.statistics import share_estimate
+from medserl.knowledge.facts import Fact, load_facts
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PAIRS_PER_STEP = 16

@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from medserl.data.notes import Note
 from medserl.evaluation.statistics import share_estimate
+from medserl.game.note import Note
 from medserl.game.prompts import load_prompts
 from medserl.models import pick_dtype
 

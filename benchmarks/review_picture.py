@@ -24,8 +24,8 @@ from selenium import webdriver
 from selenium.webdriver.support.ui import WebDriverWait
 
 from medserl.assessor import Finding
-from medserl.data.notes import Note
 from medserl.data.sources import load
+from medserl.game.note import Note
 from medserl.prediction.findings import JudgedNote, write_findings
 
 WIDTH, HEIGHT, COLOURS = 1280, 1000, 64

@@ -18,8 +18,8 @@ from typing import Any
 
 import medserl
 from medserl.config import Settings
-from medserl.data.sampler import sample_notes
 from medserl.engines import create_engine, local
+from medserl.rounds.sampler import sample_notes
 from medserl.trainer import MedSeRLTrainer
 
 GENERATING = {"injector": "inject", "assessor": "assess"}

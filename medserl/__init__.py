@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from medserl.assessor import Assessor, Finding
     from medserl.config import Settings
     from medserl.data.given import load_notes, sample_notes
-    from medserl.data.notes import Note
     from medserl.errors import MedSeRLError
+    from medserl.game.note import Note
     from medserl.game.setup import GameSetup
     from medserl.game.vcf import apply_vcf
     from medserl.rollout import VCFRolloutGenerator
@@ -59,7 +59,7 @@ if not TYPE_CHECKING:  # a type checker knows the names above, and no others
         "GameSetup": "medserl.game.setup",
         "MedSeRLError": "medserl.errors",
         "MedSeRLTrainer": "medserl.trainer",
-        "Note": "medserl.data.notes",
+        "Note": "medserl.game.note",
         "Settings": "medserl.config",
         "VCFRolloutGenerator": "medserl.rollout",
         "apply_vcf": "medserl.game.vcf",

@@ -21,16 +21,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from medserl.config import Settings, explicit_settings
 from medserl.data.given import NoteLike, given_notes, notes_to_judge
-from medserl.data.notes import ERROR_TYPES, Note
 from medserl.errors import ConfigError, DataError
 from medserl.evaluation.reading import Reading, ShownText, batched, read_texts, worst_of
 from medserl.evaluation.thresholds import UNCHOSEN, Threshold, read_threshold, weights_key, write_threshold
+from medserl.game.note import ERROR_TYPES, Note
 from medserl.game.parsing import note_sentences
 from medserl.game.prompts import load_prompts
 from medserl.game.roles import MODES, Mode, Verdict
 from medserl.game.setup import GameSetup
 from medserl.rollout import VCFRolloutGenerator, derive_seed
-from medserl.runlog import read_settings
+from medserl.runs.runlog import read_settings
 
 if TYPE_CHECKING:
     from medserl.data.sources import RunData

@@ -15,12 +15,12 @@ from pydantic import ValidationError, create_model
 
 from medserl import __version__
 from medserl.config import SECTIONS, Settings, concerns, describe, merge
-from medserl.console import BROKEN_PIPE, complain, console, errors, say, set_up_logging
+from medserl.display.console import BROKEN_PIPE, complain, console, errors, say, set_up_logging
+from medserl.display.progress import end_display
 from medserl.errors import ConfigError, MedSeRLError
 from medserl.evaluation.options import EvaluationOptions
 from medserl.pipeline import Pipeline, PipelineOptions
 from medserl.prediction.options import PredictOptions
-from medserl.progress import end_display
 from medserl.serve.options import ServeOptions
 
 app = App(
@@ -160,8 +160,8 @@ def seeds(evaluations: list[Path], /, *, output: Path = Path("outputs/seeds")) -
         evaluations: Folders of evaluations, or of runs that have one.
         output: Folder of the tables.
     """
+    from medserl.display.markdown import say_markdown
     from medserl.evaluation.seeds import write_seeds
-    from medserl.markdown_shown import say_markdown
 
     if output.resolve() in {folder.resolve() for given in evaluations for folder in (given, given / "eval")}:
         raise ConfigError(f"--output {output}: that is one of the evaluations; name another folder")

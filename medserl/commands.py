@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medserl.config import Settings
-from medserl.console import say
-from medserl.data.notes import ERROR_TYPES, Note
 from medserl.data.readers import LoadedNotes
 from medserl.data.sources import AUTO, COLUMN_SETTINGS, NONE, load, run_data
+from medserl.display.console import say
+from medserl.display.markdown import say_markdown
 from medserl.engines import create_engine
 from medserl.errors import ConfigError, DataError
 from medserl.evaluation.discrimination import pair_ordering
@@ -23,12 +23,12 @@ from medserl.evaluation.options import EvaluationOptions
 from medserl.evaluation.predictions import labelled_texts
 from medserl.evaluation.thresholds import Threshold, weights_key, write_threshold
 from medserl.fitting import fitting_notes
+from medserl.game.note import ERROR_TYPES, Note
 from medserl.game.prompts import load_prompts
 from medserl.game.roles import MODES
 from medserl.game.setup import GameSetup
-from medserl.markdown_shown import say_markdown
 from medserl.rollout import VCFRolloutGenerator, derive_seed
-from medserl.runlog import read_settings
+from medserl.runs.runlog import read_settings
 from medserl.sft import WarmUp, format_skill
 from medserl.sft import warm_up as run_warm_up
 from medserl.sharing.card import add_figures
@@ -201,8 +201,8 @@ def _sources(judged: LoadedNotes, settings: Settings, options: EvaluationOptions
 
 def play(settings: Settings, note_file: Path | None, mode: str, run: Path | None) -> None:
     """One game, shown."""
+    from medserl.display.game import show_game
     from medserl.evaluation.systems import resolve_systems
-    from medserl.show import show_game
 
     if mode not in MODES:
         raise ConfigError(f"--mode {mode}: give error or benign")

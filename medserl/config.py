@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from medserl.errors import ConfigError
 from medserl.game.rewards import InjectorReward
+from medserl.game.toml_files import read_toml
 from medserl.game.vcf import MAX_JACCARD, MAX_WORD_EDITS, MIN_JACCARD
-from medserl.toml_files import read_toml
 
 RolesTrained = Literal["both", "assessor", "injector"]
 KLEstimator = Literal["k1", "k2", "k3"]

@@ -37,7 +37,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from medserl.config import DataSettings, GameSettings, TeachingSettings, check_names, explicit_settings
-from medserl.data.sampler import FreshBatchSampler
 from medserl.data.sources import run_data
 from medserl.errors import ConfigError, DataError
 from medserl.game.episode import Attempt, Completion, Episode, Turn
@@ -45,6 +44,8 @@ from medserl.game.prompts import Messages, load_prompts
 from medserl.game.referee import judge_attempt, settle
 from medserl.game.rewards import InjectorReward
 from medserl.game.roles import ROLES, Mode, Role
+from medserl.knowledge.audit import audit
+from medserl.rounds.sampler import FreshBatchSampler
 
 try:
     import httpx
@@ -195,7 +196,7 @@ class MedSeRLEnv(vf.Env[MedSeRLEnvConfig]):
             tried = await turn("injector", prompt)
             if tried is None:
                 return
-            attempts.append(judge_attempt(tried, data.original, data.mode, self.prompts.form, rules))
+            attempts.append(judge_attempt(tried, data.original, data.mode, self.prompts.form, rules, audit))
         episode = Episode(data.id or "", data.original, data.mode, data.error_type, tuple(attempts))
         if episode.modified is not None:
             readings = []

@@ -22,10 +22,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 from medserl.errors import OutputError
 
 FILE_MODE, FOLDER_MODE = 0o600, 0o700
 Content = str | bytes | Iterable[str] | Iterable[bytes]
+
+
+def cache_dir() -> Path:
+    """Where built files are kept, weights and sample notes: `$MEDSERL_CACHE`, else the user's cache folder."""
+    return Path(os.environ.get("MEDSERL_CACHE") or user_cache_path("medserl"))
 
 
 def private_folder(path: Path) -> Path:

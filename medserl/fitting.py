@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 
-from medserl.data.notes import ERROR_TYPES, Note
 from medserl.errors import DataError
+from medserl.game.note import ERROR_TYPES, Note
 from medserl.game.prompts import Messages
 from medserl.game.roles import MODES, Role
 from medserl.rollout import ROOM_FOR_A_WORD, VCFRolloutGenerator

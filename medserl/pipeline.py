@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medserl.config import Settings, validate
-from medserl.console import say
+from medserl.display.console import say
 from medserl.errors import ConfigError, RunError
 
 log = logging.getLogger("medserl")
@@ -135,7 +135,7 @@ class Pipeline:
     def _evaluate(self) -> None:
         from medserl.commands import evaluate
         from medserl.evaluation.options import EvaluationOptions
-        from medserl.runlog import read_settings
+        from medserl.runs.runlog import read_settings
 
         played = read_settings(self.folder)
         warm = played.adapter != "none"

@@ -14,6 +14,8 @@ from medserl.game.referee import judge_attempt, settle
 from medserl.game.roles import Mode, Role
 from medserl.game.setup import GameSetup
 from medserl.game.vcf import MAX_WORD_EDITS
+from medserl.knowledge.audit import audit
+from medserl.knowledge.oracle import still_true
 
 Attempts = tuple[Attempt, ...]
 
@@ -103,7 +105,9 @@ class VCFRolloutGenerator:
             for i, completion in zip(missing, completions, strict=True):
                 turn = Turn("injector", chats[i], completion)
                 mode = modes[i] if modes else None
-                attempts[i].append(judge_attempt(turn, original_notes[i], mode, self.prompts.form, self.settings))
+                attempts[i].append(
+                    judge_attempt(turn, original_notes[i], mode, self.prompts.form, self.settings, audit)
+                )
             missing = [i for i in missing if not attempts[i][-1].vcf.passed]
         return [tuple(tries) for tries in attempts]
 
@@ -213,6 +217,7 @@ def unjudged(games: Sequence[GameSetup], attempts: Sequence[Attempts]) -> list[E
             attempts=tries,
             fact_id=game.note.fact_id,
             past_role=game.past.role if game.past else None,
+            still_true=still_true(game.original, _accepted(tries), game.note.fact_id),
         )
         for game, tries in zip(games, attempts, strict=True)
     ]
@@ -222,6 +227,11 @@ def derive_seed(*parts: object) -> int:
     """A seed below 2**63 that depends on every part, the same on every machine."""
     digest = hashlib.sha256(repr(parts).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _accepted(attempts: Attempts) -> str | None:
+    """The note of the accepted attempt: always the last."""
+    return attempts[-1].modified if attempts and attempts[-1].vcf.passed else None
 
 
 def _as_messages(prompt: Messages | str) -> Messages:

@@ -21,21 +21,21 @@ from pathlib import Path
 from typing import Any
 
 from medserl.config import Settings
-from medserl.data.neutral import apply_neutral_edit
-from medserl.data.notes import ERROR_TYPES, Note
+from medserl.display.progress import counting
 from medserl.engines.base import Engine, WeightedTurn
 from medserl.errors import ConfigError, DataError
 from medserl.fitting import tell_left_out
-from medserl.game.gold import injection_answer
+from medserl.game.answers import injection_answer
+from medserl.game.note import ERROR_TYPES, Note
 from medserl.game.prompts import PromptSet, load_prompts
 from medserl.game.roles import MODES, Mode
 from medserl.game.setup import GameSetup
-from medserl.lessons import Lesson, verdict_lesson, weighted
-from medserl.lora import UPPER_LINEAR
+from medserl.knowledge.neutral import apply_neutral_edit
 from medserl.models import POLICY
-from medserl.progress import counting
+from medserl.models.lora import UPPER_LINEAR
 from medserl.rollout import VCFRolloutGenerator, derive_seed
-from medserl.round_metrics import game_metrics
+from medserl.rounds.auxiliary import Lesson, verdict_lesson, weighted
+from medserl.rounds.metrics import game_metrics
 from medserl.sharing.card import write_card
 from medserl.sharing.facts import warm_up_facts
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from medserl.config import Settings
 from medserl.data.given import NoteLike, given_notes, note_lines, require_alike
-from medserl.data.notes import Note
 from medserl.data.readers import BY_GUESS, LoadedNotes
 from medserl.data.sources import AUTO, COLUMN_SETTINGS, NONE, SAMPLE, RunData, column_names, data_files, run_data
 from medserl.engines import create_engine, training_engine_name
@@ -22,12 +21,13 @@ from medserl.engines.base import Engine
 from medserl.errors import ConfigError
 from medserl.evaluation.validation import Validation
 from medserl.fitting import fitting_notes
+from medserl.game.note import Note
 from medserl.game.prompts import SHIPPED
 from medserl.models import adapter_source
-from medserl.resume import Changes, resumed_settings
 from medserl.rollout import VCFRolloutGenerator
-from medserl.runlog import RunFolder, default_path
-from medserl.tracking import require_wandb
+from medserl.runs.resume import Changes, resumed_settings
+from medserl.runs.runlog import RunFolder, default_path
+from medserl.runs.tracking import require_wandb
 
 log = logging.getLogger("medserl")
 

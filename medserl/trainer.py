@@ -16,18 +16,18 @@ from typing import Any, Literal, Self
 
 from medserl.config import Settings, explicit_settings
 from medserl.data.given import NoteLike
+from medserl.display.progress import RoundPrinter
 from medserl.engines.base import Engine
 from medserl.errors import MedSeRLError, OutputError, RunError
 from medserl.evaluation.validation import Validation
 from medserl.game.prompts import load_prompts
-from medserl.progress import RoundPrinter
-from medserl.resume import check_extent, check_fixed, fixed_settings
 from medserl.rollout import VCFRolloutGenerator
-from medserl.runlog import UNWRITTEN, RunFolder
-from medserl.self_play import Played, SelfPlay
+from medserl.rounds.self_play import Played, SelfPlay
+from medserl.runs.resume import check_extent, check_fixed, fixed_settings
+from medserl.runs.runlog import UNWRITTEN, RunFolder
+from medserl.runs.stopping import stopped_by_signals
 from medserl.sharing.card import write_run_card
 from medserl.start import RunPlan, engine_of, plan_run
-from medserl.stopping import stopped_by_signals
 
 __all__ = ["MedSeRLTrainer", "Played", "TrainedRun"]
 
@@ -115,7 +115,7 @@ class MedSeRLTrainer(SelfPlay):
         """At the newest checkpoint of the run, with what changes written down."""
         assert plan.run
         self.load_checkpoint()
-        check_extent(self, plan.changes)
+        check_extent(self.settings, self.round, self.total_rounds(), plan.changes)
         if plan.changes:
             plan.run.record_changes(plan.changes, self.round)
         if not self.finished:

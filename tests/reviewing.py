@@ -7,11 +7,11 @@ from pathlib import Path
 
 from medserl.assessor import Finding
 from medserl.config import Settings
-from medserl.data.notes import Note
 from medserl.engines.scripted import ScriptedEngine
 from medserl.errors import ModelError
 from medserl.evaluation.thresholds import Threshold
 from medserl.game.episode import Episode
+from medserl.game.note import Note
 from medserl.game.prompts import load_prompts
 from medserl.game.roles import Mode
 from medserl.game.setup import GameSetup

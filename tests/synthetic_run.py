@@ -11,15 +11,15 @@ from typing import Any
 import tomlkit
 
 from medserl.config import Settings
-from medserl.data.notes import ERROR_TYPES
-from medserl.game.audit import EditClass
 from medserl.game.episode import Attempt, Completion, Episode, Turn
+from medserl.game.note import ERROR_TYPES
 from medserl.game.rewards import NO_GAME, game_rewards
 from medserl.game.roles import MODES, Mode, Role, truth
 from medserl.game.vcf import Reason, VCFResult, apply_vcf
-from medserl.phases import PHASES, WITH_TOKENS
-from medserl.round_metrics import game_metrics
-from medserl.runlog import CONFIG, EPISODES, FROZEN_GAMES, METRICS
+from medserl.knowledge.audit import EditClass
+from medserl.rounds.clock import PHASES, WITH_TOKENS
+from medserl.rounds.metrics import game_metrics
+from medserl.runs.runlog import CONFIG, EPISODES, FROZEN_GAMES, METRICS
 
 HOSTILE = (
     "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"></script><!-- & {{ 7 * 6 }}"

@@ -17,8 +17,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from medserl.data.facts import load_facts
 from medserl.data.sample_paths import sample_path
+from medserl.knowledge.facts import load_facts
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SPLITS = ("test-seen", "test-unseen")

@@ -23,14 +23,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medserl.data.facts import SLOTS, Fact, FactTable, load_facts
 from medserl.data.sample_paths import FURTHER_TRAIN, LARGER_TEST, REWORDED_TEST, UNTAUGHT
-from medserl.data.vignette import write_sentences
 from medserl.errors import DataError
 from medserl.files import private_folder, write_private
 from medserl.game.sentences import library_sentences
 from medserl.game.text import split_sentences, split_words
 from medserl.game.vcf import apply_vcf
+from medserl.knowledge.facts import SLOTS, Fact, FactTable, load_facts
+from medserl.knowledge.vignette import write_sentences
 
 SAMPLE_SEED = 2026
 ROUNDS = {"train": 5, "validation": 1, "test-seen": 1, "test-unseen": 2}

@@ -14,11 +14,11 @@ from random import Random
 from typing import Any
 
 from medserl.data.labels import NO_LABELS
-from medserl.data.notes import Note
 from medserl.data.readers import BY_GUESS, NO_TEXT, ColumnNames, LoadedNotes, notes_of, unique_ids
 from medserl.data.rows import Rows, SkippedRow
 from medserl.data.sample_paths import SampleSplit
 from medserl.errors import DataError
+from medserl.game.note import Note
 
 NoteLike = Note | Mapping[str, Any] | str
 """A note, a row of a JSON file, or the text of a note."""

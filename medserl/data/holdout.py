@@ -8,7 +8,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 
-from medserl.data.notes import Note
+from medserl.game.note import Note
 
 SHARE = 0.1
 FEWEST, MOST = 5, 64

@@ -22,11 +22,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medserl.data.notes import Note
 from medserl.data.readers import ColumnNames, LoadedNotes, SkippedRow, load_notes, unique_ids
 from medserl.data.tabular import NOT_NOTES, read_table
 from medserl.errors import DataError
 from medserl.files import private_folder, write_private
+from medserl.game.note import Note
 from medserl.game.text import split_words
 
 log = logging.getLogger("medserl")

@@ -14,13 +14,13 @@ from typing import Any
 
 from medserl.data.columns import ROLES, ColumnNames, FoundColumns, find_columns, known_names
 from medserl.data.labels import NO_LABELS, is_missing, look_like_labels
-from medserl.data.notes import ERROR_TYPES, Note
 from medserl.data.tabular import Row, SkippedRow, Table, read_table
 from medserl.errors import DataError
+from medserl.game.note import ERROR_TYPES, Note
 from medserl.game.text import too_long
 
 __all__ = ["ColumnNames", "LoadedNotes", "SkippedRow", "load_notes", "notes_of", "parse_sentences", "unique_ids"]
-from medserl.progress import track
+from medserl.display.progress import track
 
 log = logging.getLogger("medserl")
 

@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from medserl import __version__
 from medserl.errors import DataError
-from medserl.models import cache_dir
+from medserl.files import cache_dir
 
 LARGER_TEST = "medec_larger_test.jsonl"
 """A thousand test pairs more, for what 364 are too few to tell: built when wanted, never trained or chosen on."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medserl.data.holdout import text_key
-from medserl.data.notes import Note
+from medserl.game.note import Note
 
 
 @dataclass(frozen=True)

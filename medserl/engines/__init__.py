@@ -34,8 +34,8 @@ def create_engine(settings: Settings, *, trainable: bool = True) -> Engine:
     if trainable and settings.async_rollout:
         raise ConfigError("async_rollout needs engine openrlhf: the local one plays and learns with the same weights")
     from medserl.engines.local import LocalEngine
-    from medserl.lora import trained_in_words
     from medserl.models import load_model
+    from medserl.models.lora import trained_in_words
 
     loaded = load_model(settings, trainable=trainable)
     place = f"{loaded.model.dtype} on {loaded.model.device}".removeprefix("torch.")

@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 
 from medserl.config import Settings
+from medserl.display.progress import PATIENCE, counting
 from medserl.engines import decoding
 from medserl.engines.adapters import PolicyAdapters, inputs_as_they_are, narrow_products
 from medserl.engines.base import Sampling, UpdateStats, WeightedTurn, split_by_note
-from medserl.engines.chat import ChatRenderer, check_context, recited
 from medserl.engines.dropout import without_chance
 from medserl.engines.families import examine
+from medserl.engines.gap import explained_gap
 from medserl.engines.memory import peak_memory_of_process
 from medserl.engines.packing import Row, batches, pack, turns_of
 from medserl.engines.prefixes import PrefixCache
@@ -35,9 +36,8 @@ from medserl.errors import RunError
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages
 from medserl.game.roles import Role
-from medserl.gap import explained_gap
 from medserl.models import LoadedModel, attention_for_training, context_length
-from medserl.progress import PATIENCE, counting
+from medserl.models.chat import ChatRenderer, check_context, recited
 from medserl.reinforce_pp import clipped_loss, kl_estimate
 
 log = logging.getLogger("medserl")

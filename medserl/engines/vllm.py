@@ -16,13 +16,13 @@ from typing import Any
 
 from medserl.config import Settings
 from medserl.engines.base import Sampling
-from medserl.engines.chat import ChatRenderer, check_context, stop_token_ids
 from medserl.engines.weighing import weigh_by_logprobs
 from medserl.errors import ConfigError, MedSeRLError, ModelError, RunError
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages
-from medserl.loading import read_tokenizer, reason
 from medserl.models import adapter_source, model_source, pick_dtype
+from medserl.models.chat import ChatRenderer, check_context, stop_token_ids
+from medserl.models.loading import read_tokenizer, reason
 
 CPU_MEMORY_SHARE = 0.4
 """Of this machine's memory, for vLLM on a CPU; its own 0.92 fails wherever anything else runs."""

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from medserl.engines.chat import ChatRenderer
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages
+from medserl.models.chat import ChatRenderer
 
 Ids = tuple[int, ...]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from medserl.display.progress import track
 from medserl.evaluation.calibration import choose_threshold
 from medserl.evaluation.predict import BATCH
 from medserl.evaluation.predictions import LabelledText, Prediction
 from medserl.evaluation.reading import ShownText, batched, read_texts, worst_of
 from medserl.evaluation.thresholds import Threshold
-from medserl.progress import track
 from medserl.rollout import VCFRolloutGenerator
 
 log = logging.getLogger("medserl")

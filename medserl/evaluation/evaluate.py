@@ -42,7 +42,7 @@ from medserl.evaluation.systems import (
     read_judgement,
 )
 from medserl.evaluation.table import Row, comparison_table, escape_markdown, write_tables
-from medserl.runlog import git_revision
+from medserl.runs.runlog import git_revision
 
 log = logging.getLogger("medserl")
 

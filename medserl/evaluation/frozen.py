@@ -16,17 +16,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from medserl.data.notes import ERROR_TYPES, Note
-from medserl.data.truth import Verdict as Truth
 from medserl.errors import RunError
 from medserl.evaluation.metrics import detection_metrics
 from medserl.evaluation.predict import predict
 from medserl.evaluation.predictions import LabelledText
-from medserl.game.episode import Episode
+from medserl.game.episode import Episode, StillTrue
+from medserl.game.note import ERROR_TYPES, Note
 from medserl.game.roles import MODES, Mode
 from medserl.game.setup import GameSetup
 from medserl.rollout import VCFRolloutGenerator, derive_seed, unjudged
-from medserl.runlog import FROZEN_GAMES, RunFolder
+from medserl.runs.runlog import FROZEN_GAMES, RunFolder
 
 log = logging.getLogger("medserl")
 
@@ -46,7 +45,7 @@ class FrozenGame:
     error_type: str | None
     original: str
     modified: str
-    still_true: Truth | None
+    still_true: StillTrue | None
 
 
 class FrozenOpponent:

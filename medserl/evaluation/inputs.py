@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medserl.data.notes import Note
 from medserl.data.readers import LoadedNotes
 from medserl.data.seen import Seen, seen_in
 from medserl.evaluation.options import EvaluationOptions
 from medserl.evaluation.predictions import LabelledText, labelled_texts
 from medserl.evaluation.systems import Judgement
+from medserl.game.note import Note
 
 log = logging.getLogger("medserl")
 

@@ -10,6 +10,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from medserl.display.progress import track
 from medserl.engines.base import InferenceEngine
 from medserl.errors import ConfigError
 from medserl.evaluation.completions import CachedEngine, CompletionCache
@@ -17,7 +18,6 @@ from medserl.evaluation.predictions import LabelledText, NoVerdict, Prediction
 from medserl.game.episode import Completion, Turn
 from medserl.game.parsing import Answer, note_sentences, parse_answer, with_each_verdict
 from medserl.game.roles import Verdict
-from medserl.progress import track
 from medserl.rollout import VCFRolloutGenerator, derive_seed
 
 BATCH = 64

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from medserl.data.notes import Note
 from medserl.errors import DataError
 from medserl.files import write_private
+from medserl.game.note import Note
 from medserl.game.parsing import note_sentences
 from medserl.game.roles import Verdict
 

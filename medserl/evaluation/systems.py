@@ -35,7 +35,7 @@ from medserl.evaluation.submission import (
 from medserl.fitting import fitting_places
 from medserl.game.prompts import load_prompts
 from medserl.rollout import VCFRolloutGenerator
-from medserl.runlog import RunFolder, read_settings
+from medserl.runs.runlog import RunFolder, read_settings
 
 log = logging.getLogger("medserl")
 

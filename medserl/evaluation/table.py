@@ -11,13 +11,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from medserl.display.shares import as_count
+from medserl.display.visible import visible_line
 from medserl.errors import DataError
 from medserl.evaluation.guessing import GUESSING, against_guessing
 from medserl.evaluation.metrics import DetectionMetrics, pairs_right
 from medserl.evaluation.statistics import NOTHING, Comparison, Estimate, compare, comparison_sentence
 from medserl.files import private_folder, write_private
-from medserl.shares import as_count
-from medserl.visible import visible_line
 
 HEADERS = {
     "accuracy": "accuracy",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from medserl.data.notes import Note
 from medserl.evaluation.frozen import FrozenOpponent, meet_frozen_opponent
 from medserl.evaluation.metrics import detection_metrics
 from medserl.evaluation.predict import predict
 from medserl.evaluation.predictions import labelled_texts
+from medserl.game.note import Note
 from medserl.rollout import VCFRolloutGenerator
-from medserl.runlog import RunFolder
+from medserl.runs.runlog import RunFolder
 
 FIGURES = (
     "accuracy",

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
 from typing import Any, Literal
 
-from medserl.data.facts import Fact, load_facts
-from medserl.data.truth import Verdict as Truth
-from medserl.data.truth import check_edit
-from medserl.game.audit import EditClass
 from medserl.game.parsing import parse_verdict
 from medserl.game.prompts import Messages
 from medserl.game.rewards import NO_GAME, Rewards
 from medserl.game.roles import ROLES, Mode, Role, Verdict, truth
 from medserl.game.vcf import VCFResult
+
+StillTrue = Literal["true", "false", "unknown"]
+"""Whether a note's fact is still true after an edit, by the truth oracle."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class Attempt:
     turn: Turn
     modified: str | None
     vcf: VCFResult
-    edit_class: EditClass | None = None
+    edit_class: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,9 @@ class Episode:
     """One game with its full provenance.
 
     `assessor`, `verdict` and `rewards.assessor` are the Assessor's first sample, `more_readings` its others, where
-    `assessor_samples` asks for them. `past_role` is the role that a past policy played: nothing is learnt from that.
+    `assessor_samples` asks for them. `still_true` is the truth oracle's word on the accepted note; None without one,
+    or for a note without a fact of its table. `past_role` is the role that a past policy played: nothing is learnt from
+    that.
     """
 
     note_id: str
@@ -104,6 +104,7 @@ class Episode:
     fact_id: str | None = None
     more_readings: tuple[Reading, ...] = ()
     past_role: Role | None = None
+    still_true: StillTrue | None = None
 
     @property
     def accepted(self) -> Attempt | None:
@@ -130,17 +131,6 @@ class Episode:
     def fooled(self) -> bool:
         """Whether the Assessor gave a verdict, in its first sample, and a wrong one: the Injector has won."""
         return self.verdict is not None and self.verdict != truth(self.mode)
-
-    @cached_property
-    def still_true(self) -> Truth | None:
-        """The truth oracle on the accepted note; None without one, or for a note without a fact of our table.
-
-        Worked out once, on the first look.
-        """
-        fact = _facts().get(self.fact_id) if self.fact_id else None
-        if fact is None or self.modified is None:
-            return None
-        return check_edit(self.original, self.modified, fact).verdict
 
     def samples(self, rejection_reward: float = 0.0) -> list[Sample]:
         """The role-turns that carry a reward (DESIGN, section 5).
@@ -193,8 +183,3 @@ class Episode:
             "more_verdicts": [reading.verdict for reading in self.more_readings],
             "past_role": self.past_role,
         }
-
-
-@lru_cache(maxsize=1)
-def _facts() -> dict[str, Fact]:
-    return {fact.fact_id: fact for fact in load_facts().facts}

@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from medserl.game.audit import audit
 from medserl.game.episode import Attempt, Episode, Reading, Turn
 from medserl.game.parsing import InjectorFormat, parse_injection
 from medserl.game.rewards import InjectorReward, Rewards, assessor_reward, injector_reward
 from medserl.game.roles import Mode
 from medserl.game.vcf import Reason, VCFResult, apply_vcf
 
-if TYPE_CHECKING:
-    from medserl.config import GameSettings
+
+class Rules(Protocol):
+    """What the referee goes by; a run's settings say it."""
+
+    @property
+    def vcf_min_jaccard(self) -> float: ...
+    @property
+    def vcf_max_jaccard(self) -> float: ...
+    @property
+    def vcf_max_word_edits(self) -> int: ...
+    @property
+    def edit_audit(self) -> str: ...
 
 
-def judge_attempt(turn: Turn, original: str, mode: Mode | None, form: InjectorFormat, rules: GameSettings) -> Attempt:
+class AuditedEdit(Protocol):
+    """What an audit says of one edit: its class, and why a mode does not allow it."""
+
+    @property
+    def edit_class(self) -> str: ...
+    def objection(self, mode: Mode) -> Reason | None: ...
+
+
+EditAudit = Callable[[str, str], AuditedEdit]
+"""Looks at a note and its edited form; `knowledge.audit` is one. The game knows no medicine, so it is given in."""
+
+
+def judge_attempt(
+    turn: Turn, original: str, mode: Mode | None, form: InjectorFormat, rules: Rules, audit: EditAudit
+) -> Attempt:
     """The Injector's turn on the note `original`: the note that it stands for, and whether that is accepted.
 
-    The edit audit rejects by mode, so without one it rejects nothing.
+    `audit` is asked unless `rules.edit_audit` is `off`. It rejects by mode, so without one it rejects nothing.
     """
     cut = turn.completion.truncated
     modified = None if cut else parse_injection(turn.completion.text, original, form)

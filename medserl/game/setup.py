@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medserl.data.notes import Note
+from medserl.game.note import Note
 from medserl.game.roles import Mode, Role
 
 

@@ -36,7 +36,7 @@ class Reason(StrEnum):
     """Why an attempt was rejected.
 
     The rollout gives three kinds that the filter does not: `TRUNCATED`, the completion was cut at the token limit, and
-    so is no answer; `FORMAT`, it held no note at all; and the `AUDIT_` ones of the edit audit (`game.audit`), which no
+    so is no answer; `FORMAT`, it held no note at all; and the `AUDIT_` ones of the edit audit (`knowledge`), which no
     note meets unless the setting `edit_audit` is `reject`.
     """
 

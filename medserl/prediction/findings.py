@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from medserl.assessor import Finding, judged_text, shown_text
-from medserl.data.notes import Note
 from medserl.files import write_private
+from medserl.game.note import Note
 from medserl.game.parsing import numbered_lines
 
 

@@ -8,18 +8,18 @@ from pathlib import Path
 
 from medserl.assessor import Assessor, Finding
 from medserl.config import Settings
-from medserl.console import say
-from medserl.data.notes import Note
 from medserl.data.seen import seen_in
 from medserl.data.sources import STANDARD_INPUT, load_unlabelled
+from medserl.display.console import say
+from medserl.display.progress import counting
 from medserl.errors import ConfigError, DataError
 from medserl.evaluation.predictions import listed
 from medserl.evaluation.thresholds import weights_key
+from medserl.game.note import Note
 from medserl.prediction.claim import claim, write_record
 from medserl.prediction.findings import JudgedNote, by_suspicion, write_findings
 from medserl.prediction.options import PredictOptions
 from medserl.prediction.shown import show
-from medserl.progress import counting
 
 log = logging.getLogger("medserl")
 
@@ -56,7 +56,7 @@ def predict(settings: Settings, notes: str, options: PredictOptions) -> None:
     show(judged, len(loaded.skipped))
     say(f"predictions: {target}")
     if options.html:
-        from medserl.reports.flagged import write_page
+        from medserl.prediction.page import write_page
 
         say(f"page: {write_page(options.html, by_suspicion(judged), loaded.source, assessor.threshold)}")
 

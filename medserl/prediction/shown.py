@@ -9,9 +9,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from medserl.console import say
+from medserl.display.console import say
+from medserl.display.visible import visible_line
 from medserl.prediction.findings import JudgedNote, by_suspicion
-from medserl.visible import visible_line
 
 MOST_SUSPICIOUS = 10
 _SHOWN = 160

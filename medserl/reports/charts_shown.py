@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from medserl.evaluation.convergence import Convergence, GoldGap, Notice
-from medserl.evaluation.diversity import EditDiversity
-from medserl.game.audit import EditClass
 from medserl.game.roles import MODES
 from medserl.game.vcf import Reason
-from medserl.phases import PHASES, WITH_TOKENS
+from medserl.knowledge.audit import EditClass
+from medserl.reports.convergence import Convergence, GoldGap, Notice
 from medserl.reports.curves import Chart, Plan, draw
+from medserl.reports.diversity import EditDiversity
 from medserl.reports.run_files import Row
+from medserl.rounds.clock import PHASES, WITH_TOKENS
 
 
 @dataclass(frozen=True)

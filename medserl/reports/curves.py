@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
 
-from medserl.evaluation.convergence import Notice
+from medserl.display.shares import as_count, games_counted
+from medserl.reports.convergence import Notice
 from medserl.reports.run_files import Row
-from medserl.shares import as_count, games_counted
 
 WIDTH, HEIGHT = 370, 210
 LEFT, RIGHT, TOP, BOTTOM = 50, 8, 10, 30

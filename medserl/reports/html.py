@@ -20,11 +20,11 @@ from markupsafe import Markup
 
 from medserl import __version__
 from medserl.errors import OutputError
-from medserl.evaluation.convergence import convergence
 from medserl.evaluation.statistics import format_p
 from medserl.files import write_private
 from medserl.game.vcf import Reason
 from medserl.reports.charts_shown import draw_groups, with_convergence
+from medserl.reports.convergence import convergence
 from medserl.reports.curves import HEIGHT, LEFT, RIGHT, TOP, WIDTH, marker, rounds_per_point
 from medserl.reports.games import ShownGames, choose_games
 from medserl.reports.intervals import panels
@@ -165,10 +165,10 @@ def package_text(name: str) -> str:
 
 
 @cache
-def templates() -> Environment:
-    """The pages of this package; everything that is put into one is escaped."""
+def templates(package: str = "medserl.reports") -> Environment:
+    """The pages that lie in a package; everything that is put into one is escaped."""
     return Environment(
-        loader=PackageLoader("medserl.reports", "."),
+        loader=PackageLoader(package, "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from medserl.data.sample_paths import is_sample
 from medserl.errors import RunError
 from medserl.evaluation.places import RECORD, TABLE, find_evaluations
-from medserl.records import RecordsOnDisk, read_rows
-from medserl.runlog import CONFIG, EPISODES, FROZEN_GAMES, METRICS, PROVENANCE
+from medserl.runs.records import RecordsOnDisk, read_rows
+from medserl.runs.runlog import CONFIG, EPISODES, FROZEN_GAMES, METRICS, PROVENANCE
 
 EVAL = "eval"
 COMPARISONS = "comparisons.json"

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from medserl.models.base_names import last_part
 from medserl.reports.run_files import RunFiles
-from medserl.sharing.base_names import last_part
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _ABSOLUTE = re.compile(r"(?:~|(?<![\w.])[A-Za-z]:)?[\\/](?:[^\\/\n]+[\\/])+")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from medserl.config import Settings
+from medserl.display.shares import as_count, games_counted
 from medserl.reports.run_files import Row, RunFiles
 from medserl.reports.tables import in_words, interval
 from medserl.reports.verdict import before_and_after, grounds, headline
-from medserl.shares import as_count, games_counted
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from medserl.display.shares import as_count
 from medserl.evaluation.guessing import FLAG_RATES, GUESSING
 from medserl.evaluation.official import CORRECTION_METRICS
 from medserl.evaluation.statistics import NOTHING, Estimate
 from medserl.evaluation.table import is_count
 from medserl.reports.run_files import Row
-from medserl.shares import as_count
 
 SYSTEMS = {
     GUESSING: "best of guessing",

@@ -31,8 +31,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from medserl import __version__
-from medserl.data.notes import ERROR_TYPES, ErrorType
+from medserl.display.game import outcome
 from medserl.errors import DataError, MedSeRLError
+from medserl.game.note import ERROR_TYPES, ErrorType
 from medserl.game.roles import Mode
 from medserl.reports.games import show_game
 from medserl.reports.html import package_text
@@ -41,7 +42,6 @@ from medserl.serve.guard import Access, Guard
 from medserl.serve.inputs import OPENED
 from medserl.serve.model import Busy, Model
 from medserl.serve.review import MOST_COMMENT, Action, Item, Review
-from medserl.show import outcome
 
 MOST_NOTES = 64
 """Notes of one request."""

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medserl.errors import DataError, OutputError
 from medserl.files import FILE_MODE, append_private, private_folder, write_private
-from medserl.records import json_lines
+from medserl.runs.records import json_lines
 
 log = logging.getLogger("medserl")
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from medserl.assessor import Finding
-from medserl.data.notes import Note
 from medserl.evaluation.thresholds import Threshold
 from medserl.game.episode import Episode
+from medserl.game.note import Note
 from medserl.game.roles import Mode
 from medserl.serve.review import Item
 

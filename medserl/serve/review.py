@@ -12,12 +12,12 @@ from functools import cached_property
 from typing import Any, Literal
 
 from medserl.assessor import Finding
-from medserl.data.notes import ERROR_TYPES
+from medserl.display.visible import visible
 from medserl.errors import DataError
+from medserl.game.note import ERROR_TYPES
 from medserl.game.parsing import note_sentences, replace_sentence
 from medserl.game.text import split_sentences, too_long
 from medserl.serve.decisions import Decision, DecisionFile
-from medserl.visible import visible
 
 Action = Literal["accept", "reject", "comment", "withdraw"]
 

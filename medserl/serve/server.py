@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from medserl.config import Settings
-from medserl.console import say
+from medserl.display.console import say
 from medserl.errors import ConfigError
 from medserl.serve.options import ServeOptions
 

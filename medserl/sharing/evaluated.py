@@ -13,7 +13,7 @@ from medserl.evaluation.guessing import FLAG_RATES
 from medserl.evaluation.places import RECORD, TABLE, find_evaluations
 from medserl.evaluation.statistics import Estimate
 from medserl.evaluation.table import HEADERS, cell
-from medserl.sharing.base_names import last_part
+from medserl.models.base_names import last_part
 
 _FIGURES = ("accuracy", "pairwise_accuracy", "right_minus_reversed", "pair_ordering", "auroc", "recall", "specificity",
             "f1", "balanced_accuracy", "no_verdict_rate", "brier", "ece", "sentence accuracy", "ROUGE-1-F")  # fmt: skip

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from medserl.config import Settings
-from medserl.console import say
+from medserl.display.console import say
 from medserl.errors import ConfigError, ModelError, OutputError
 from medserl.evaluation.thresholds import Threshold, read_threshold, weights_key, write_threshold
 from medserl.files import private_folder, remove_leftovers, replace_folder
 from medserl.game.roles import Role
-from medserl.loading import pick_device, read_tokenizer, reason
 from medserl.models import model_source
-from medserl.sharing.base_names import is_hub_name, last_part
+from medserl.models.base_names import is_hub_name, last_part
+from medserl.models.loading import pick_device, read_tokenizer, reason
 from medserl.sharing.card import ADAPTER_CONFIG, CARD, write_card
 from medserl.sharing.evaluated import find_evaluation
 from medserl.sharing.facts import FACTS
@@ -142,7 +142,7 @@ def _copy_adapter(shared: Shared, folder: Path) -> None:
 
 def _save_tokenizer(tokenizer: Any, shared: Shared, folder: Path) -> None:
     """With a name of its class that older readers know too, and with the date that MedSeRL's prompts have."""
-    from medserl.engines.template import ChatTemplate
+    from medserl.models.template import ChatTemplate
 
     template = ChatTemplate(tokenizer, shared.settings.thinking)
     if template.dated is not None:

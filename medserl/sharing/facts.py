@@ -18,7 +18,7 @@ from medserl.data.tabular import HUB, Place
 from medserl.errors import ModelError
 from medserl.game.prompts import Messages, load_prompts
 from medserl.game.roles import ROLES, Role
-from medserl.sharing.base_names import folder_licence, last_part, made_of
+from medserl.models.base_names import folder_licence, last_part, made_of
 
 FACTS = "card.json"
 
@@ -212,11 +212,11 @@ def prompt_of(settings: Settings, role: Role = "assessor") -> Prompt:
     Raises:
         ConfigError, ModelError: the prompt set or the model's tokenizer cannot be read.
     """
-    from medserl.engines.chat import ChatRenderer
-    from medserl.engines.template import ChatTemplate
     from medserl.engines.vllm import generation_config
-    from medserl.loading import read_tokenizer
     from medserl.models import model_source
+    from medserl.models.chat import ChatRenderer
+    from medserl.models.loading import read_tokenizer
+    from medserl.models.template import ChatTemplate
 
     assert role in ROLES
     prompts = load_prompts(settings.prompts, settings.injector_format)

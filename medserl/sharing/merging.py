@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from medserl.config import Settings
 from medserl.errors import ModelError
-from medserl.loading import check_finite, read_weights
 from medserl.models import POLICY, model_source, with_adapter
+from medserl.models.loading import check_finite, read_weights
 from medserl.sharing.card import MODEL_CONFIG
 from medserl.sharing.facts import Prompt
 

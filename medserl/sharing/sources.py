@@ -7,15 +7,15 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from medserl.checkpoints import STATE_FILE, find_damage
 from medserl.config import Settings
 from medserl.errors import ConfigError, ModelError, RunError
 from medserl.game.prompts import SHIPPED
 from medserl.game.roles import Role
-from medserl.loading import check_adapter_files, reading
 from medserl.models import EMBEDDED, EMBEDDED_HUB, INJECTOR
-from medserl.runlog import CONFIG, RunFolder, read_settings
-from medserl.sharing.base_names import is_hub_name
+from medserl.models.base_names import is_hub_name
+from medserl.models.loading import check_adapter_files, reading
+from medserl.runs.checkpoints import STATE_FILE, find_damage
+from medserl.runs.runlog import CONFIG, RunFolder, read_settings
 from medserl.sharing.card import ADAPTER_CONFIG, MODEL_CONFIG
 from medserl.sharing.facts import CardFacts, Prompt, base_of, prompt_of, read_facts, run_facts
 

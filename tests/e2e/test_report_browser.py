@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from medserl.reports.html import write_report
-from medserl.runlog import EPISODES, read_rows
+from medserl.runs.runlog import EPISODES, read_rows
 from tests.browsing import brightness, press, texts
 from tests.synthetic_run import HOSTILE, add_official, episode, write_rows, write_run
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from medserl.data.notes import Note
 from medserl.data.readers import load_notes
+from medserl.game.note import Note
 from medserl.prediction.findings import JudgedNote, write_findings
 from tests.browsing import brightness, press, texts
 from tests.reviewing import DRUGS, RIGHT, finding_of, text_of, write_ten

@@ -10,7 +10,7 @@ import pytest
 
 from medserl import commands, sft
 from medserl.cli import main
-from medserl.runlog import RunFolder
+from medserl.runs.runlog import RunFolder
 from tests.synthetic_run import write_run
 
 NOTE = "He has fever for three days. He takes aspirin daily."

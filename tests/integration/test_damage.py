@@ -11,7 +11,7 @@ import pytest
 
 from medserl.cli import main
 from medserl.data.sample_paths import sample_path
-from medserl.runlog import METRICS, read_rows
+from medserl.runs.runlog import METRICS, read_rows
 from tests.synthetic_run import write_evaluation
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be deleted there")

@@ -17,7 +17,7 @@ from medserl.engines.local import LocalEngine
 from medserl.engines.scripted import ScriptedEngine
 from medserl.errors import RunError
 from medserl.files import sha256_of
-from medserl.runlog import RunFolder
+from medserl.runs.runlog import RunFolder
 from medserl.trainer import MedSeRLTrainer
 from tests.integration.test_local_engine import engine_of, played, weighted
 

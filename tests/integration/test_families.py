@@ -14,8 +14,8 @@ from medserl.config import Settings
 from medserl.engines import create_engine, local, masks, scoring
 from medserl.engines import families as trial
 from medserl.engines.families import Abilities, examine
+from medserl.engines.gap import require_same_policy
 from medserl.errors import ModelError, RunError
-from medserl.gap import require_same_policy
 from tests.families import DOCS, FAMILIES, WINDOW, engine_of, learn, played, try_family, write_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")

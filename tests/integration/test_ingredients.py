@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from medserl.config import Settings
-from medserl.data.notes import Note
 from medserl.data.readers import load_notes
 from medserl.data.sample_paths import sample_path
 from medserl.engines.base import Sampling, UpdateStats, WeightedTurn
@@ -19,10 +18,11 @@ from medserl.engines.scripted import ScriptedEngine
 from medserl.errors import ConfigError, RunError
 from medserl.evaluation.validation import Validation
 from medserl.game.episode import Completion, Turn
+from medserl.game.note import Note
 from medserl.game.prompts import Messages
-from medserl.phases import PhaseClock
 from medserl.rollout import derive_seed
-from medserl.runlog import RunFolder, read_rows
+from medserl.rounds.clock import PhaseClock
+from medserl.runs.runlog import RunFolder, read_rows
 from medserl.trainer import MedSeRLTrainer
 
 BASE = Settings(

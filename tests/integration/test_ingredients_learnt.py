@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from medserl.config import Settings
-from medserl.data.notes import Note
 from medserl.engines.base import Sampling, WeightedTurn
 from medserl.engines.local import LocalEngine
+from medserl.game.answers import Place
 from medserl.game.episode import Completion
-from medserl.game.gold import Place
+from medserl.game.note import Note
 from medserl.game.prompts import Messages, load_prompts
-from medserl.gold import GoldPairs
-from medserl.lessons import weighted
 from medserl.models import load_model
-from medserl.runlog import RunFolder, read_rows
+from medserl.rounds.auxiliary import weighted
+from medserl.rounds.gold_pairs import GoldPairs
+from medserl.runs.runlog import RunFolder, read_rows
 from medserl.trainer import MedSeRLTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from medserl.checkpoints import find_damage
 from medserl.config import Settings
 from medserl.data.readers import load_notes
 from medserl.data.sample_paths import sample_path
 from medserl.engines.scripted import ScriptedEngine
 from medserl.errors import RunError
 from medserl.evaluation.validation import Validation
-from medserl.runlog import CONFIG, EPISODES, FROZEN_GAMES, METRICS, RunFolder
+from medserl.runs.checkpoints import find_damage
+from medserl.runs.runlog import CONFIG, EPISODES, FROZEN_GAMES, METRICS, RunFolder
 from medserl.trainer import MedSeRLTrainer
 from tests.killed import killed_at
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from medserl.checkpoints import STATE_FILE
 from medserl.commands import train
 from medserl.config import Settings
-from medserl.runlog import EPISODES, METRICS, UNWRITTEN, RunFolder, read_rows
-from medserl.stopping import stopped_by_signals
+from medserl.runs.checkpoints import STATE_FILE
+from medserl.runs.runlog import EPISODES, METRICS, UNWRITTEN, RunFolder, read_rows
+from medserl.runs.stopping import stopped_by_signals
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="terminals, limits and /dev/full as Linux has them")
 
@@ -134,8 +134,8 @@ def test_records_that_do_not_fit_end_the_run_with_a_checkpoint_that_holds_them(t
 
 
 def test_records_that_fit_nowhere_end_the_run_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from medserl import checkpoints, runlog
     from medserl.errors import OutputError
+    from medserl.runs import checkpoints, runlog
 
     def full(path: Path, *_: Any) -> None:
         raise OutputError(f"{path}: cannot be written: No space left on device")

@@ -24,7 +24,7 @@ from medserl.config import Settings
 from medserl.data.readers import load_notes
 from medserl.errors import MedSeRLError
 from medserl.evaluation.thresholds import THRESHOLD
-from medserl.runlog import RunFolder
+from medserl.runs.runlog import RunFolder
 from tests.conftest import ROOT
 from tests.finder import Finder
 from tests.poisonings import write_notes

@@ -14,7 +14,7 @@ from medserl.commands import train
 from medserl.config import Settings
 from medserl.data.sample_paths import sample_path
 from medserl.errors import ConfigError, MedSeRLError
-from medserl.runlog import METRICS, PROVENANCE, read_rows, read_settings
+from medserl.runs.runlog import METRICS, PROVENANCE, read_rows, read_settings
 
 FLAGS: dict[str, Any] = {
     "engine": "scripted", "rollout_batch_size": 4, "max_rounds": 2, "save_every": 1, "eval_notes": 4,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from medserl.cli import main
-from medserl.runlog import read_settings
+from medserl.runs.runlog import read_settings
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="modes and links as POSIX has them")
 

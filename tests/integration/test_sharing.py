@@ -20,7 +20,7 @@ from medserl.engines import create_engine
 from medserl.engines.base import Sampling
 from medserl.evaluation.thresholds import Threshold, read_threshold, weights_key, write_threshold
 from medserl.game.prompts import load_prompts
-from medserl.runlog import read_settings
+from medserl.runs.runlog import read_settings
 from medserl.sharing.examples import HERE
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -13,9 +13,9 @@ from medserl import commands
 from medserl.cli import main
 from medserl.config import Settings
 from medserl.engines.base import UpdateStats, WeightedTurn
-from medserl.engines.chat import ChatRenderer
 from medserl.engines.local import LocalEngine
 from medserl.evaluation.options import EvaluationOptions
+from medserl.models.chat import ChatRenderer
 from medserl.sft import WarmUp
 from tests.chat_styles import STYLES, style_tokenizer
 

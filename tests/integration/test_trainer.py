@@ -14,14 +14,14 @@ import pytest
 from medserl.config import Settings
 from medserl.data.readers import load_notes
 from medserl.data.sample_paths import sample_path
-from medserl.data.sampler import sample_notes
 from medserl.engines.base import UpdateStats, WeightedTurn
 from medserl.engines.scripted import ScriptedEngine
 from medserl.errors import ConfigError, RunError
 from medserl.evaluation.validation import Validation
 from medserl.game.prompts import load_prompts
 from medserl.rollout import VCFRolloutGenerator
-from medserl.runlog import RunFolder, read_rows
+from medserl.rounds.sampler import sample_notes
+from medserl.runs.runlog import RunFolder, read_rows
 from medserl.trainer import MedSeRLTrainer
 
 SETTINGS = Settings(engine="scripted", rollout_batch_size=16, max_rounds=4, tensorboard=False, save_every=2)

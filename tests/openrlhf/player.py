@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from medserl.data.notes import Note
-from medserl.engines.chat import ChatRenderer
+from medserl.game.note import Note
 from medserl.game.prompts import load_prompts
+from medserl.models.chat import ChatRenderer
 from medserl.sft import epoch_lessons, twins_of
 
 STEPS, BATCH, LEARNING_RATE = 140, 16, 3e-3

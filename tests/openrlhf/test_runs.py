@@ -118,7 +118,7 @@ def test_edits_were_rejected_and_tried_again(full_run: Resumed) -> None:
 def test_a_resumed_run_plays_the_games_that_would_have_come(full_run: Resumed, player: Path) -> None:
     """Notes and modes of all rounds are those of an uninterrupted sampler."""
     from medserl.data.readers import load_notes
-    from medserl.data.sampler import FreshBatchSampler
+    from medserl.rounds.sampler import FreshBatchSampler
 
     sampler = FreshBatchSampler(load_notes(player / "notes.jsonl").notes, 8, 5)
     played = [(e["round"], e["note_id"], e["mode"]) for e in rows(full_run.folder, "episodes.jsonl")]

@@ -13,21 +13,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medserl.config import Settings
-from medserl.data.neutral import load_substitutions, neutral_edits
-from medserl.data.notes import Note
-from medserl.data.quantities import as_number
 from medserl.data.readers import load_notes
-from medserl.data.statement import keys
 from medserl.engines.scripted import ScriptedEngine
-from medserl.game.audit import Audit, EditClass, audit, neutral_rules
 from medserl.game.episode import Attempt, Completion, Episode, Turn
+from medserl.game.note import Note
 from medserl.game.prompts import Messages, load_prompts
-from medserl.game.rewriting import rewrite_rules, simplest
 from medserl.game.roles import MODES, Mode
 from medserl.game.setup import GameSetup
 from medserl.game.vcf import Reason, apply_vcf
+from medserl.knowledge.audit import Audit, EditClass, audit, neutral_rules
+from medserl.knowledge.neutral import load_substitutions, neutral_edits
+from medserl.knowledge.oracle import still_true
+from medserl.knowledge.quantities import as_number
+from medserl.knowledge.rewriting import rewrite_rules, simplest
+from medserl.knowledge.statement import keys
 from medserl.rollout import VCFRolloutGenerator
-from medserl.round_metrics import game_metrics
+from medserl.rounds.metrics import game_metrics
 
 ROOT = Path(__file__).parents[2]
 ROWS = [json.loads(line) for line in (ROOT / "data" / "medec_validation_sample.jsonl").read_text().splitlines()]
@@ -311,8 +312,9 @@ def test_without_modes_nothing_is_rejected() -> None:
 def told(mode: Mode, modified: str, fact_id: str | None) -> Episode:
     row = ROWS[0]
     turn = Turn("injector", (), Completion("", (), (), (), "stop"))
-    vcf = apply_vcf(row["correct_note"], modified)
-    return Episode(row["note_id"], row["correct_note"], mode, None, (Attempt(turn, modified, vcf),), fact_id=fact_id)
+    original, attempt = row["correct_note"], Attempt(turn, modified, apply_vcf(row["correct_note"], modified))
+    known = still_true(original, modified, fact_id)
+    return Episode(row["note_id"], original, mode, None, (attempt,), fact_id=fact_id, still_true=known)
 
 
 def test_label_noise_is_what_the_oracle_says() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medserl.models import EMBEDDED, EMBEDDED_HUB, public_name
-from medserl.sharing.base_names import base_name, folder_licence
+from medserl.models.base_names import base_name, folder_licence
 
 LETTERS = st.characters(exclude_characters="\x00", exclude_categories=("Cs",))
 

@@ -13,7 +13,7 @@ from medserl.config import Settings
 from medserl.errors import RunError
 from medserl.evaluation.systems import resolve_systems
 from medserl.evaluation.validation import Validation
-from medserl.runlog import RunFolder
+from medserl.runs.runlog import RunFolder
 
 SCORES = [0.2, 0.5, 0.9, 0.4, 0.9]  # before training, then rounds 1 to 4; the second 0.9 is not better
 

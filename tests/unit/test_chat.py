@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from medserl.engines import chat
-from medserl.engines.chat import ChatRenderer
 from medserl.errors import ModelError
+from medserl.models import chat
+from medserl.models.chat import ChatRenderer
 
 CHAT = (
     {"role": "system", "content": "You check notes."},

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from medserl.engines.chat import ChatRenderer, recited, stop_token_ids
 from medserl.errors import ModelError
 from medserl.game.parsing import parse_verdict, with_each_verdict
 from medserl.game.prompts import Messages
+from medserl.models.chat import ChatRenderer, recited, stop_token_ids
 from tests.chat_styles import STYLES, style_tokenizer
 
 ANSWER = "final_answer: CORRECT"

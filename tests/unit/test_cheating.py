@@ -15,17 +15,17 @@ from pathlib import Path
 import pytest
 
 from medserl.config import Settings
-from medserl.data.neutral import neutral_edits
-from medserl.data.notes import Note
 from medserl.engines.scripted import ScriptedEngine
 from medserl.game.episode import Episode
+from medserl.game.note import Note
 from medserl.game.parsing import number_sentences
 from medserl.game.prompts import Messages, load_prompts
 from medserl.game.roles import Mode, truth
 from medserl.game.setup import GameSetup
 from medserl.game.text import split_sentences
+from medserl.knowledge.neutral import neutral_edits
 from medserl.rollout import VCFRolloutGenerator
-from medserl.round_metrics import game_metrics
+from medserl.rounds.metrics import game_metrics
 
 DATA = Path(__file__).parents[2] / "data" / "medec_validation_sample.jsonl"
 ROWS = [json.loads(line) for line in DATA.read_text(encoding="utf-8").splitlines()][::5]

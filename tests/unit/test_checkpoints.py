@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from medserl.checkpoints import MANIFEST, STATE_FILE, Checkpoints, find_damage
 from medserl.errors import RunError
+from medserl.runs.checkpoints import MANIFEST, STATE_FILE, Checkpoints, find_damage
 
 
 def write_model(folder: Path) -> None:

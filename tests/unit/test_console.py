@@ -17,7 +17,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from medserl.cli import main
-from medserl.console import Outlet, complain, console, say, set_up_logging
+from medserl.display.console import Outlet, complain, console, say, set_up_logging
 
 TRAIN = ("train", "--engine", "scripted", "--no-tensorboard", "--max-rounds", "2", "--rollout-batch-size", "4",
          "--validation-data", "none")  # fmt: skip

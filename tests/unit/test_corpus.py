@@ -24,13 +24,13 @@ from medserl.data.corpus import (
     write_larger_test,
     write_untaught,
 )
-from medserl.data.facts import SLOTS, Fact, load_facts
-from medserl.data.notes import ERROR_TYPES
 from medserl.data.sample_paths import FURTHER_TRAIN, is_sample
 from medserl.data.sources import load
-from medserl.data.vignette import vignette_data
+from medserl.game.note import ERROR_TYPES
 from medserl.game.text import split_sentences, split_words
 from medserl.game.vcf import apply_vcf
+from medserl.knowledge.facts import SLOTS, Fact, load_facts
+from medserl.knowledge.vignette import vignette_data
 
 DATA = Path(__file__).parents[2] / "data"
 TABLE = load_facts()

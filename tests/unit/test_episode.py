@@ -7,11 +7,11 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medserl.game.audit import EditClass
 from medserl.game.episode import Attempt, Completion, Episode, Turn
 from medserl.game.rewards import NO_GAME, game_rewards
 from medserl.game.roles import MODES
 from medserl.game.vcf import Reason, VCFResult, apply_vcf
+from medserl.knowledge.audit import EditClass
 
 ORIGINAL = "A man has fever and a cough with green sputum. The right lung is dull."
 MODIFIED = ORIGINAL.replace("right", "left")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from medserl.evaluation.convergence import Notice, convergence, gold_gaps, notices
+from medserl.reports.convergence import Notice, convergence, gold_gaps, notices
 from tests.synthetic_run import edited_game as game
 
 Row = dict[str, Any]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medserl.evaluation.diversity import edit_diversity, entropy, self_bleu
+from medserl.reports.diversity import edit_diversity, entropy, self_bleu
 from tests.synthetic_run import edited_game as game
 
 

@@ -12,10 +12,10 @@ import pytest
 from medserl.config import Settings
 from medserl.data.readers import load_notes
 from medserl.data.sample_paths import sample_path
-from medserl.evaluation.convergence import NoticeKind
 from medserl.evaluation.official import CORRECTION_METRICS, SENTENCE_ACCURACY
 from medserl.evaluation.table import HEADERS
 from medserl.evaluation.validation import Validation
+from medserl.reports.convergence import NoticeKind
 from medserl.trainer import MedSeRLTrainer
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from medserl.config import Settings
-from medserl.data.notes import Note
 from medserl.data.readers import load_notes
 from medserl.data.sample_paths import sample_path
 from medserl.engines.scripted import ScriptedEngine
 from medserl.errors import RunError
 from medserl.evaluation.frozen import FrozenGame, FrozenOpponent, meet_frozen_opponent, play_frozen_games
+from medserl.game.note import Note
 from medserl.game.prompts import load_prompts
 from medserl.rollout import VCFRolloutGenerator
-from medserl.runlog import FROZEN_GAMES, RunFolder
+from medserl.runs.runlog import FROZEN_GAMES, RunFolder
 
 SETTINGS = Settings(engine="scripted", tensorboard=False, frozen_games=12)
 NOTES = load_notes(sample_path("validation")).notes[:8]

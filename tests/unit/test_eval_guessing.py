@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medserl.data.notes import Note
 from medserl.evaluation.guessing import ALWAYS_CORRECT, ALWAYS_INCORRECT, COIN, against_guessing, guess_figures
 from medserl.evaluation.metrics import DetectionMetrics, detection_metrics
 from medserl.evaluation.predictions import LabelledText, Prediction, labelled_texts
 from medserl.evaluation.table import comparison_table
+from medserl.game.note import Note
 
 
 def _scored(texts: tuple[LabelledText, ...], verdicts: list[str | None]) -> DetectionMetrics:

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
-from medserl.data.notes import Note
 from medserl.errors import DataError
 from medserl.evaluation.calibration import apply_threshold, choose_threshold
 from medserl.evaluation.metrics import by_group, detection_metrics, judge, length_bucket, pairs_right
 from medserl.evaluation.predictions import LabelledText, Prediction, labelled_texts
 from medserl.evaluation.statistics import NOTHING
+from medserl.game.note import Note
 
 C, I = "CORRECT", "INCORRECT"  # noqa: E741
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medserl.data.notes import Note
 from medserl.data.readers import load_notes
 from medserl.errors import DataError, RunError
 from medserl.evaluation.predictions import Prediction, labelled_texts, read_predictions, write_predictions
+from medserl.game.note import Note
 
 PAIR = Note(
     "p",

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from medserl.data.notes import Note
 from medserl.errors import DataError, RunError
 from medserl.evaluation.metrics import DetectionMetrics, detection_metrics
 from medserl.evaluation.predictions import Prediction, labelled_texts
 from medserl.evaluation.statistics import NOTHING, Estimate
 from medserl.evaluation.table import cell, comparison_table, group_markdown, markdown, rows, to_csv, write_tables
+from medserl.game.note import Note
 
 TEXTS = labelled_texts([Note(f"n{i}", f"right {i}", f"wrong {i}") for i in range(20)])
 

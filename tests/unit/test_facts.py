@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-from medserl.data.facts import SLOTS, load_facts, parse_facts
-from medserl.data.notes import ERROR_TYPES
 from medserl.errors import DataError
+from medserl.game.note import ERROR_TYPES
+from medserl.knowledge.facts import SLOTS, load_facts, parse_facts
 
 TABLE = load_facts()
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from medserl.assessor import Finding, shown_text
 from medserl.data.columns import ColumnNames
 from medserl.data.labels import is_missing
-from medserl.data.notes import Note
 from medserl.data.readers import load_notes
 from medserl.data.standard_input import form_of
+from medserl.game.note import Note
 from medserl.prediction.findings import JudgedNote, by_suspicion, write_findings
-from medserl.reports.flagged import in_pieces
+from medserl.prediction.page import in_pieces
 
 TEXTS = st.text(
     st.characters(exclude_categories=("Cs", "Cc", "Cn")) | st.sampled_from('\n\t,;"=-'), min_size=1, max_size=80

@@ -11,11 +11,11 @@ import pytest
 
 from medserl import commands, start
 from medserl.config import Settings
-from medserl.data.notes import Note
 from medserl.engines.scripted import ScriptedEngine
 from medserl.errors import DataError
 from medserl.evaluation.options import EvaluationOptions
 from medserl.fitting import Ruler, fitting_notes, fitting_places
+from medserl.game.note import Note
 from medserl.game.prompts import Messages, load_prompts
 from medserl.rollout import VCFRolloutGenerator
 

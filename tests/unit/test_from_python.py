@@ -21,7 +21,7 @@ from medserl.data.given import given_notes, note_lines, notes_to_judge
 from medserl.data.readers import load_notes as read_notes
 from medserl.engines.scripted import ScriptedEngine
 from medserl.errors import ConfigError, DataError, RunError
-from medserl.runlog import read_rows, read_settings
+from medserl.runs.runlog import read_rows, read_settings
 
 QUICK: dict[str, Any] = {"engine": "scripted", "rollout_batch_size": 4, "tensorboard": False, "frozen_games": 0}
 TEXT = "The patient has type {} diabetes. It is controlled with metformin. He feels well."

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from medserl.engines.base import UpdateStats
+from medserl.engines.gap import EXPLAINED, explained_gap, require_same_policy
 from medserl.engines.scripted import ScriptedEngine
 from medserl.errors import RunError
-from medserl.gap import EXPLAINED, explained_gap, require_same_policy
 from medserl.trainer import MedSeRLTrainer
 
 

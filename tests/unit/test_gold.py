@@ -12,20 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medserl.config import Settings
-from medserl.data.notes import Note
 from medserl.data.readers import load_notes
 from medserl.data.sample_paths import sample_path
 from medserl.engines.base import WeightedTurn
 from medserl.engines.scripted import ScriptedEngine
 from medserl.errors import ConfigError
-from medserl.game.gold import Place, parting
+from medserl.game.answers import Place, parting
+from medserl.game.note import Note
 from medserl.game.parsing import note_sentences, parse_answer, parse_injection
 from medserl.game.prompts import load_prompts
 from medserl.game.text import split_words
 from medserl.game.vcf import apply_vcf
-from medserl.gold import GoldPairs, GoldText, gold_metrics
-from medserl.lessons import weighted
 from medserl.rollout import VCFRolloutGenerator
+from medserl.rounds.auxiliary import weighted
+from medserl.rounds.gold_pairs import GoldPairs, GoldText, gold_metrics
 
 PAIRS = [note for note in load_notes(sample_path("train")).notes if note.is_pair][:10]
 NOTE = "A man has fever and a cough with green sputum. The right lung is dull. He is given amoxicillin."

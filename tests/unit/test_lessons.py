@@ -18,7 +18,7 @@ from medserl.game.episode import Attempt, Completion, Episode, Turn
 from medserl.game.prompts import load_prompts
 from medserl.game.roles import MODES, Mode
 from medserl.game.vcf import Reason, VCFResult, apply_vcf
-from medserl.lessons import Lesson, game_lessons, weighted
+from medserl.rounds.auxiliary import Lesson, game_lessons, weighted
 from tests.families import engine_of
 
 ORIGINAL = "A man has fever and a cough with green sputum. The right lung is dull. He gets aspirin."

@@ -12,11 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from medserl import loading
 from medserl.cli import main
 from medserl.config import Settings
 from medserl.errors import ConfigError, MedSeRLError, ModelError
-from medserl.models import adapter_source, load_model, model_source
+from medserl.models import adapter_source, load_model, loading, model_source
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
 

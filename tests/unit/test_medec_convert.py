@@ -16,9 +16,9 @@ import pytest
 
 from medserl.data import medec
 from medserl.data.medec import CHECKSUMS, PublishedFile, convert_medec, download_medec, fetch_medec, note_record
-from medserl.data.notes import Note
 from medserl.data.readers import load_notes
 from medserl.errors import DataError, OutputError
+from medserl.game.note import Note
 
 HEADER = (
     *("Text ID", "Text", "Sentences", "Error Flag", "Error Type", "Error Sentence ID"),

@@ -11,7 +11,7 @@ import torch
 
 from medserl.config import Settings
 from medserl.errors import ModelError
-from medserl.loading import read_tokenizer
+from medserl.models.loading import read_tokenizer
 from medserl.sharing.facts import CardFacts, base_of, prompt_of
 from medserl.sharing.merging import merged_model, save_model
 from medserl.sharing.sources import Shared

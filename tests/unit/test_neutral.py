@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medserl.data.corpus import FILES
-from medserl.data.facts import load_facts
-from medserl.data.neutral import apply_neutral_edit, load_substitutions, n_pairs, neutral_edits
 from medserl.game.text import split_sentences, split_words
 from medserl.game.vcf import apply_vcf
+from medserl.knowledge.facts import load_facts
+from medserl.knowledge.neutral import apply_neutral_edit, load_substitutions, n_pairs, neutral_edits
 
 ROOT = Path(__file__).parents[2]
 # Words that may not be what a pair changes: negation, sides, times.

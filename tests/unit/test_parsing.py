@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from medserl.game.gold import parting
+from medserl.game.answers import parting
 from medserl.game.parsing import (
     Answer,
     note_sentences,

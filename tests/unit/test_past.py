@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from medserl.config import Settings
-from medserl.data.sampler import sample_notes
 from medserl.engines.base import Sampling
 from medserl.engines.scripted import ScriptedEngine
 from medserl.game.episode import Completion, Episode
 from medserl.game.prompts import Messages, load_prompts
 from medserl.game.setup import GameSetup, PastPlayer
-from medserl.past import PastPolicies, past_metrics
 from medserl.rollout import VCFRolloutGenerator
-from medserl.round_metrics import game_metrics
+from medserl.rounds.metrics import game_metrics
+from medserl.rounds.past import PastPolicies, past_metrics
+from medserl.rounds.sampler import sample_notes
 
 GAMES = sample_notes(size=12)
 

@@ -6,11 +6,11 @@ import pytest
 
 from medserl.data.readers import load_notes
 from medserl.data.sample_paths import sample_path
-from medserl.engines.chat import ChatRenderer
 from medserl.engines.prefixes import common
 from medserl.game.parsing import number_sentences
 from medserl.game.prompts import SHIPPED, load_prompts
 from medserl.game.roles import MODES
+from medserl.models.chat import ChatRenderer
 from tests.chat_styles import STYLES, style_tokenizer
 
 PAIRS = [note for note in load_notes(sample_path("train")).notes if note.is_pair][:3]

@@ -10,11 +10,12 @@ import warnings
 
 import pytest
 
-from medserl import cli, progress
-from medserl.console import Screen, console, errors, say, set_up_logging
+from medserl import cli
+from medserl.display import progress
+from medserl.display.console import Screen, console, errors, say, set_up_logging
+from medserl.display.markdown import say_markdown
+from medserl.display.progress import Count, busy, counting, duration, track
 from medserl.errors import RunError
-from medserl.markdown_shown import say_markdown
-from medserl.progress import Count, busy, counting, duration, track
 
 
 class Clock:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medserl.data.notes import ERROR_TYPES
 from medserl.errors import ConfigError
 from medserl.game import prompts as prompts_module
-from medserl.game.gold import Place
+from medserl.game.answers import Place
+from medserl.game.note import ERROR_TYPES
 from medserl.game.parsing import number_sentences, parse_verdict
 from medserl.game.prompts import SHIPPED, load_prompts
 

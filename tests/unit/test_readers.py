@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medserl.data.encodings import examine
-from medserl.data.notes import ERROR_TYPES, Note
 from medserl.data.readers import ColumnNames, load_notes, parse_sentences, unique_ids
 from medserl.errors import DataError
+from medserl.game.note import ERROR_TYPES, Note
 
 MEDEC_HEADER = (
     *("Text ID", "Text", "Sentences", "Error Flag", "Error Type", "Error Sentence ID"),

@@ -11,9 +11,9 @@ import pytest
 
 from medserl.config import Settings
 from medserl.errors import RunError
-from medserl.records import RecordsOnDisk, read_rows
 from medserl.reports.run_files import read_run
-from medserl.runlog import EPISODES, METRICS, RunFolder
+from medserl.runs.records import RecordsOnDisk, read_rows
+from medserl.runs.runlog import EPISODES, METRICS, RunFolder
 
 GOOD = [{"round": number, "mode": "error", "note": f"≥ {number}\u2028"} for number in range(1, 6)]
 BROKEN = [b"{broken", b"3", b"[1]", b"null", b'{"round": "one"}', b"\xff\xfe", b"[" * 100_000, b"", b'{"round": 1'

@@ -10,7 +10,7 @@ import pytest
 from medserl.game.episode import Attempt, Completion, Episode, Turn
 from medserl.game.rewards import Rewards, game_rewards
 from medserl.game.vcf import apply_vcf
-from medserl.repeats import RepeatPenalty
+from medserl.rounds.repeats import RepeatPenalty
 
 NOTE = "A man has fever and a cough with green sputum. The right lung is dull. He is given amoxicillin."
 OTHER = "A woman of 54 years has a right knee that is swollen and warm, and she cannot walk on it today."

@@ -15,7 +15,7 @@ from medserl.game.text import normalize
 from medserl.reports.games import choose_games, marked, show_game
 from medserl.reports.html import script_json, write_report
 from medserl.reports.own_games import count, periods
-from medserl.runlog import EPISODES, METRICS, read_rows
+from medserl.runs.runlog import EPISODES, METRICS, read_rows
 from tests.report_page import Page
 from tests.synthetic_run import (
     HOSTILE,

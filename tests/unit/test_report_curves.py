@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medserl.evaluation.convergence import Notice, convergence
 from medserl.reports.charts_shown import draw_groups, frozen_in_words, with_convergence
+from medserl.reports.convergence import Notice, convergence
 from medserl.reports.curves import MOST_POINTS, Plan, draw, nice_steps
 from tests.synthetic_run import edited_game
 

@@ -14,7 +14,7 @@ from medserl.cli import main
 from medserl.reports.html import write_report
 from medserl.reports.run_files import read_run
 from medserl.reports.shareable import without_notes
-from medserl.runlog import EPISODES, read_rows
+from medserl.runs.runlog import EPISODES, read_rows
 from tests.report_page import Page
 from tests.synthetic_run import add_official, write_run
 

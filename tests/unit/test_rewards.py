@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medserl.config import Settings
-from medserl.data.notes import Note
 from medserl.engines.scripted import ScriptedEngine
+from medserl.game.note import Note
 from medserl.game.prompts import Messages, load_prompts
 from medserl.game.reward_func import reward_func
 from medserl.game.rewards import NO_GAME, Rewards, assessor_reward, game_rewards, injector_reward

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from medserl.config import Settings
-from medserl.data.notes import Note
 from medserl.data.readers import load_notes
 from medserl.data.sample_paths import sample_path
 from medserl.engines.base import Sampling
 from medserl.engines.scripted import ScriptedEngine
-from medserl.game.gold import injection_answer, parting
+from medserl.game.answers import injection_answer, parting
+from medserl.game.note import Note
 from medserl.game.prompts import SHIPPED, load_prompts
 from medserl.game.setup import GameSetup
 from medserl.rollout import ROOM_FOR_A_WORD, VCFRolloutGenerator
@@ -82,8 +82,8 @@ def counting() -> Any:
     """An engine that counts as the embedded model's does, without the model."""
     from transformers import AutoTokenizer
 
-    from medserl.engines.chat import ChatRenderer
     from medserl.models import embedded_model
+    from medserl.models.chat import ChatRenderer
 
     chat = ChatRenderer(AutoTokenizer.from_pretrained(embedded_model()))
     return SimpleNamespace(count_tokens=lambda texts: [len(chat.reply_ids(text)) for text in texts])

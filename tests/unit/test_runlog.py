@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from medserl.config import Settings
 from medserl.errors import ConfigError, RunError
-from medserl.runlog import EPISODES, METRICS, TRAIN_LOG, RunFolder, read_rows
+from medserl.runs.runlog import EPISODES, METRICS, TRAIN_LOG, RunFolder, read_rows
 
 
 def settings_for(path: Path, **changes: object) -> Settings:
@@ -109,7 +109,7 @@ def test_another_process_holds_the_folder(tmp_path: Path) -> None:
     path = tmp_path / "run"
     code = (
         "import sys\nfrom pathlib import Path\nfrom medserl.config import Settings\n"
-        "from medserl.runlog import RunFolder\n"
+        "from medserl.runs.runlog import RunFolder\n"
         "run = RunFolder.create(Settings(output_dir=sys.argv[1], tensorboard=False))\n"
         "print('held', flush=True)\nsys.stdin.read()\n"
     )
@@ -275,7 +275,7 @@ import json, resource, sys
 from pathlib import Path
 from medserl.config import Settings
 from medserl.errors import RunError
-from medserl.runlog import RunFolder
+from medserl.runs.runlog import RunFolder
 
 run = RunFolder.create(Settings(output_dir=sys.argv[1], tensorboard=False))
 run.save_checkpoint({{"round": 1}}, lambda folder: None, 3)

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medserl.data import corpus, sample_paths
-from medserl.data.notes import ERROR_TYPES, Note
 from medserl.data.sample_paths import sample_path
-from medserl.data.sampler import FreshBatchSampler, sample_notes
 from medserl.errors import ConfigError, DataError, RunError
+from medserl.game.note import ERROR_TYPES, Note
+from medserl.rounds.sampler import FreshBatchSampler, sample_notes
 
 SIZES = st.tuples(st.integers(1, 70), st.integers(1, 20))
 SEEDS = st.integers(0, 2**63)

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 from medserl.config import Settings
-from medserl.data.notes import Note
 from medserl.data.readers import load_notes
 from medserl.data.sample_paths import sample_path
 from medserl.errors import ConfigError, DataError
-from medserl.game.gold import injection_answer
+from medserl.game.answers import injection_answer
+from medserl.game.note import Note
 from medserl.game.parsing import InjectorFormat, parse_injection, parse_verdict
 from medserl.game.prompts import load_prompts
 from medserl.game.vcf import apply_vcf
-from medserl.lessons import Lesson
 from medserl.models import load_model
 from medserl.rollout import VCFRolloutGenerator
+from medserl.rounds.auxiliary import Lesson
 from medserl.sft import WarmUp, epoch_lessons, twins_of, warm_up
 
 NOTES = load_notes(sample_path("train")).notes[:40]

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medserl.progress import round_line
-from medserl.round_metrics import game_metrics
-from medserl.shares import FEW, as_count, games_counted
+from medserl.display.progress import round_line
+from medserl.display.shares import FEW, as_count, games_counted
+from medserl.rounds.metrics import game_metrics
 from tests.synthetic_run import episode
 
 NOTE = "The patient has type 2 diabetes. Metformin was started."

@@ -8,12 +8,12 @@ from collections.abc import Callable
 import pytest
 
 from medserl.config import Settings
-from medserl.data.notes import Note
+from medserl.display.game import highlighted, outcome, show_game
 from medserl.engines.scripted import ScriptedEngine
+from medserl.game.note import Note
 from medserl.game.prompts import Messages, load_prompts
 from medserl.game.setup import GameSetup
 from medserl.rollout import VCFRolloutGenerator
-from medserl.show import highlighted, outcome, show_game
 
 NOTE = Note("n1", "He has [red]fever[/red]. He takes aspirin daily.")
 

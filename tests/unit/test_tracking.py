@@ -12,8 +12,8 @@ import pytest
 
 from medserl.config import Settings
 from medserl.errors import RunError
-from medserl.runlog import METRICS, RunFolder, read_rows
-from medserl.tracking import TENSORBOARD, TensorBoard, Tracking, require_wandb
+from medserl.runs.runlog import METRICS, RunFolder, read_rows
+from medserl.runs.tracking import TENSORBOARD, TensorBoard, Tracking, require_wandb
 
 ROUND = {"mean_reward": 0.5, "accepted_games": 3}
 

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medserl.data.corpus import FILES
-from medserl.data.facts import load_facts
-from medserl.data.neutral import neutral_edits
-from medserl.data.quantities import quantity_at, with_digits
-from medserl.data.truth import check, check_edit
+from medserl.knowledge.facts import load_facts
+from medserl.knowledge.neutral import neutral_edits
+from medserl.knowledge.oracle import check, check_edit
+from medserl.knowledge.quantities import quantity_at, with_digits
 
 ROOT = Path(__file__).parents[2]
 TABLE = load_facts()

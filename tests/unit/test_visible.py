@@ -7,7 +7,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medserl.visible import visible, visible_line
+from medserl.display.visible import visible, visible_line
 
 HOSTILE = {
     "title": "\x1b]0;owned\x07",

@@ -14,7 +14,6 @@ from transformers import AutoConfig
 
 from medserl.config import Settings
 from medserl.engines.base import Sampling, UpdateStats, WeightedTurn
-from medserl.engines.chat import recited, stop_token_ids
 from medserl.engines.openrlhf.actors import STATE_TAG
 from medserl.engines.openrlhf.arguments import openrlhf_arguments
 from medserl.engines.openrlhf.cluster import Cluster
@@ -27,8 +26,9 @@ from medserl.errors import RunError
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages
 from medserl.game.roles import Role
-from medserl.loading import read_tokenizer, reading
 from medserl.models import adapter_source, has_adapter, model_source
+from medserl.models.chat import recited, stop_token_ids
+from medserl.models.loading import read_tokenizer, reading
 
 log = logging.getLogger("medserl")
 

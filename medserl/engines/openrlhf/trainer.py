@@ -13,6 +13,7 @@ from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.trainer.ray.launcher import RayActorGroup
 
 from medserl.engines.base import UpdateStats, WeightedTurn, split_by_note
+from medserl.engines.gap import explained_gap
 from medserl.engines.openrlhf.cluster import Cluster
 from medserl.engines.openrlhf.experiences import (
     completion_values,
@@ -24,7 +25,6 @@ from medserl.engines.openrlhf.experiences import (
 from medserl.engines.openrlhf.plan import Plan, plan_passes
 from medserl.errors import RunError
 from medserl.game.episode import Turn
-from medserl.gap import explained_gap
 
 
 class MedSeRLTrainer(BasePPOTrainer):

@@ -12,11 +12,11 @@ from string import Template
 from typing import Any, TypedDict
 
 from medserl.errors import ConfigError
-from medserl.game.gold import Place
+from medserl.game.answers import Place
 from medserl.game.markup import without_markup
 from medserl.game.parsing import InjectorFormat, asked_for, note_sentences, number_sentences, numbered_lines
 from medserl.game.roles import MODES, Mode, Role, Verdict
-from medserl.toml_files import read_toml
+from medserl.game.toml_files import read_toml
 
 SHIPPED = ("term", "full")
 

@@ -1,0 +1,1 @@
+"""What people are shown: the terminal, progress, and text made safe to show."""

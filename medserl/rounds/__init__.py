@@ -1,0 +1,1 @@
+"""What a round needs besides the game: its batch, gold pairs, auxiliary losses, past policies, figures and clock."""
