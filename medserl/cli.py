@@ -14,7 +14,7 @@ from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 from pydantic import ValidationError, create_model
 
 from medserl import __version__
-from medserl.config import SECTIONS, Settings, concerns, describe, merge
+from medserl.config import SECTIONS, Settings, concerns, describe
 from medserl.display.console import BROKEN_PIPE, complain, console, errors, say, set_up_logging
 from medserl.display.progress import end_display
 from medserl.errors import ConfigError, MedSeRLError
@@ -22,6 +22,7 @@ from medserl.evaluation.options import EvaluationOptions
 from medserl.pipeline import Pipeline, PipelineOptions
 from medserl.prediction.options import PredictOptions
 from medserl.serve.options import ServeOptions
+from medserl.settings_sources import SOURCES, said_in
 
 app = App(
     name="medserl",
@@ -59,7 +60,7 @@ else:
     )
 
 
-@app.command
+@app.command(config=SOURCES)
 def train(*, settings: TrainFlags = None, config: Path | None = None) -> None:
     """Play the game online and learn from it: Injector, VCF, Assessor, REINFORCE++, round after round.
 
@@ -68,10 +69,10 @@ def train(*, settings: TrainFlags = None, config: Path | None = None) -> None:
     """
     from medserl.commands import train as run
 
-    run(_merge(settings, config))
+    run(settings or Settings())
 
 
-@app.command
+@app.command(config=SOURCES)
 def sft(
     *,
     settings: WarmUpFlags = None,
@@ -97,10 +98,10 @@ def sft(
     from medserl.commands import warm_up as run
     from medserl.sft import WarmUp
 
-    run(_merge(settings, config), WarmUp(epochs, batch_size, sft_learning_rate, steps), output, measure)
+    run(settings or Settings(), WarmUp(epochs, batch_size, sft_learning_rate, steps), output, measure)
 
 
-@app.command
+@app.command(config=SOURCES)
 def evaluate(
     *,
     settings: EvaluateFlags = None,
@@ -114,10 +115,10 @@ def evaluate(
     """
     from medserl.commands import evaluate as judge
 
-    judge(_merge(settings, config), options or EvaluationOptions())
+    judge(settings or Settings(), options or EvaluationOptions())
 
 
-@app.command
+@app.command(config=SOURCES)
 def predict(
     notes: Annotated[str, Parameter(allow_leading_hyphen=True)],
     /,
@@ -134,10 +135,10 @@ def predict(
     """
     from medserl.prediction.predict import predict as judge
 
-    judge(_merge(settings, config), notes, options or PredictOptions())
+    judge(settings or Settings(), notes, options or PredictOptions())
 
 
-@app.command
+@app.command(config=SOURCES)
 def pipeline(
     *,
     options: Annotated[PipelineOptions | None, Parameter(name="*")] = None,
@@ -149,7 +150,7 @@ def pipeline(
     Args:
         config: TOML file of settings.
     """
-    Pipeline(_merge(settings, config), options or PipelineOptions()).play()
+    Pipeline(settings or Settings(), options or PipelineOptions()).play()
 
 
 @app.command
@@ -169,7 +170,7 @@ def seeds(evaluations: list[Path], /, *, output: Path = Path("outputs/seeds")) -
     say(f"tables: {output}")
 
 
-@app.command
+@app.command(config=SOURCES)
 def play(
     *,
     settings: PlayFlags = None,
@@ -188,10 +189,10 @@ def play(
     """
     from medserl.commands import play as show
 
-    show(_merge(settings, config), note, mode, run)
+    show(settings or Settings(), note, mode, run)
 
 
-@app.command
+@app.command(config=SOURCES)
 def serve(
     *,
     settings: ServeFlags = None,
@@ -205,7 +206,7 @@ def serve(
     """
     from medserl.serve.server import serve as run
 
-    run(_merge(settings, config), options or ServeOptions())
+    run(settings or Settings(), options or ServeOptions())
 
 
 @app.command
@@ -327,10 +328,6 @@ def untaught_notes(*, output: Path = Path("outputs")) -> None:
         say(str(path))
 
 
-def _merge(settings: Settings | None, config: Path | None) -> Settings:
-    return merge(settings.model_dump(include=settings.model_fields_set) if settings else {}, config)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: exit code 0, 2 for what a user can mend (one line on standard error), 130 when interrupted.
 
@@ -368,7 +365,7 @@ def _fill_closed_streams() -> None:
 def _usage_line(error: CycloptsError) -> str:
     cause: Any = error.__cause__
     if isinstance(cause, ValidationError):
-        return f"settings: {describe(cause)}"
+        return f"{said_in(error)}: {describe(cause)}"
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return f"unexpected argument {error.unused_tokens[0]!r}: settings are flags, each with one value (--name VALUE)"
     return " ".join(str(error).split())

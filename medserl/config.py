@@ -315,21 +315,8 @@ NOT_SETTINGS = ("MEDSERL_CACHE",)
 """Variables of ours that are no settings; those of the tests begin with `MEDSERL_TEST_`."""
 
 
-def merge(flags: Mapping[str, Any], config: Path | None) -> Settings:
-    """Flags over environment over file over defaults.
-
-    Raises:
-        ConfigError: what cannot be used, with the file or variable that it is from.
-    """
-    file = read_config(config) if config else {}
-    environment = from_environment()
-    sources = dict.fromkeys(file, str(config)) | {name: PREFIX + name.upper() for name in environment}
-    sources |= dict.fromkeys(flags, "settings")
-    return validate({**file, **environment, **flags}, sources=sources)
-
-
-def validate(values: Mapping[str, Any], source: str = "settings", sources: Mapping[str, str] | None = None) -> Settings:
-    """Settings from plain values; `sources` says where single ones are from, `source` where all others are.
+def validate(values: Mapping[str, Any], source: str = "settings") -> Settings:
+    """Settings from plain values; `source` says where they are from.
 
     Raises:
         ConfigError: an unknown key (the nearest known one is named) or a value out of range.
@@ -338,8 +325,7 @@ def validate(values: Mapping[str, Any], source: str = "settings", sources: Mappi
     try:
         return Settings.model_validate(dict(values))
     except ValidationError as error:
-        named = ".".join(str(part) for part in error.errors()[0]["loc"][:1])
-        raise ConfigError(f"{(sources or {}).get(named, source)}: {describe(error)}") from None
+        raise ConfigError(f"{source}: {describe(error)}") from None
 
 
 def explicit_settings(settings: Settings | None, changes: Mapping[str, Any]) -> Settings:
@@ -355,18 +341,12 @@ def explicit_settings(settings: Settings | None, changes: Mapping[str, Any]) -> 
     return validate({**before, **plain})
 
 
-def from_environment() -> dict[str, str]:
-    """Settings given as `MEDSERL_<SETTING>`; they are parsed by `validate`.
-
-    Raises:
-        ConfigError: a variable that begins so and names no setting.
-    """
-    names = {PREFIX + name.upper(): name for name in Settings.model_fields}
-    given = {key: value for key, value in os.environ.items() if key.startswith(PREFIX) and key not in NOT_SETTINGS}
-    for key in given:
-        if key not in names and not key.startswith("MEDSERL_TEST_"):
+def check_variables() -> None:
+    """Raises ConfigError for a variable of the environment that begins as ours do and names no setting."""
+    names = [PREFIX + name.upper() for name in Settings.model_fields]
+    for key in os.environ:
+        if key.startswith(PREFIX) and key not in (*names, *NOT_SETTINGS) and not key.startswith("MEDSERL_TEST_"):
             raise ConfigError(f"environment: unknown setting {key!r}{_nearest(key, names)}")
-    return {names[key]: value for key, value in given.items() if key in names}
 
 
 def check_names(values: Mapping[str, Any], source: str) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from medserl.config import from_environment, read_config, validate
+from medserl.config import read_config, validate
 from medserl.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.toml"))
@@ -14,12 +14,6 @@ CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.toml"
 def test_a_committed_configuration_is_valid(path: Path) -> None:
     values = read_config(path)
     assert values.items() <= validate(values).model_dump().items()
-
-
-def test_the_environment_gives_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MEDSERL_KL_COEF", "0.5")
-    monkeypatch.setenv("MEDSERL_CACHE", "/elsewhere")
-    assert validate(from_environment()).kl_coef == 0.5
 
 
 def test_a_floor_above_the_ceiling_is_refused() -> None:

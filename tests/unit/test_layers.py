@@ -25,7 +25,7 @@ LAYERS = (
     ("reports", "assessor"),
     ("prediction", "serve", "sharing", "start", "environment"),
     ("sft", "trainer"),
-    ("commands",),
+    ("commands", "settings_sources"),
     ("pipeline",),
     ("cli",),
 )

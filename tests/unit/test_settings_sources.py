@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from medserl.cli import main
-from medserl.config import SECTIONS, Settings, concerns, merge, read_config
-from medserl.errors import ConfigError
+from medserl import commands
+from medserl.cli import app, main
+from medserl.config import SECTIONS, Settings, concerns, read_config
 
 COMMANDS = ("train", "sft", "evaluate", "play", "pipeline")
 
@@ -20,6 +20,43 @@ def line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert stopped.value.code == 2
     (told,) = [each for each in capsys.readouterr().err.splitlines() if each.startswith("error: ")]
     return told
+
+
+def settings(monkeypatch: pytest.MonkeyPatch, *flags: str) -> Settings:
+    """What the command line makes of flags, environment and file."""
+    taken: list[Settings] = []
+    monkeypatch.setattr(commands, "train", taken.append)
+    main(["train", *flags])
+    return taken[0]
+
+
+# -- which source wins -----------------------------------------------------------------------------------------
+
+
+def test_flags_win_over_the_environment_that_over_the_file_the_file_over_defaults(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("kl_coef = 0.1\nseed = 1\nmax_rounds = 1\nwandb = true\n", encoding="utf-8")
+    monkeypatch.setenv("MEDSERL_KL_COEF", "0.2")
+    monkeypatch.setenv("MEDSERL_SEED", "2")
+    made = settings(monkeypatch, "--config", str(file), "--kl-coef", "0.3", "--no-tensorboard")
+    assert made.model_dump(exclude_unset=True) == {
+        "kl_coef": 0.3,
+        "seed": 2,
+        "max_rounds": 1,
+        "wandb": True,
+        "tensorboard": False,
+    }
+    assert settings(monkeypatch, "--config", str(file)).kl_coef == 0.2
+    monkeypatch.delenv("MEDSERL_KL_COEF")
+    assert settings(monkeypatch, "--config", str(file)).kl_coef == 0.1
+    assert settings(monkeypatch).kl_coef == Settings().kl_coef
+
+
+def test_no_setting_is_called_as_a_command_is() -> None:
+    """Cyclopts takes the commands' names in a file for something else."""
+    assert not set(app) & set(Settings.model_fields)
 
 
 # -- flags -----------------------------------------------------------------------------------------------------
@@ -104,14 +141,21 @@ def test_variables_that_are_ours_are_let_through(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("MEDSERL_CACHE", "/elsewhere")
     monkeypatch.setenv("MEDSERL_TEST_STARTED_BY", "a test")
     monkeypatch.setenv("MEDSERL_SEED", "7")
-    assert merge({}, None).seed == 7
+    assert settings(monkeypatch).seed == 7
 
 
-def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_value_names_its_variable(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEDSERL_KL_COEF", "much")
-    with pytest.raises(ConfigError, match=r"MEDSERL_KL_COEF: kl_coef: .*'much'"):
-        merge({}, None)
-    assert merge({"kl_coef": 0.5}, None).kl_coef == 0.5, "a flag wins"
+    assert re.search(r"MEDSERL_KL_COEF: kl_coef: .*'much'", line(capsys, "train"))
+    assert settings(monkeypatch, "--kl-coef", "0.5").kl_coef == 0.5, "a flag wins"
+
+
+def test_variables_are_no_flags_of_a_command_without_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seeds: list[int] = []
+    monkeypatch.setattr("medserl.data.corpus.write_corpus", lambda output, seed: seeds.append(seed) or [])
+    monkeypatch.setenv("MEDSERL_SEED", "5")
+    main(["data", "sample", "--output", str(tmp_path)])
+    assert seeds == [2026]
 
 
 def test_every_variable_that_the_code_reads_is_a_setting_or_listed() -> None:
@@ -120,8 +164,8 @@ def test_every_variable_that_the_code_reads_is_a_setting_or_listed() -> None:
     root = Path(__file__).resolve().parents[2]
     files = [*root.glob("medserl/**/*.py"), *root.glob("scripts/*.sh")]
     read = set(re.findall(r"\bMEDSERL_[A-Z_]+\b", "\n".join(file.read_text(encoding="utf-8") for file in files)))
-    settings = {f"MEDSERL_{name.upper()}" for name in Settings.model_fields}
-    assert read - settings - {"MEDSERL_TEST_"} == set(NOT_SETTINGS)
+    ours = {f"MEDSERL_{name.upper()}" for name in Settings.model_fields}
+    assert read - ours - {"MEDSERL_TEST_"} == set(NOT_SETTINGS)
 
 
 # -- file ------------------------------------------------------------------------------------------------------
