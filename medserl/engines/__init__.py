@@ -24,13 +24,16 @@ def create_engine(settings: Settings, *, trainable: bool = True) -> Engine:
         from medserl.engines.scripted import ScriptedEngine
 
         return ScriptedEngine()
-    if settings.engine == "vllm":
-        raise ConfigError("engine 'vllm' serves `medserl evaluate` alone; leave --engine out, or give --engine local")
     from medserl.models import adapter_source
 
-    if trainable and training_engine_name(settings) == "openrlhf":
+    name = training_engine_name(settings) if trainable else "local"
+    if not trainable and settings.engine == "vllm":
+        log.info("engine vllm trains and judges notes; here, where nothing is learnt, the local engine plays")
+    if name == "openrlhf":
         log.info("model %s, adapter %s", settings.model, adapter_source(settings) or "none")
         return _create_openrlhf(settings)
+    if name == "vllm":
+        return _create_vllm(settings)
     if trainable and settings.async_rollout:
         raise ConfigError("async_rollout needs engine openrlhf: the local one plays and learns with the same weights")
     from medserl.engines.local import LocalEngine
@@ -47,7 +50,8 @@ def create_engine(settings: Settings, *, trainable: bool = True) -> Engine:
 
 
 def training_engine_name(settings: Settings) -> str:
-    """The engine that trains; `auto` is OpenRLHF where it is installed and finds enough GPUs, else the local one."""
+    """The engine that trains. `auto` is OpenRLHF where it is installed and has several GPUs, vLLM beside the local
+    engine where there is a GPU and vLLM is installed, else the local one; the log says why."""
     if settings.engine != "auto":
         return settings.engine
     import torch
@@ -55,16 +59,38 @@ def training_engine_name(settings: Settings) -> str:
     from medserl.engines.openrlhf.constraints import gpus_needed, missing_packages
 
     gpus = torch.cuda.device_count()
+    needed = max(2, gpus_needed(settings))
     if settings.several_adapters:
-        name, why = "local", "adapters 'per_role' and past_fraction are its own"
+        no_cluster = "adapters 'per_role' and past_fraction are not OpenRLHF's"
     elif missing_packages():
-        name, why = "local", f"OpenRLHF is not installed ({', '.join(missing_packages())} missing)"
-    elif gpus < gpus_needed(settings):
-        name, why = "local", f"OpenRLHF needs {gpus_needed(settings)} GPUs with these settings, and there are {gpus}"
+        no_cluster = f"OpenRLHF is not installed ({', '.join(missing_packages())} missing)"
+    elif gpus < needed:
+        no_cluster = f"OpenRLHF needs {needed} GPUs with these settings, and there are {gpus}"
     else:
+        no_cluster = ""
+    if not no_cluster:
         name, why = "openrlhf", f"OpenRLHF is installed and there are {gpus} GPUs"
+    elif gpus and settings.device in ("auto", "cuda") and find_spec("vllm") and not settings.async_rollout:
+        name, why = "vllm", f"vLLM is installed and there is a GPU: it plays, the local engine learns ({no_cluster})"
+    else:
+        name, why = "local", no_cluster
     log.info("engine %s: %s", name, why)
     return name
+
+
+def _create_vllm(settings: Settings) -> Engine:
+    from medserl.engines.vllm_training import VLLMTrainingEngine, check_settings
+    from medserl.lora import trained_in_words
+    from medserl.models import adapter_source
+
+    check_settings(settings)
+    engine = VLLMTrainingEngine(settings)
+    learner = engine.learner.model
+    place = f"{learner.dtype} on {learner.device}".removeprefix("torch.")
+    said = f"vLLM plays with {engine.player.dtype}, the local engine learns with {place}"
+    log.info("model %s, adapter %s: %s", settings.model, adapter_source(settings) or "none", said)
+    log.info("%s", trained_in_words(learner))
+    return engine
 
 
 def _create_openrlhf(settings: Settings) -> Engine:

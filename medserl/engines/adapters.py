@@ -20,6 +20,8 @@ from medserl.errors import RunError
 from medserl.game.roles import Role
 from medserl.models import INJECTOR, POLICY, reference_weights
 
+ADAPTER_FILE = "adapter_model.safetensors"
+
 
 @contextmanager
 def inputs_as_they_are(model: Any) -> Iterator[None]:
@@ -60,6 +62,15 @@ class PolicyAdapters:
     def trained(self) -> list[str]:
         return sorted(set(self.by_role.values()))
 
+    @property
+    def names(self) -> list[str]:
+        """The trained adapters and the past policies' copies."""
+        return [*self.trained, *self._past]
+
+    def name_of(self, role: Role, snapshot: str | None = None) -> str:
+        """The adapter that writes as this role of the policy, or of a past policy."""
+        return self._copy_of(self.by_role[role], snapshot) if snapshot else self.by_role[role]
+
     def parameters(self) -> list[Parameter]:
         """Of all trained adapters, whichever of them is active."""
         marks = [f".{name}." for name in self.trained]
@@ -72,7 +83,7 @@ class PolicyAdapters:
             with reference_weights(self.model, role):
                 yield
             return
-        name = self._copy_of(self.by_role[role], snapshot) if snapshot else self.by_role[role]
+        name = self.name_of(role, snapshot)
         if name != POLICY:
             self.model.set_adapter(name, inference_mode=snapshot is not None)
         try:
@@ -104,8 +115,23 @@ class PolicyAdapters:
     def save(self, folder: Path) -> None:
         """`default` at the top, an ordinary PEFT folder; every other adapter in a folder of its own name below."""
         # PEFT would ask the hub whether the vocabulary grew; it never does here.
-        names = [*self.trained, *self._past]
-        self.model.save_pretrained(folder, selected_adapters=names, save_embedding_layers=False)
+        self.model.save_pretrained(folder, selected_adapters=self.names, save_embedding_layers=False)
+
+    def write(self, name: str, folder: Path) -> None:
+        """One adapter as a PEFT folder of its own, in the precision that it is trained in."""
+        from peft import get_peft_model_state_dict
+        from safetensors.torch import save_file
+
+        folder.mkdir()
+        weights = get_peft_model_state_dict(self.model, adapter_name=name, save_embedding_layers=False)
+        save_file({key: weight.cpu().contiguous() for key, weight in weights.items()}, folder / ADAPTER_FILE)
+        config = copy.copy(self.model.peft_config[name])
+        config.inference_mode = True
+        config.save_pretrained(str(folder))
+
+    def size(self, name: str) -> int:
+        """Bytes of one adapter."""
+        return sum(p.numel() * p.element_size() for key, p in self.model.named_parameters() if f".{name}." in key)
 
     def load(self, folder: Path) -> None:
         """What `save` wrote, and no past policy besides. Raises RunError where an adapter is not of the same layers."""

@@ -88,6 +88,8 @@ class UpdateStats:
     logprob_gap_rms: float = 0.0
     """Root mean square of the same, and the largest."""
     logprob_gap_max: float = 0.0
+    logprob_gap_mean: float = 0.0
+    """Mean of sampled - recomputed, with its sign."""
     gap_explained: float | None = None
     """What rounding explains of the root mean square (`gap.explained_gap`); None where other weights may play."""
     trained_parameters: int | None = None
@@ -95,7 +97,7 @@ class UpdateStats:
     lesson_nll: float | None = None
     """Mean negative log-likelihood of the lessons' tokens, each before its own optimizer step; None without lessons."""
     vllm_kl: float | None = None
-    """Likewise the mean of sampled - recomputed, where vLLM samples: it grows when vLLM's weights fall behind."""
+    """`logprob_gap_mean` where vLLM samples: it grows when vLLM's weights fall behind."""
 
 
 class InferenceEngine(Protocol):

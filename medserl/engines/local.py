@@ -56,8 +56,8 @@ class LocalEngine:
         self.settings = settings
         self.chat = ChatRenderer(self.tokenizer, settings.thinking)
         self.device = next(self.model.parameters()).device
-        self._adapters = PolicyAdapters(self.model) if loaded.has_adapter else None
-        self._reference_copy = self._freeze_copy() if not self._adapters and settings.needs_reference else None
+        self.adapters = PolicyAdapters(self.model) if loaded.has_adapter else None
+        self._reference_copy = self._freeze_copy() if not self.adapters and settings.needs_reference else None
         trainable = any(p.requires_grad for p in self.model.parameters())
         self._parameters = self._trained_parameters() if trainable else []
         # A model loaded for judging alone has nothing to train.
@@ -171,7 +171,7 @@ class LocalEngine:
 
     def _passes(self, turns: Sequence[Turn]) -> Iterator[list[Row]]:
         """Rows of one adapter's turns that go through the model together, within the token budget."""
-        adapters = [self._adapters.by_role[turn.role] if self._adapters else "" for turn in turns]
+        adapters = [self.adapters.by_role[turn.role] if self.adapters else "" for turn in turns]
         budget = self.settings.training_token_budget
         for adapter in sorted(set(adapters)):
             mine = [i for i, name in enumerate(adapters) if name == adapter]
@@ -181,20 +181,20 @@ class LocalEngine:
 
     def _reader(self, role: Role, snapshot: str | None = None) -> str:
         """A name for the weights that act: what others have read is nothing to go on from."""
-        return f"{self._adapters.by_role[role] if self._adapters else ''} {snapshot or ''}"
+        return f"{self.adapters.by_role[role] if self.adapters else ''} {snapshot or ''}"
 
     @contextmanager
     def _acting(self, role: Role, snapshot: str | None = None, *, reference: bool = False) -> Iterator[Any]:
         """The model that computes as this role of the policy, of a past one, or as the frozen reference."""
-        if self._adapters:
-            with self._adapters.acting(role, snapshot, reference=reference):
+        if self.adapters:
+            with self.adapters.acting(role, snapshot, reference=reference):
                 yield self.model
         else:
             yield self._reference_copy if reference else self.model
 
     def _trained_parameters(self) -> list[torch.nn.Parameter]:
-        if self._adapters:
-            return self._adapters.parameters()
+        if self.adapters:
+            return self.adapters.parameters()
         return [p for p in self.model.parameters() if p.requires_grad]
 
     def _freeze_copy(self) -> Any:
@@ -276,15 +276,15 @@ class LocalEngine:
         self._own_adapters().forget(name)
 
     def _own_adapters(self) -> PolicyAdapters:
-        if self._adapters is None:
+        if self.adapters is None:
             raise RunError("past policies are kept as LoRA adapters, and this model is trained without one")
-        return self._adapters
+        return self.adapters
 
     # -- disk ---------------------------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> None:
-        if self._adapters:
-            self._adapters.save(folder)
+        if self.adapters:
+            self.adapters.save(folder)
         else:
             self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
@@ -292,8 +292,8 @@ class LocalEngine:
 
     def load(self, folder: Path) -> None:
         self._prefixes.forget()
-        if self._adapters:
-            self._adapters.load(folder)
+        if self.adapters:
+            self.adapters.load(folder)
         else:
             fresh = type(self.model).from_pretrained(folder, dtype=self.model.dtype)
             self.model.load_state_dict(fresh.state_dict())
@@ -314,7 +314,7 @@ class _Totals:
     """Sums over the micro-batches of one update."""
 
     def __init__(self) -> None:
-        self.loss = self.gap = self.gap_squares = self.gap_max = self.entropy = 0.0
+        self.loss = self.gap = self.gap_signed = self.gap_squares = self.gap_max = self.entropy = 0.0
         self.lesson_nll = 0.0
         self.clipped = self.tokens = self.gap_tokens = self.lesson_tokens = 0
         self.grad_norms: list[float] = []
@@ -336,8 +336,10 @@ class _Totals:
                 self.lesson_tokens += len(new)
             elif first:
                 sampled = torch.tensor(turn.turn.completion.logprobs, device=new.device)
-                apart = (new.detach() - sampled).abs()
+                signed = sampled - new.detach()
+                apart = signed.abs()
                 self.gap += apart.sum().item()
+                self.gap_signed += signed.sum().item()
                 self.gap_squares += apart.square().sum().item()
                 self.gap_max = max(self.gap_max, apart.max().item())
                 self.gap_tokens += len(sampled)
@@ -351,6 +353,7 @@ class _Totals:
             logprob_gap=self.gap / self.gap_tokens if self.gap_tokens else 0.0,
             logprob_gap_rms=math.sqrt(self.gap_squares / self.gap_tokens) if self.gap_tokens else 0.0,
             logprob_gap_max=self.gap_max,
+            logprob_gap_mean=self.gap_signed / self.gap_tokens if self.gap_tokens else 0.0,
             optimizer_steps=steps,
             tokens=self.tokens,
             lesson_nll=self.lesson_nll / self.lesson_tokens if self.lesson_tokens else None,

@@ -1,4 +1,5 @@
-"""vLLM as the engine of evaluation: many completions at once on a GPU, nothing learnt (`pip install 'medserl[vllm]'`).
+"""vLLM writes: many completions at once on a GPU (`pip install 'medserl[vllm]'`). Alone it is the engine of evaluation,
+which learns nothing; `vllm_training` has it play while the local engine learns.
 
 Prompts are rendered and cut into tokens here, as for the local engine, so both ask a model the very same; adapters
 travel as vLLM's LoRA requests. vLLM runs in a process of its own, which `close` ends.
@@ -9,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -61,7 +63,12 @@ class VLLMEngine:
         seeds = _seeds(len(ids), sampling)
         options = [self._options(*each, sampling) for each in zip(seeds, rooms, strict=True)]
         told = not self._raw or sampling.temperature in (0, 1)  # raw ones are those at temperature 1
-        return [self._completion(prompt, each, told) for prompt, each in zip(ids, self._run(ids, options), strict=True)]
+        outputs = self._run(ids, options, self._lora_of(sampling))
+        return [self._completion(prompt, each, told) for prompt, each in zip(ids, outputs, strict=True)]
+
+    def _lora_of(self, sampling: Sampling) -> Any:
+        """The adapter that writes: always the same one, where nothing is learnt."""
+        return self._lora
 
     def _options(self, seed: int, room: int, sampling: Sampling) -> dict[str, Any]:
         return {
@@ -123,27 +130,35 @@ class VLLMEngine:
         options = [
             {"max_tokens": 1, "temperature": 0.0, "logprobs": 0, "allowed_token_ids": [token]} for _, token in wanted
         ]
-        outputs = zip(wanted, self._run(prompts, options), strict=True)
+        outputs = zip(wanted, self._run(prompts, options, self._lora), strict=True)
         scores = iter([output.outputs[0].logprobs[0][token].logprob for (_, token), output in outputs])
         return [tuple(next(scores) for _ in turn.completion.token_ids) for turn in turns]
 
-    def _run(self, prompts: Sequence[tuple[int, ...]], options: Sequence[dict[str, Any]]) -> list[Any]:
+    def _run(self, prompts: Sequence[tuple[int, ...]], options: Sequence[dict[str, Any]], lora: Any) -> list[Any]:
         """vLLM's output for each prompt, in order. Raises RunError where its process has died."""
         from vllm import SamplingParams
-        from vllm.v1.engine.exceptions import EngineDeadError
 
-        try:
+        with while_it_lives():
             return self.llm.generate(
                 [{"prompt_token_ids": list(prompt)} for prompt in prompts],
                 [SamplingParams(detokenize=False, **each) for each in options],
-                lora_request=self._lora,
+                lora_request=lora,
                 use_tqdm=False,
             )
-        except EngineDeadError as error:
-            raise RunError("vLLM's process died, see its own lines above; give the same command to go on") from error
 
     def close(self) -> None:
         self.llm.llm_engine.engine_core.shutdown()
+
+
+@contextmanager
+def while_it_lives() -> Iterator[None]:
+    """Inside, the death of vLLM's process is a RunError of one line."""
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    try:
+        yield
+    except EngineDeadError as error:
+        raise RunError("vLLM's process died, see its own lines above; give the same command to go on") from error
 
 
 def logprobs_mode(temperature: float) -> str:
@@ -162,35 +177,51 @@ def load_vllm(settings: Settings) -> VLLMEngine:
         ConfigError: vLLM is not installed, or was built for another device.
         ModelError: vLLM cannot load the model or the adapter.
     """
-    device = _vllm_device(settings.device)
-    from vllm import LLM
-
+    device = vllm_device(settings.device)
     name, adapter = model_source(settings.model), adapter_source(settings)
-    try:
+    with starting(settings.model):
         if adapter:
             _check_adapter(adapter, name, settings)
         tokenizer = read_tokenizer(name, settings)
         stop_ids = stop_token_ids(generation_config(name, settings.trust_remote_code), tokenizer)
-        llm = LLM(
-            model=name,
-            dtype=pick_dtype(settings.dtype, device),
-            trust_remote_code=settings.trust_remote_code,
-            seed=settings.seed,
+        llm = start_llm(
+            name,
+            settings,
+            device,
             max_model_len=-1,  # the model's own, or what fits into memory
-            generation_config="vllm",  # no sampling defaults of the model's: ours are complete
             logprobs_mode=RAW_LOGPROBS,
-            **_lora_options(adapter),
-            **({"gpu_memory_utilization": CPU_MEMORY_SHARE} if device == "cpu" else {}),
+            **(lora_options(rank_of(adapter), at_once=1, kept=1) if adapter else {}),
         )
-    except MedSeRLError:
-        raise
-    except Exception as error:  # of whichever library reads the files
-        raise ModelError(f"vLLM cannot load {settings.model!r}: {reason(error)}") from error
     lora = _load_adapter(llm, adapter, settings.model) if adapter else None
     return VLLMEngine(llm, tokenizer, stop_ids, settings, lora)
 
 
-def _vllm_device(wanted: str) -> str:
+@contextmanager
+def starting(model: str) -> Iterator[None]:
+    """Inside, whatever a library raises while vLLM starts with `model` is a ModelError of one line."""
+    try:
+        yield
+    except MedSeRLError:
+        raise
+    except Exception as error:  # of whichever library reads the files
+        raise ModelError(f"vLLM cannot load {model!r}: {reason(error)}") from error
+
+
+def start_llm(name: str, settings: Settings, device: str, **options: Any) -> Any:
+    """A `vllm.LLM` with the model of that name or folder; `options` are vLLM's own, beside what all of ours share."""
+    from vllm import LLM
+
+    return LLM(
+        model=name,
+        dtype=pick_dtype(settings.dtype, device),
+        trust_remote_code=settings.trust_remote_code,
+        seed=settings.seed,
+        generation_config="vllm",  # no sampling defaults of the model's: ours are complete
+        **{**({"gpu_memory_utilization": CPU_MEMORY_SHARE} if device == "cpu" else {}), **options},
+    )
+
+
+def vllm_device(wanted: str) -> str:
     """The kind of device that the installed vLLM was built for, if it is the one wanted."""
     if find_spec("vllm") is None:
         raise ConfigError("engine 'vllm': vLLM is not installed; pip install 'medserl[vllm]', or give --engine local")
@@ -219,14 +250,18 @@ def generation_config(name: str, trust_remote_code: bool) -> Any:
         return GenerationConfig.from_model_config(config)
 
 
-def _lora_options(adapter: Path | None) -> dict[str, Any]:
-    if adapter is None:
-        return {}
+def rank_of(adapter: Path) -> int:
+    """The highest rank of an adapter's matrices."""
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    rank = max([config["r"], *config.get("rank_pattern", {}).values()])
+    return max([config["r"], *config.get("rank_pattern", {}).values()])
+
+
+def lora_options(rank: int, *, at_once: int, kept: int) -> dict[str, Any]:
+    """vLLM's options for so many adapters in one call, and in memory, of at most `rank`. Raises ModelError."""
     if rank > LORA_RANKS[-1]:
-        raise ModelError(f"adapter {adapter}: rank {rank}, but vLLM serves {LORA_RANKS[-1]} at most; --engine local")
-    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": next(r for r in LORA_RANKS if r >= rank)}
+        raise ModelError(f"an adapter of rank {rank}, but vLLM serves {LORA_RANKS[-1]} at most; give --engine local")
+    room = next(r for r in LORA_RANKS if r >= rank)
+    return {"enable_lora": True, "max_loras": at_once, "max_cpu_loras": kept, "max_lora_rank": room}
 
 
 def _check_adapter(adapter: Path, name: str, settings: Settings) -> None:

@@ -1,0 +1,133 @@
+"""vLLM with weights that change: adapters come and go by name, or all weights are replaced.
+
+New weights go through files in memory (`/dev/shm`, where it has room). Three rules of vLLM 0.29 decide how:
+an adapter never keeps its name, because the prefix cache knows adapters by their names alone; an adapter is served
+beside the weights and never merged into them, because a bfloat16 sum loses most of a small step; and vLLM sleeps at
+level 1, because level 2 loses the adapters' buffers.
+"""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from medserl.config import Settings
+from medserl.engines.base import Sampling
+from medserl.engines.vllm import VLLMEngine, while_it_lives
+from medserl.errors import MedSeRLError, RunError
+from medserl.loading import reason
+
+IN_MEMORY = Path("/dev/shm")
+SLEEP_LEVEL = 1
+"""Weights wait in the CPU's memory, the cache is given back."""
+
+Write = Callable[[Path], None]
+"""Writes weights as a folder that does not exist yet."""
+
+
+class VLLMPlayer(VLLMEngine):
+    """Writes with the adapter that `lora_name` names for a role and a past policy; None where there are none."""
+
+    def __init__(
+        self,
+        llm: Any,
+        tokenizer: Any,
+        stop_ids: frozenset[int],
+        settings: Settings,
+        logprobs_mode: str,
+        lora_name: Callable[[Sampling], str] | None,
+    ) -> None:
+        super().__init__(llm, tokenizer, stop_ids, settings, logprobs_mode=logprobs_mode)
+        self._lora_name = lora_name
+        self._loras: dict[str, Any] = {}
+        self._serial = 0
+        self._asleep = False
+        self.dtype = str(llm.model_config.dtype).removeprefix("torch.")
+
+    def _lora_of(self, sampling: Sampling) -> Any:
+        return self._loras[self._lora_name(sampling)] if self._lora_name else None
+
+    # -- weights ------------------------------------------------------------------------------------------------
+
+    def take_adapter(self, name: str, write: Write, size: int) -> None:
+        """Play with a new version of the adapter from now on; `size` is about how many bytes `write` writes.
+
+        Raises:
+            RunError: vLLM cannot take it.
+        """
+        from vllm.lora.request import LoRARequest
+
+        self._serial += 1
+        version = f"{name}_{self._serial}"
+        with self._asking("take the new adapter"), files_in_memory(size) as folder:
+            write(folder / version)
+            request = LoRARequest(version, self._serial, str(folder / version))
+            self.llm.llm_engine.add_lora(request)  # and kept: vLLM has room for all that are ever there at once
+        self.drop_adapter(name)
+        self._loras[name] = request
+
+    def drop_adapter(self, name: str) -> None:
+        before = self._loras.pop(name, None)
+        if before:
+            with self._asking("drop an adapter"):
+                self.llm.llm_engine.remove_lora(before.lora_int_id)
+
+    @property
+    def adapters(self) -> list[str]:
+        return list(self._loras)
+
+    def take_weights(self, write: Write, size: int) -> None:
+        """Play with new weights from now on. Raises RunError where vLLM cannot take them."""
+        with self._asking("take the new weights"), files_in_memory(size) as folder:
+            write(folder / "weights")
+            self.llm.collective_rpc("read_weights", args=(str(folder / "weights"),))
+            self.llm.reset_prefix_cache()
+
+    def lost_weight(self) -> str | None:
+        """A layer whose weight vLLM cannot replace, if there is one."""
+        found: str | None = self.llm.collective_rpc("lost_weight")[0]
+        return found
+
+    # -- memory -------------------------------------------------------------------------------------------------
+
+    def sleep(self) -> None:
+        """Give the GPU's memory back until `wake`."""
+        if not self._asleep:
+            with self._asking("give its memory back"):
+                self.llm.sleep(level=SLEEP_LEVEL)
+            self._asleep = True
+
+    def wake(self) -> None:
+        """Take the memory again. Raises RunError where something else has taken it meanwhile."""
+        if self._asleep:
+            import torch
+
+            gc.collect()
+            torch.cuda.empty_cache()
+            with self._asking("take the GPU's memory again (try a lower vllm_gpu_memory or training_token_budget)"):
+                self.llm.wake_up()
+            self._asleep = False
+
+    @contextmanager
+    def _asking(self, what: str) -> Iterator[None]:
+        """Inside, whatever vLLM raises is a RunError of one line."""
+        try:
+            with while_it_lives():
+                yield
+        except MedSeRLError:
+            raise
+        except Exception as error:
+            raise RunError(f"vLLM cannot {what}: {reason(error)}") from error
+
+
+@contextmanager
+def files_in_memory(size: int) -> Iterator[Path]:
+    """A folder for so many bytes, in memory if there is room, that is gone afterwards."""
+    roomy = IN_MEMORY.is_dir() and shutil.disk_usage(IN_MEMORY).free > 2 * size
+    with tempfile.TemporaryDirectory(prefix="medserl_", dir=IN_MEMORY if roomy else None) as folder:
+        yield Path(folder)
