@@ -80,8 +80,8 @@ def training_engine_name(settings: Settings) -> str:
 
 def _create_vllm(settings: Settings) -> Engine:
     from medserl.engines.vllm_training import VLLMTrainingEngine, check_settings
-    from medserl.lora import trained_in_words
     from medserl.models import adapter_source
+    from medserl.models.lora import trained_in_words
 
     check_settings(settings)
     engine = VLLMTrainingEngine(settings)

@@ -20,7 +20,7 @@ from medserl.config import Settings
 from medserl.engines.base import Sampling
 from medserl.engines.vllm import VLLMEngine, while_it_lives
 from medserl.errors import MedSeRLError, RunError
-from medserl.loading import reason
+from medserl.models.loading import reason
 
 IN_MEMORY = Path("/dev/shm")
 SLEEP_LEVEL = 1

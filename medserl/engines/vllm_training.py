@@ -19,7 +19,7 @@ import torch
 
 from medserl.config import Settings
 from medserl.engines.base import Sampling, UpdateStats, WeightedTurn
-from medserl.engines.chat import stop_token_ids
+from medserl.engines.gap import explained_gap
 from medserl.engines.local import LocalEngine
 from medserl.engines.vllm import (
     generation_config,
@@ -35,9 +35,9 @@ from medserl.errors import ConfigError
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages
 from medserl.game.roles import Role
-from medserl.gap import explained_gap
-from medserl.loading import read_tokenizer
 from medserl.models import adapter_source, load_model, model_source
+from medserl.models.chat import stop_token_ids
+from medserl.models.loading import read_tokenizer
 
 log = logging.getLogger("medserl")
 

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import re
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import fmean
-from typing import Any
 
 import pytest
-from conftest import ROOT, Program, rows
-from test_runs import LIMIT, assert_learnt, assert_synced, medserl
+from conftest import Program, rows
 
 Start = Callable[..., Program]
 
@@ -28,7 +22,9 @@ def train(common_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
         log = tmp_path_factory.mktemp("logs") / "output.txt"
         arguments = ["--resume", str(resume)] if resume else [*common_flags, "--engine", "vllm", *flags]
         command = [sys.executable, "-m", "medserl.cli", "train", *arguments]
-        runs.append(Program(command, log, {"MEDSERL_VALIDATION_DATA": "none", "MEDSERL_VLLM_CONTEXT": "512", **environment}))
+        runs.append(
+            Program(command, log, {"MEDSERL_VALIDATION_DATA": "none", "MEDSERL_VLLM_CONTEXT": "512", **environment})
+        )
         return runs[-1]
 
     yield begin
@@ -37,7 +33,17 @@ def train(common_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_first(train, tmp_path):
-    run = train("--lora-targets", "all-linear", "--max-rounds", "3", "--learning-rate", "3e-3", "--output-dir", str(tmp_path/"run"))
+    run = train(
+        "--lora-targets",
+        "all-linear",
+        "--max-rounds",
+        "3",
+        "--learning-rate",
+        "3e-3",
+        "--output-dir",
+        str(tmp_path / "run"),
+    )
     assert run.finish() == 0, run.output()
     print(run.output())
-    for r in rows(tmp_path/"run"): print({k: v for k, v in r.items() if "gap" in k or "kl" in k or "sec" in k or "accept" in k})
+    for r in rows(tmp_path / "run"):
+        print({k: v for k, v in r.items() if "gap" in k or "kl" in k or "sec" in k or "accept" in k})
