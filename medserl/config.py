@@ -231,7 +231,7 @@ class Settings(  # of the bases pydantic takes the last one's fields first
         if self.several_adapters and not self.lora_rank:
             raise ValueError("adapters 'per_role' and past_fraction need LoRA: lora_rank above 0")
         if self.several_adapters and self.engine == "openrlhf":
-            raise ValueError("adapters 'per_role' and past_fraction are the local engine's: give --engine local")
+            raise ValueError("adapters 'per_role' and past_fraction are not for openrlhf: give --engine local or vllm")
         return self
 
     def _require_lessons_alone(self) -> None:
@@ -270,7 +270,7 @@ class Settings(  # of the bases pydantic takes the last one's fields first
 
     @property
     def several_adapters(self) -> bool:
-        """Whether more than one adapter of the policy plays, which the local engine alone can do."""
+        """Whether more than one adapter of the policy plays, which openrlhf cannot do."""
         return self.adapters == "per_role" or self.past_fraction > 0
 
     def with_overrides(self, **changes: Any) -> Settings:

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 import pytest
 from conftest import Program, rows
+from test_runs import assert_learnt, assert_synced, resumed_after
 
 Start = Callable[..., Program]
+
+VLLM = ("EngineCore", "VLLM::")
+"""What vLLM's processes are called."""
 
 
 @pytest.fixture(scope="module")
 def train(common_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     """`train(*flags, KEY=value)`: begin a run with the engine. What is left of it ends with the module."""
-    import sys
-
     runs: list[Program] = []
 
     def begin(*flags: str, resume: Path | None = None, **environment: str) -> Program:
         log = tmp_path_factory.mktemp("logs") / "output.txt"
         arguments = ["--resume", str(resume)] if resume else [*common_flags, "--engine", "vllm", *flags]
+        settings = {"MEDSERL_VALIDATION_DATA": "none", "MEDSERL_VLLM_CONTEXT": "512"}
+        settings["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"  # as users have it: a process that can die
         command = [sys.executable, "-m", "medserl.cli", "train", *arguments]
-        runs.append(
-            Program(command, log, {"MEDSERL_VALIDATION_DATA": "none", "MEDSERL_VLLM_CONTEXT": "512", **environment})
-        )
+        runs.append(Program(command, log, {**settings, **environment}))
         return runs[-1]
 
     yield begin
@@ -32,18 +39,95 @@ def train(common_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
         run.end()
 
 
-def test_first(train, tmp_path):
+def last_error(run: Program) -> str:
+    *_, line = [line for line in run.output().splitlines() if line.startswith("error: ")]
+    return line
+
+
+def kill_vllm(run: Program) -> None:
+    found = [pid for name in VLLM for pid in run.descendants(name)]
+    assert found, run.output()
+    for pid in found:
+        os.kill(pid, signal.SIGKILL)
+
+
+# -- an adapter for each role, past policies; killed, resumed, stopped ---------------------------------------
+
+
+@pytest.fixture(scope="module")
+def adapters_run(train: Start, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Program]:
+    """Killed with signal 9 in the fourth round; resumed; ended with Ctrl-C, twice."""
+    folder = tmp_path_factory.mktemp("runs") / "adapters"
+    killed = train(
+        "--lora-targets", "all-linear", "--adapters", "per_role", "--past-fraction", "0.5", "--past-every", "1",
+        "--past-pool", "1", "--max-rounds", "60", "--learning-rate", "3e-3", "--output-dir", str(folder),
+    )  # fmt: skip
+    killed.wait_for("round   3/60")
+    killed.process.kill()
+    killed.finish()
+    assert killed.left_over() == {}
+    resumed = train(resume=folder)
+    resumed.wait_for("round   5/60")
+    resumed.press_ctrl_c()
+    resumed.wait_for("stopping after this round")
+    resumed.press_ctrl_c()
+    resumed.finish(120)
+    assert resumed_after(resumed) >= 2
+    assert resumed.left_over() == {}
+    return folder, resumed
+
+
+def test_a_run_goes_on_with_vllm_where_it_was(adapters_run: tuple[Path, Program]) -> None:
+    folder, _ = adapters_run
+    metrics = rows(folder)
+    assert [row["round"] for row in metrics] == [*range(1, len(metrics) + 1)] and len(metrics) >= 5
+    assert all(row["grad_norm"] > 0 for row in metrics)
+    assert_synced(metrics)
+    assert any(row["kl_assessor"] > 0 for row in metrics[1:]), "the policy left the reference"
+
+
+def test_past_policies_play_and_are_kept_one_at_a_time(adapters_run: tuple[Path, Program]) -> None:
+    folder, _ = adapters_run
+    assert all(row["past_games"] for row in rows(folder)[1:])
+    newest = max((folder / "checkpoints").iterdir(), key=lambda path: int(path.name.removeprefix("round_")))
+    assert len(list(newest.glob("past_*_default"))) == len(list(newest.glob("past_*_injector"))) == 1
+
+
+def test_the_end_is_of_the_round_and_not_of_vllm(adapters_run: tuple[Path, Program]) -> None:
+    """Ctrl-C goes to every process of the terminal; vLLM's must not end with it."""
+    _, resumed = adapters_run
+    assert "error: " not in resumed.output() and "stopped after round" in " ".join(resumed.output().split())
+
+
+# -- the control, and the death of vLLM ---------------------------------------------------------------------
+
+
+def test_weights_that_never_arrive_show_and_a_vllm_that_dies_ends_the_run(train: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
     run = train(
-        "--lora-targets",
-        "all-linear",
-        "--max-rounds",
-        "3",
-        "--learning-rate",
-        "3e-3",
-        "--output-dir",
-        str(tmp_path / "run"),
-    )
+        "--lora-targets", "all-linear", "--learning-rate", "3e-3", "--output-dir", str(folder),
+        MEDSERL_TEST_IGNORE_WEIGHTS="1",
+    )  # fmt: skip
+    run.wait_for("round   5/")
+    kill_vllm(run)
+    assert run.finish(120) == 2
+    assert "vLLM's process died" in last_error(run)
+    assert run.left_over() == {}
+    gaps: list[float] = [row["logprob_gap"] for row in rows(folder)]
+    assert gaps[0] < 2e-3 < 1e-2 < fmean(gaps[-2:]), gaps
+
+
+# -- all weights --------------------------------------------------------------------------------------------
+
+
+def test_all_weights_reach_vllm(train: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run = train(
+        "--lora-rank", "0", "--max-rounds", "4", "--learning-rate", "3e-4", "--temperature", "0.9",
+        "--output-dir", str(folder),
+    )  # fmt: skip
     assert run.finish() == 0, run.output()
-    print(run.output())
-    for r in rows(tmp_path / "run"):
-        print({k: v for k, v in r.items() if "gap" in k or "kl" in k or "sec" in k or "accept" in k})
+    metrics: list[dict[str, Any]] = rows(folder)
+    assert_learnt(metrics, folder)
+    assert_synced(metrics)
+    assert abs(metrics[-1]["kl_assessor"]) > 1e-3, "the policy left the reference"

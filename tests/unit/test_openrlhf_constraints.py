@@ -103,6 +103,35 @@ def machine(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize(
+    ("vllm", "gpus", "settings", "engine", "why"),
+    [
+        (True, 1, {}, "vllm", "there is a GPU: it plays, the local engine learns (OpenRLHF is not installed"),
+        (True, 4, {"adapters": "per_role"}, "vllm", "(adapters 'per_role' and past_fraction are not OpenRLHF's)"),
+        (True, 1, {"placement": "colocated"}, "vllm", "it plays"),
+        (True, 0, {}, "local", "OpenRLHF is not installed"),
+        (False, 1, {}, "local", "OpenRLHF is not installed"),
+        (True, 2, {"device": "cuda:1"}, "local", "OpenRLHF is not installed"),
+        (True, 1, {"device": "cpu"}, "local", "OpenRLHF is not installed"),
+        (True, 1, {"async_rollout": True}, "local", "OpenRLHF is not installed"),
+    ],
+)
+def test_auto_on_one_gpu(machine, monkeypatch, caplog, vllm, gpus, settings, engine, why) -> None:  # type: ignore[no-untyped-def]
+    machine(False, gpus)
+    monkeypatch.setattr(engines, "find_spec", lambda _name: object() if vllm else None)
+    with caplog.at_level("INFO", "medserl"):
+        assert engines.training_engine_name(Settings(**settings)) == engine
+    assert f"engine {engine}: " in caplog.text and why in caplog.text
+
+
+def test_one_gpu_is_vllms_though_openrlhf_is_installed(machine, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    machine(True, 1)
+    monkeypatch.setattr(engines, "find_spec", lambda _name: object())
+    assert engines.training_engine_name(Settings(placement="colocated")) == "vllm"
+    machine(True, 2)
+    assert engines.training_engine_name(Settings()) == "openrlhf"
+
+
+@pytest.mark.parametrize(
     ("installed", "gpus", "engine", "why"),
     [
         (False, 8, "local", "OpenRLHF is not installed"),

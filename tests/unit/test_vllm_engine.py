@@ -357,11 +357,6 @@ def test_what_vllm_cannot_load_is_one_line(tiny_llama: Path, fake_vllm: type[Fak
         create_inference_engine(settings(tiny_llama, dtype="float16"))
 
 
-def test_vllm_does_not_train(tiny_llama: Path) -> None:
-    with pytest.raises(ConfigError, match="serves `medserl evaluate` alone"):
-        create_engine(settings(tiny_llama))
-
-
 @pytest.mark.parametrize(
     ("engine", "installed", "device", "chosen"),
     [

@@ -107,6 +107,19 @@ def _plain_linear(module: Any) -> None:
     module.dispatch_cpu_unquantized_gemm = keep
 
 
+def _first_weights_alone(module: Any) -> None:
+    """The same control for the engine of one GPU: vLLM keeps the first version of every adapter."""
+    if not os.environ.get("MEDSERL_TEST_IGNORE_WEIGHTS"):
+        return
+    take = module.VLLMPlayer.take_adapter
+
+    def take_once(self: Any, name: str, *rest: Any) -> None:
+        if name not in self.adapters:
+            take(self, name, *rest)
+
+    module.VLLMPlayer.take_adapter = take_once
+
+
 def _whole_prompts(module: Any) -> None:
     make = module.AsyncEngineArgs.__init__
 
@@ -140,6 +153,7 @@ AFTER: dict[str, Callable[[Any], None]] = {
     "openrlhf.utils.deepspeed.deepspeed_utils": _adam_of_torch,
     "openrlhf.utils.distributed_util": _gloo_for_nccl,
     "openrlhf.trainer.ray.vllm_worker_wrap": _receive_on_cpu,
+    "medserl.engines.vllm_player": _first_weights_alone,
     "vllm.engine.arg_utils": _whole_prompts,
     "vllm.model_executor.layers.utils": _plain_linear,
 }
