@@ -232,7 +232,7 @@ class MedSeRLTrainer(SelfPlay):
         return True
 
     def _guard_against_silence(self, metrics: dict[str, Any]) -> None:
-        if metrics["accepted_games"] or not self.settings.is_played:
+        if metrics["accepted_games"] or not metrics["games"]:
             self._empty_rounds = 0
             return
         log.warning("round %d: the VCF accepted no note, so nothing was learnt from play", self.round)

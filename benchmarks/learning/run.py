@@ -1,5 +1,8 @@
 """Does playing teach? Runs named arms with named seeds, and keeps what each of them measured.
 
+    python benchmarks/learning/run.py --experiment play --test-data larger --arms A A1 A2 --seeds 0 1 2
+    python benchmarks/learning/table.py --experiment play --against A1 A2
+
     python benchmarks/learning/run.py --arms plan best --seeds 0 1 [--set max_rounds=300]
     python benchmarks/learning/table.py
 
@@ -10,9 +13,11 @@
 An arm (`arms.toml`) is a set of settings of `medserl train`. Each run is an ordinary run folder under
 `outputs/learning`, judged on the test notes when it has ended. Started again, this goes on where it stopped: with the
 round after the last checkpoint, or with the evaluation. What the table and the figure are made of is copied,
-compressed, to `benchmarks/learning/results/EXPERIMENT/ARM_seedN/`. The warm-up, which every arm starts from, is judged
-once, as the arm `warmup`. On the sample's notes it also plays once as Injector: `frozen_notes.jsonl` holds its accepted
-edits of the test notes, which every arm judges too.
+compressed, to `benchmarks/learning/results/EXPERIMENT/ARM_seedN/`. What arms start from is judged once: the shipped
+adapter as the arm `warmup`, one that is taught here (`start` in arms.toml) under its own name. `control` names the
+trainer of `controls.py` that takes MedSeRL's place. With `--test-data larger` an arm is judged on a fixed share of the
+larger test and on the reworded one (`--pairs`); on the sample's test notes the warm-up also plays once as Injector, and
+`frozen_notes.jsonl` holds its accepted edits, which every arm judges too.
 Invented patients, for developing software, not for clinical use.
 """
 
@@ -29,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import tomlkit
+from materials import NOTES, TAUGHT, TEST_PAIRS, notes_file, test_file
 
 from medserl.config import validate
 from medserl.data.readers import load_notes
@@ -46,11 +52,14 @@ ROOT = HERE.parents[1]
 WARMUP, TRAINED = "warmup", "trained"
 PLACES = ("output_dir", "resume")
 """Settings that say where on this machine a run lay."""
-SOURCES = ("prompt_data", "validation_data")
-"""Settings that name notes, of which the file's name is kept and not where it lies."""
+SOURCES = ("prompt_data", "validation_data", "adapter")
+"""Settings that may name files, of which the name is kept and not where they lie."""
+LARGER = "larger"
+OF_THE_RUNNER = ("control", "start")
+"""What an arm may say besides settings."""
 OF_A_GAME = ("round", "mode", "verdict", "still_true", "reward_assessor", "past_role")
 """What is kept of a game: no text, for notes may be someone's."""
-FROZEN = "frozen_notes.jsonl"
+FROZEN, TEST_NOTES = "frozen_notes.jsonl", "test_notes.jsonl"
 
 Settings = dict[str, Any]
 
@@ -60,7 +69,8 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", required=True, help="names in arms.toml")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings that win over the arm's")
-    parser.add_argument("--test-data", default="sample", help="notes to judge on when a run has ended")
+    parser.add_argument("--test-data", default="sample", help="notes to judge on, or larger")
+    parser.add_argument("--pairs", nargs=3, type=int, default=TEST_PAIRS, help="of each split, with --test-data larger")
     parser.add_argument("--experiment", default="sample", help="name of the folder that its runs and figures go to")
     parser.add_argument("--outputs", type=Path, default=ROOT / "outputs" / "learning", help="where the run folders go")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="where their figures are kept")
@@ -71,28 +81,64 @@ def main() -> None:
     if unknown:
         parser.error(f"no arm {unknown[0]!r}; there are {', '.join(arms)}")
     outputs, results = options.outputs / options.experiment, options.results / options.experiment
-    start = next(iter(arms.values())) | changes
-    data = {"predictions.jsonl": options.test_data}
-    if is_sample(options.test_data):  # of anyone else's notes no word is kept, so later runs could not judge the same
-        data["frozen.jsonl"] = str(frozen_notes(start, options.test_data, outputs / FROZEN, results / f"{FROZEN}.xz"))
-    judge_warmup(start, data, outputs / WARMUP, results / WARMUP)
+    start = plain(next(iter(arms.values())) | changes)
+    if options.test_data == LARGER:
+        test = test_file(options.pairs, outputs / "data")
+        data = {"predictions.jsonl": str(test)}
+        keep(results, {TEST_NOTES: test.read_bytes()})
+    else:
+        data = {"predictions.jsonl": options.test_data}
+        if is_sample(options.test_data):  # of others' notes no word is kept, so later runs could not judge the same
+            frozen = frozen_notes(start, options.test_data, outputs / FROZEN, results / f"{FROZEN}.xz")
+            data["frozen.jsonl"] = str(frozen)
+    judge_start(start, data, outputs / WARMUP, results / WARMUP)
     for seed in options.seeds:
         for arm in options.arms:
-            name = f"{arm}_seed{seed}"
-            run_arm(arms[arm] | changes | {"seed": seed}, data, outputs / name, results / name)
+            name, settings = f"{arm}_seed{seed}", arms[arm] | changes | {"seed": seed}
+            ready = with_materials(settings, outputs)
+            if "start" in settings:
+                judge_start(ready, data, outputs / settings["start"], results / settings["start"])
+            run_arm(ready, data, outputs / name, results / name, settings.get("control"))
+
+
+def plain(arm: Mapping[str, Any]) -> Settings:
+    """An arm's settings of `medserl train` alone."""
+    return {name: value for name, value in arm.items() if name not in OF_THE_RUNNER}
+
+
+def with_materials(arm: Mapping[str, Any], outputs: Path) -> Settings:
+    """The arm's settings with files in the place of the notes and the start that it names, made where need be."""
+    settings = plain(arm)
+    if settings["prompt_data"] in NOTES:
+        settings["prompt_data"] = str(notes_file(settings["prompt_data"], outputs / "data"))
+    if "start" in arm:
+        settings["adapter"] = str(outputs / "starts" / arm["start"])
+        teach(settings, arm["start"], outputs)
+    return settings
+
+
+def teach(settings: Settings, start: str, outputs: Path) -> None:
+    """Teach the model of the settings both roles on the pairs of this name, once."""
+    if (Path(settings["adapter"]) / "adapter_config.json").exists():
+        return
+    pairs = notes_file(start, outputs / "data")
+    named = ["--model", settings["model"], "--prompts", settings["prompts"], "--adapter", "none"]
+    places = ["--prompt-data", pairs, "--validation-data", "none", "--output", settings["adapter"]]
+    if code := medserl("sft", *named, *places, *TAUGHT):
+        sys.exit(code)
 
 
 def read_arms(path: Path) -> dict[str, Settings]:
     """The settings of every arm, those of `common` and of the arm that it starts from included."""
     table = tomllib.loads(path.read_text(encoding="utf-8"))
-    arms: dict[str, Settings] = {}
-    for name, own in table["arms"].items():
-        start = arms[own["of"]] if "of" in own else table["common"]
-        arms[name] = {**start, **{key: value for key, value in own.items() if key not in ("about", "of")}}
-    return arms
+    known: dict[str, Settings] = {}
+    for name, own in (table.get("bases", {}) | table["arms"]).items():
+        start = known[own["of"]] if "of" in own else table["common"]
+        known[name] = {**start, **{key: value for key, value in own.items() if key not in ("about", "of")}}
+    return {name: known[name] for name in table["arms"]}
 
 
-def run_arm(settings: Settings, data: Mapping[str, str], run: Path, kept: Path) -> None:
+def run_arm(settings: Settings, data: Mapping[str, str], run: Path, kept: Path, control: str | None = None) -> None:
     """Train, or go on with it; judge; keep the raw figures. Nothing is done twice.
 
     A run that ends itself because its Injector gets nothing past the VCF any more is judged as its last checkpoint is.
@@ -103,7 +149,8 @@ def run_arm(settings: Settings, data: Mapping[str, str], run: Path, kept: Path) 
         config = run.with_suffix(".toml")
         config.write_text(tomlkit.dumps(typed(settings)), encoding="utf-8")
     if not started or (not done and rounds_done(run) < int(typed(settings)["max_rounds"])):
-        code = medserl("train", *(["--resume", run] if started else ["--config", config, "--output-dir", run]))
+        places = ["--resume", run] if started else ["--config", config, "--output-dir", run]
+        code = play_control(control, *places) if control else medserl("train", *places)
         if code and not starved(run):
             sys.exit(code)  # it has said why; a run that was interrupted goes on when this is started again
     files = judged(TRAINED, ["--run", run], data, run / "eval")
@@ -118,9 +165,10 @@ def starved(run: Path) -> bool:
     return len(last) > EMPTY_ROUNDS_ALLOWED and not any(taught)
 
 
-def judge_warmup(settings: Settings, data: Mapping[str, str], folder: Path, kept: Path) -> None:
-    model = ["--model", settings["model"], "--prompts", settings["prompts"]]
-    keep(kept, judged(WARMUP, [*model, "--engine", settings.get("engine", "auto")], data, folder))
+def judge_start(settings: Settings, data: Mapping[str, str], folder: Path, kept: Path) -> None:
+    names = ("model", "prompts", "engine", "adapter")
+    model = [part for name in names if name in settings for part in (f"--{name}", settings[name])]
+    keep(kept, judged(WARMUP, model, data, folder))
 
 
 def judged(system: str, model: Sequence[object], data: Mapping[str, str], folder: Path) -> dict[str, bytes]:
@@ -231,8 +279,18 @@ def keep(folder: Path, files: Mapping[str, bytes]) -> None:
 
 def medserl(*arguments: object) -> int:
     """Runs a command; returns its exit code."""
-    command: Sequence[str] = [sys.executable, "-m", "medserl.cli", *map(str, arguments)]
-    print("$ medserl", *command[3:], flush=True)
+    print("$ medserl", *arguments, flush=True)
+    return run_python("-m", "medserl.cli", *arguments)
+
+
+def play_control(name: str, *arguments: object) -> int:
+    """Trains by a trainer of `controls.py`; returns the exit code."""
+    print("$ controls.py", name, *arguments, flush=True)
+    return run_python(HERE / "controls.py", name, *arguments)
+
+
+def run_python(*arguments: object) -> int:
+    command: Sequence[str] = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 

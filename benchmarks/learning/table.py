@@ -1,40 +1,35 @@
 """One table and one figure out of the raw figures that `run.py` kept.
 
-    python benchmarks/learning/table.py [--experiment sample] [--data FILE] [--against ARM] [--seeds 1]
+    python benchmarks/learning/table.py [--experiment sample] [--data FILE] [--against ARM ...] [--seeds 1]
 
 Writes `table.md` and `curves.png` beside the figures; with `--seeds` it only shows the table. Arms with several
 seeds are pooled: the texts of all seeds count, and a pair is one cluster over all of them. Intervals are 95 % (Wilson
 on the effective number of texts). Each arm is compared with the warm-up, and seed by seed with `best` or the arm that
 `--against` names, on the same pairs: by McNemar's exact test, or with several seeds a permutation test that swaps the
-two pair by pair. The same on the notes that the warm-up wrote as Injector, for the runs that judged these. The figure
-needs matplotlib (`pip install 'medserl[dev]'`).
+two pair by pair. The same on the notes that the warm-up wrote as Injector, for the runs that judged these. Before all
+this stand the figures that are free of what a model is inclined to say (`unbiased.py`), each arm compared with its own
+start and with the arms that `--against` names. The figure needs matplotlib (`pip install 'medserl[dev]'`).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import lzma
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
-from medserl.data.readers import load_notes
-from medserl.data.sample_paths import sample_path
+import unbiased
+from kept import FEW_ROUNDS, WARMUP, Row, Run, read_runs, rows, test_notes
+
 from medserl.evaluation.metrics import Outcome, judge, pairs_right
-from medserl.evaluation.predictions import LabelledText, Prediction, labelled_texts
+from medserl.evaluation.predictions import LabelledText, labelled_texts
 from medserl.evaluation.statistics import Estimate, compare, format_p, share_estimate
 from medserl.game.roles import MODES
 
 HERE = Path(__file__).resolve().parent
-WARMUP = "warmup"
-FEW_ROUNDS = 10
-"""The beginning and the end of a run: what the table says of its rounds are means over so many."""
 SPLITS = ("test-seen", "test-unseen")
 CURVES = {
     "gold_pairwise_accuracy": "gold pairs of the round, both twins right",
@@ -62,56 +57,22 @@ DECIDED = ("true", "false")
 STAGES = 3
 """Parts of a run for which the table says what a verdict earned."""
 
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Run:
-    """One arm with one seed."""
-
-    arm: str
-    seed: int
-    metrics: list[Row]
-    predictions: list[Prediction]
-    games: list[Row]
-    frozen: list[Prediction]
-
-    @property
-    def rounds(self) -> int:
-        return int(self.metrics[-1]["round"]) if self.metrics else 0
-
-    def mean(self, name: str, after: int, to: int) -> float | None:
-        """Mean over the rounds `after` + 1 to `to`, of those that have the figure."""
-        values = [row[name] for row in self.metrics if after < row["round"] <= to and row.get(name) is not None]
-        return fmean(values) if values else None
-
-    def first(self, name: str) -> float | None:
-        return self.mean(name, -1, self.few)  # round 0 is the validation before the first
-
-    def last(self, name: str) -> float | None:
-        return self.mean(name, self.rounds - self.few, self.rounds)
-
-    @property
-    def few(self) -> int:
-        return min(FEW_ROUNDS, self.rounds // 2)
-
-    @property
-    def minutes(self) -> float:
-        """What the rounds took, without validations and checkpoints."""
-        return sum(value for row in self.metrics for key, value in row.items() if key.startswith("seconds_")) / 60
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiment", default="sample")
-    parser.add_argument("--data", type=Path, default=sample_path("test"), help="the notes that the arms were judged on")
+    parser.add_argument(
+        "--data", type=Path, help="the notes that the arms were judged on; default: as run.py kept them"
+    )
     parser.add_argument("--results", type=Path, default=HERE / "results", help="where run.py kept the figures")
-    parser.add_argument("--against", default="best", metavar="ARM", help="compare with this arm, besides the warm-up")
+    parser.add_argument(
+        "--against", nargs="+", default=["best"], metavar="ARM", help="compare with these arms, besides the start"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, help="runs with these seeds alone; nothing is written")
     options = parser.parse_args()
     folder = options.results / options.experiment
-    runs = [run for run in read_runs(folder) if run.arm == WARMUP or options.seeds is None or run.seed in options.seeds]
-    texts, games = labelled_texts(load_notes(options.data).notes), rows(folder / "frozen_notes.jsonl.xz")
+    runs = [run for run in read_runs(folder) if run.is_start or options.seeds is None or run.seed in options.seeds]
+    texts, games = labelled_texts(test_notes(folder, options.data)), rows(folder / "frozen_notes.jsonl.xz")
     table = markdown(runs, texts, games, options.against)
     print(table)
     if options.seeds is None:
@@ -119,39 +80,28 @@ def main() -> None:
         draw(runs, folder / "curves.png")
 
 
-def read_runs(folder: Path) -> list[Run]:
-    """Every kept run, the warm-up first, then by arm and seed."""
-    runs = []
-    for place in sorted(path.parent for path in folder.glob("*/predictions.jsonl.xz")):
-        named = re.fullmatch(r"(.+)_seed(\d+)", place.name)
-        arm, seed = (named[1], int(named[2])) if named else (place.name, 0)
-        metrics, games = (rows(place / f"{name}.jsonl.xz") for name in ("metrics", "games"))
-        said, frozen = (
-            [Prediction(**row) for row in rows(place / f"{name}.jsonl.xz")] for name in ("predictions", "frozen")
-        )
-        runs.append(Run(arm, seed, metrics, said, games, frozen))
-    return sorted(runs, key=lambda run: (run.arm != WARMUP, run.arm, run.seed))
-
-
-def rows(path: Path) -> list[Row]:
-    """The rows of a kept file; none where it was not kept."""
-    if not path.exists():
-        return []
-    with lzma.open(path, "rt", encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
-
-
-def markdown(runs: Sequence[Run], texts: Sequence[LabelledText], frozen: Sequence[Row], other: str) -> str:
+def markdown(runs: Sequence[Run], texts: Sequence[LabelledText], frozen: Sequence[Row], others: Sequence[str]) -> str:
     arms = {run.arm: [other for other in runs if other.arm == run.arm] for run in runs}
-    trained = {arm: mine for arm, mine in arms.items() if arm != WARMUP}
+    trained = {arm: mine for arm, mine in arms.items() if not mine[0].is_start}
+    other = others[0]
     return "\n".join(
         [
+            *free_of_bias(arms, texts, others),
             *on_test_notes(arms, texts, other),
             *on_frozen_notes(arms, texts, frozen, other),
             *of_rounds(trained),
             *of_games(trained),
         ]
     )
+
+
+def free_of_bias(arms: Mapping[str, list[Run]], texts: Sequence[LabelledText], others: Sequence[str]) -> list[str]:
+    said = {arm: [run.predictions for run in mine] for arm, mine in arms.items()}
+    starts = {arm: mine[0].start for arm, mine in arms.items() if not mine[0].is_start}
+    lines = []
+    for title, columns, each in unbiased.rows(said, starts, texts, others):
+        lines += table_of(columns, each, f"Free of bias: {title}.")
+    return lines
 
 
 def on_test_notes(arms: Mapping[str, list[Run]], texts: Sequence[LabelledText], other: str) -> list[str]:
@@ -200,12 +150,15 @@ def of_rounds(arms: Mapping[str, list[Run]]) -> list[str]:
     lines = []
     for arm, mine in arms.items():
         lengths = [", ".join(f"{getattr(run, name):.0f}" for run in mine) for name in ("rounds", "minutes")]
+        lengths.append(", ".join(f"{run.tokens / 1e6:.2f}" for run in mine))
         lines.append([arm, *lengths, *(from_first_to_last(mine, name) for name in OF_ROUNDS)])
     said = (
         f"First {FEW_ROUNDS} rounds to last {FEW_ROUNDS}, of short runs the halves; validation before to after. "
         "Means over seeds with both."
     )
-    return table_of(["arm", "rounds", "minutes of rounds", *OF_ROUNDS.values()], lines, said)
+    return table_of(
+        ["arm", "rounds", "minutes of rounds", "million tokens of updates", *OF_ROUNDS.values()], lines, said
+    )
 
 
 def of_games(arms: Mapping[str, list[Run]]) -> list[str]:

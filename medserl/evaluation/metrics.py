@@ -116,7 +116,7 @@ def detection_metrics(texts: Sequence[LabelledText], predictions: Sequence[Predi
         DataError: two texts, or two predictions, have the same id.
     """
     outcomes = judge(texts, predictions)
-    confusion, clusters = _confusion(outcomes), [one.cluster for one in outcomes]
+    confusion, clusters = confusion_table(outcomes), [one.cluster for one in outcomes]
     answered = [one for one in outcomes if one.verdict is not None]
     pairs = pairs_right(outcomes)
     chances = [(p, one.is_error, one.cluster) for one in outcomes if (p := one.p_incorrect) is not None]
@@ -127,14 +127,14 @@ def detection_metrics(texts: Sequence[LabelledText], predictions: Sequence[Predi
         pairwise_accuracy=share_estimate(pairs),
         pairwise_chance=Estimate(pairs_by_coin(outcomes), None, None, len(pairs)),
         right_minus_reversed=mean_estimate(pairs_right_minus_reversed(outcomes)),
-        d_prime=bootstrap_estimate(d_prime, _confusion(answered), [one.cluster for one in answered]),
+        d_prime=bootstrap_estimate(d_prime, confusion_table(answered), [one.cluster for one in answered]),
         pair_ordering=mean_estimate(pairs_ordered(outcomes)),
         auroc=auroc(*probabilities),
         recall=_share([one for one in outcomes if one.is_error], lambda one: one.right),
         specificity=_share([one for one in outcomes if not one.is_error], lambda one: one.right),
         f1=bootstrap_estimate(f1, confusion, clusters),
         balanced_accuracy=bootstrap_estimate(balanced_accuracy, confusion, clusters),
-        mcc=bootstrap_estimate(mcc, _confusion(answered), [one.cluster for one in answered]),
+        mcc=bootstrap_estimate(mcc, confusion_table(answered), [one.cluster for one in answered]),
         flag_rate=_share(outcomes, lambda one: one.verdict == "INCORRECT"),
         no_verdict_rate=_share(outcomes, lambda one: one.verdict is None),
         truncated_rate=_share(outcomes, lambda one: one.truncated),
@@ -251,8 +251,8 @@ def length_bucket(text: str) -> str:
 # -- figures of a confusion table (..., 4): true positives, false negatives, true negatives, false positives -----------
 
 
-def _confusion(outcomes: Sequence[Outcome]) -> Array:
-    """Shape (texts, 4), one 1 a row."""
+def confusion_table(outcomes: Sequence[Outcome]) -> Array:
+    """Shape (texts, 4), one 1 a row: what `d_prime` and the like take sums of."""
     cells = [[e and r, e and not r, not e and r, not e and not r] for e, r in ((o.is_error, o.right) for o in outcomes)]
     return np.array(cells, dtype=float).reshape(-1, 4)
 
