@@ -25,19 +25,20 @@ from pathlib import Path
 from typing import Any
 
 from medserl.config import merge
-from medserl.console import complain, set_up_logging
-from medserl.data.facts import Pool, Term, load_facts
-from medserl.data.neutral import apply_neutral_edit, with_case
+from medserl.display.console import complain, set_up_logging
 from medserl.engines.base import WeightedTurn
 from medserl.errors import MedSeRLError
+from medserl.game.answers import injection_answer
 from medserl.game.episode import Completion, Episode, Sample, Turn
-from medserl.game.gold import injection_answer
 from medserl.game.referee import judge_attempt, settle
 from medserl.game.roles import Mode, Role
 from medserl.game.setup import GameSetup
-from medserl.phases import PhaseClock
+from medserl.knowledge.audit import audit
+from medserl.knowledge.facts import Pool, Term, load_facts
+from medserl.knowledge.neutral import apply_neutral_edit, with_case
 from medserl.rollout import Attempts, VCFRolloutGenerator, derive_seed
-from medserl.self_play import Played
+from medserl.rounds.clock import PhaseClock
+from medserl.rounds.self_play import Played
 from medserl.trainer import MedSeRLTrainer
 
 ROUNDS_IN_TURN = 20
@@ -60,7 +61,7 @@ class RandomSwaps(VCFRolloutGenerator):
             modified = swapped(game.original, game.mode, rng)
             answer = injection_answer(game.original, modified, self.prompts.form) if modified else None
             turn = Turn("injector", prompt, Completion(answer or "", (), (), (), "stop"))
-            tries.append(judge_attempt(turn, game.original, game.mode, self.prompts.form, self.settings))
+            tries.append(judge_attempt(turn, game.original, game.mode, self.prompts.form, self.settings, audit))
         return tuple(tries)
 
 

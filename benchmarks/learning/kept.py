@@ -12,10 +12,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from medserl.data.notes import Note
 from medserl.data.readers import load_notes
 from medserl.data.sample_paths import sample_path
 from medserl.evaluation.predictions import Prediction
+from medserl.game.note import Note
 
 WARMUP = "warmup"
 FEW_ROUNDS = 10

@@ -52,7 +52,7 @@ ROOT = HERE.parents[1]
 WARMUP, TRAINED = "warmup", "trained"
 PLACES = ("output_dir", "resume")
 """Settings that say where on this machine a run lay."""
-SOURCES = ("prompt_data", "validation_data", "adapter")
+SOURCES = {"prompt_data", "validation_data", "adapter"}
 """Settings that may name files, of which the name is kept and not where they lie."""
 LARGER = "larger"
 OF_THE_RUNNER = ("control", "start")
@@ -241,7 +241,7 @@ def settings_of(run: Path) -> bytes:
     settings = tomlkit.parse((run / "config.toml").read_text(encoding="utf-8"))
     for name in PLACES:
         settings.pop(name, None)
-    for name in SOURCES:
+    for name in settings.keys() & SOURCES:
         settings[name] = Path(str(settings[name])).name
     return tomlkit.dumps(settings).encode()
 

@@ -21,7 +21,6 @@ from typing import Any
 import pytest
 
 from medserl.config import Settings, validate
-from medserl.data.facts import load_facts
 from medserl.data.readers import load_notes
 from medserl.data.sample_paths import sample_path
 from medserl.engines.scripted import ScriptedEngine
@@ -30,7 +29,8 @@ from medserl.game.parsing import number_sentences
 from medserl.game.prompts import Messages, load_prompts
 from medserl.game.roles import Role
 from medserl.game.setup import GameSetup
-from medserl.phases import PhaseClock
+from medserl.knowledge.facts import load_facts
+from medserl.rounds.clock import PhaseClock
 from medserl.trainer import MedSeRLTrainer
 
 ROOT = Path(__file__).parents[2]
