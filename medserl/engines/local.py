@@ -22,7 +22,12 @@ from torch import Tensor
 from medserl.config import Settings
 from medserl.display.progress import PATIENCE, counting
 from medserl.engines import decoding
-from medserl.engines.adapters import PolicyAdapters, inputs_as_they_are, narrow_products
+from medserl.engines.adapters import (
+    PolicyAdapters,
+    inputs_as_they_are,
+    multiplying_narrowly,
+    narrow_products,
+)
 from medserl.engines.base import Sampling, UpdateStats, WeightedTurn, split_by_note
 from medserl.engines.dropout import without_chance
 from medserl.engines.families import examine
@@ -81,7 +86,8 @@ class LocalEngine:
         ids = [self.chat.ids(messages) for messages in prompts]
         check_context(ids, sampling.rooms(len(ids)), self.context)
         written = counting(f"{sampling.role} writes", len(ids), pause=PATIENCE)
-        with self._acting(sampling.role, sampling.snapshot) as model, written as count:
+        acting = self._acting(sampling.role, sampling.snapshot)
+        with acting as model, multiplying_narrowly(model), written as count:
             rows = decoding.sample(
                 model,
                 ids,
@@ -123,14 +129,15 @@ class LocalEngine:
         check_context([choice.context for choice in choices], [choice.room for choice in choices], self.context)
         if not self._abilities.free:
             return weigh_by_logprobs(self.chat, partial(self.logprobs, temperature=1.0), prompts, replies)
-        logprobs = decoding.tail_logprobs(
-            self.model,
-            choices,
-            pad_id=self._pad_id,
-            token_budget=self.settings.generation_token_budget,
-            prefixes=self._prefixes,
-            reader=self._reader("assessor"),
-        )
+        with multiplying_narrowly(self.model):
+            logprobs = decoding.tail_logprobs(
+                self.model,
+                choices,
+                pad_id=self._pad_id,
+                token_budget=self.settings.generation_token_budget,
+                prefixes=self._prefixes,
+                reader=self._reader("assessor"),
+            )
         return [shares(each) for each in logprobs]
 
     @torch.inference_mode()
