@@ -46,7 +46,7 @@ def narrow_products(model: Any) -> torch.autocast:
 
 @contextmanager
 def multiplying_narrowly(model: Any) -> Iterator[None]:
-    """Both: inside, a narrow model reads and writes as it is trained. Its prompts take about 0.6 of the time on a CPU."""
+    """Both: inside, a narrow model plays as it is trained; on a CPU it reads prompts in about 0.6 of the time."""
     with inputs_as_they_are(model), narrow_products(model):
         yield
 
