@@ -1,4 +1,4 @@
-"""One batch of the game through any engine: inject, filter, retry, assess (DESIGN, section 1, steps 2 and 3)."""
+"""One batch of the game through any engine: inject, filter, retry, assess (docs/design.md)."""
 
 from __future__ import annotations
 

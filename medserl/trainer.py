@@ -1,4 +1,4 @@
-"""MedSeRLTrainer: the online self-play loop, as DESIGN section 1 tells it.
+"""MedSeRLTrainer: the online self-play loop, as docs/design.md tells it.
 
     sample fresh notes -> Injector edits, VCF filters -> Assessor judges -> zero-sum rewards -> REINFORCE++ -> again
 

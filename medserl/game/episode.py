@@ -133,7 +133,7 @@ class Episode:
         return self.verdict is not None and self.verdict != truth(self.mode)
 
     def samples(self, rejection_reward: float = 0.0) -> list[Sample]:
-        """The role-turns that carry a reward (DESIGN, section 5).
+        """The role-turns that carry a reward (docs/design.md, the payoff).
 
         `rejection_reward` other than 0 turns every rejected attempt into an Injector sample as well.
         """

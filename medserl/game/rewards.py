@@ -1,4 +1,4 @@
-"""The payoff of one game (DESIGN, section 5). Each role-turn is a sample of its own: +1 and -1 are never added up."""
+"""The payoff of one game (docs/design.md). Each role-turn is a sample of its own: +1 and -1 are never added up."""
 
 from __future__ import annotations
 

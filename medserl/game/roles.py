@@ -1,4 +1,4 @@
-"""The words of the game: roles, modes, verdicts, and the truth that a mode fixes (DESIGN, sections 1 and 2)."""
+"""The words of the game: roles, modes, verdicts, and the truth that a mode fixes (docs/design.md)."""
 
 from __future__ import annotations
 

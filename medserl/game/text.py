@@ -80,7 +80,7 @@ def too_long(note: str) -> str | None:
 
 
 def split_words(text: str) -> Words:
-    """Words of `text` as the VCF counts them (DESIGN, section 4). Case and mere punctuation are not part of a word."""
+    """Words of `text` as the VCF counts them (docs/design.md). Case and mere punctuation are not part of a word."""
     text = normalize(text)
     pattern = _ASCII_WORD if text.isascii() else _WORD
     spans = tuple([match.span() for match in pattern.finditer(text)])

@@ -1,6 +1,6 @@
 """How a run moved: gold against self-made errors, and notices of what went wrong, each with the round it began in.
 
-Everything is computed from the rows of metrics.jsonl and episodes.jsonl (DESIGN, section 7). A figure that a row lacks,
+Everything is computed from the rows of metrics.jsonl and episodes.jsonl (docs/runs.md). A figure that a row lacks,
 or has as null, is passed over.
 """
 

@@ -1,4 +1,4 @@
-"""The figures of a round, out of its games and its update (DESIGN, section 7). Shares of nothing are None, never 0."""
+"""The figures of a round, out of its games and its update. Shares of nothing are None, never 0."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's folder on disk (DESIGN, section 7): settings, log, metrics, episodes, checkpoints."""
+"""A run's folder on disk (docs/runs.md): settings, log, metrics, episodes, checkpoints."""
 
 from __future__ import annotations
 

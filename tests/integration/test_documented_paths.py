@@ -1,4 +1,4 @@
-"""The paths and checks of DESIGN section 3, run verbatim from the repository root."""
+"""The paths and checks that the plan of this project names, run verbatim from the repository root."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The payoff, cell by cell (DESIGN section 5), and that nothing written inside a note can win a game."""
+"""The payoff, cell by cell (docs/design.md), and that nothing written inside a note can win a game."""
 
 from __future__ import annotations
 

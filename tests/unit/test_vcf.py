@@ -1,4 +1,4 @@
-"""The VCF against DESIGN section 4: every reason, length-aware bounds, plain oracles, MEDEC's own pairs."""
+"""The VCF against docs/design.md: every reason, length-aware bounds, plain oracles, MEDEC's own pairs."""
 
 from __future__ import annotations
 

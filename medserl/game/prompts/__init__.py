@@ -35,7 +35,7 @@ Messages = tuple[Message, ...]
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Renders each role's messages. `form` is what the Injector is asked to write (DESIGN, section 9).
+    """Renders each role's messages. `form` is what the Injector is asked to write (docs/design.md, "Answers").
 
     All turns on a note begin alike: `system` is the message of both roles, and the note, as its numbered sentences,
     stands before the task in every shipped set, so that an engine can read it once for all of them.
