@@ -134,7 +134,7 @@ def inference_engine_name(settings: Settings) -> Literal["local", "vllm", "scrip
     """The engine named in the settings; for one that does not judge, and `auto`, vLLM if it is there and has a GPU."""
     if settings.engine in ("local", "vllm", "scripted"):
         return settings.engine
-    from medserl.models import pick_device
+    from medserl.models.loading import pick_device
 
     # vLLM takes the first visible GPU: one chosen by number is left to the local engine.
     device = pick_device("auto") if settings.device == "auto" else settings.device

@@ -133,7 +133,7 @@ class _Trial:
     def _alone(self, turn: Completion) -> Tensor:
         """The logits that predict each token of the completion, (TAIL, V): no padding, no cache, no mask."""
         ids = torch.tensor([turn.prompt_ids + turn.token_ids], device=next(self._model.parameters()).device)
-        logits = self._model(input_ids=ids, use_cache=False).logits[0].float()
+        logits: Tensor = self._model(input_ids=ids, use_cache=False).logits[0].float()
         return logits[len(turn.prompt_ids) - 1 : -1]
 
     def gap(self, shortcut: Callable[[], list[tuple[Tensor, Tensor]]]) -> float:

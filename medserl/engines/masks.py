@@ -34,7 +34,7 @@ def seen_by(related: Tensor, positions: Tensor) -> Iterator[None]:
 def _restricted(make: Callable[..., Any], related: Tensor, positions: Tensor) -> Callable[..., Any]:
     def mask(*args: Any, mask_function: Callable[..., Any], **options: Any) -> Any:
         def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            shown = mask_function(batch, head, positions[batch, query], positions[batch, key])
+            shown: Tensor = mask_function(batch, head, positions[batch, query], positions[batch, key])
             return shown & related[batch, query, key]
 
         return make(*args, mask_function=visible, **{**options, "allow_is_causal_skip": False})

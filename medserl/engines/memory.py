@@ -12,5 +12,5 @@ def peak_memory_of_process() -> int:
     except ModuleNotFoundError:  # Windows
         import psutil
 
-        return psutil.Process().memory_info().peak_wset
+        return int(psutil.Process().memory_info().peak_wset)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

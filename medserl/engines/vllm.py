@@ -139,12 +139,13 @@ class VLLMEngine:
         from vllm import SamplingParams
 
         with while_it_lives():
-            return self.llm.generate(
+            outputs: list[Any] = self.llm.generate(
                 [{"prompt_token_ids": list(prompt)} for prompt in prompts],
                 [SamplingParams(detokenize=False, **each) for each in options],
                 lora_request=lora,
                 use_tqdm=False,
             )
+        return outputs
 
     def close(self) -> None:
         self.llm.llm_engine.engine_core.shutdown()
@@ -253,7 +254,7 @@ def generation_config(name: str, trust_remote_code: bool) -> Any:
 def rank_of(adapter: Path) -> int:
     """The highest rank of an adapter's matrices."""
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    return max([config["r"], *config.get("rank_pattern", {}).values()])
+    return int(max([config["r"], *config.get("rank_pattern", {}).values()]))
 
 
 def lora_options(rank: int, *, at_once: int, kept: int) -> dict[str, Any]:

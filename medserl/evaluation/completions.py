@@ -22,10 +22,11 @@ from medserl.config import Settings
 from medserl.engines import inference_engine_name
 from medserl.engines.base import InferenceEngine, Sampling
 from medserl.errors import ModelError, RunError
-from medserl.files import FILE_MODE, append_private, private_folder
+from medserl.files import FILE_MODE, append_private, private_folder, sha256_of
 from medserl.game.episode import Completion
 from medserl.game.prompts import Messages
-from medserl.models import adapter_source, model_source, pick_device, pick_dtype, sha256_of
+from medserl.models import adapter_source, model_source, pick_dtype
+from medserl.models.loading import pick_device
 
 log = logging.getLogger("medserl")
 

@@ -22,7 +22,6 @@ from medserl.evaluation.blocks import (
     official_results,
     probability_block,
 )
-from medserl.evaluation.calibration import Threshold
 from medserl.evaluation.checkpoint_metrics import Scorers, load_scorers
 from medserl.evaluation.guessing import FLAG_RATES, GUESSING
 from medserl.evaluation.inputs import Sources, Texts, choose_texts
@@ -42,6 +41,7 @@ from medserl.evaluation.systems import (
     read_judgement,
 )
 from medserl.evaluation.table import Row, comparison_table, escape_markdown, write_tables
+from medserl.evaluation.thresholds import Threshold
 from medserl.runs.runlog import git_revision
 
 log = logging.getLogger("medserl")

@@ -259,12 +259,12 @@ def confusion_table(outcomes: Sequence[Outcome]) -> Array:
 
 def f1(confusion: Array) -> Array:
     tp, fn, _, fp = np.moveaxis(confusion, -1, 0)
-    return 2 * tp / (2 * tp + fp + fn)
+    return np.asarray(2 * tp / (2 * tp + fp + fn))
 
 
 def balanced_accuracy(confusion: Array) -> Array:
     tp, fn, tn, fp = np.moveaxis(confusion, -1, 0)
-    return (tp / (tp + fn) + tn / (tn + fp)) / 2
+    return np.asarray((tp / (tp + fn) + tn / (tn + fp)) / 2)
 
 
 def d_prime(confusion: Array) -> Array:

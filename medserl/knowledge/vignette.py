@@ -58,7 +58,7 @@ def vignette_data() -> Mapping[str, Any]:
 
 
 def rules() -> Mapping[str, Any]:
-    return vignette_data()["rules"]
+    return dict(vignette_data()["rules"])
 
 
 def invent_patient(fact: Fact, rng: random.Random) -> Patient:

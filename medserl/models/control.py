@@ -33,7 +33,7 @@ class ControlTokens:
         """The control token that the text begins with, white space aside."""
         for token_id in self._tokenizer(text.lstrip(), add_special_tokens=False)["input_ids"]:
             if token_id in self:
-                return token_id
+                return int(token_id)
             if self._tokenizer.decode([token_id]).strip():
                 return None
         return None

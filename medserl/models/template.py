@@ -85,13 +85,14 @@ class ChatTemplate:
         messages: list[dict[str, Any]] = [dict(message) for message in chat]
         if in_parts:
             messages = [{**each, "content": [{"type": "text", "text": each["content"]}]} for each in messages]
-        return self._tokenizer.apply_chat_template(
+        shown: str = self._tokenizer.apply_chat_template(
             messages,
             tokenize=False,
             add_generation_prompt=prompt,
             chat_template=self.dated,
             **self.switches,
         )
+        return shown
 
     def _wants_parts(self) -> bool:
         """Whether the template takes a message's content as a list of parts alone, as some of multimodal models do."""
