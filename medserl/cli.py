@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
+from cyclopts import App, CycloptsError, Group, Parameter, UnknownOptionError, UnusedCliTokensError
 from pydantic import ValidationError, create_model
 
 from medserl import __version__
@@ -21,6 +21,7 @@ from medserl.errors import ConfigError, MedSeRLError
 from medserl.evaluation.options import EvaluationOptions
 from medserl.pipeline import Pipeline, PipelineOptions
 from medserl.prediction.options import PredictOptions
+from medserl.removed import gone
 from medserl.serve.options import ServeOptions
 from medserl.settings_sources import SOURCES, said_in
 
@@ -366,9 +367,15 @@ def _usage_line(error: CycloptsError) -> str:
     cause: Any = error.__cause__
     if isinstance(cause, ValidationError):
         return f"{said_in(error)}: {describe(cause)}"
+    if isinstance(error, UnknownOptionError) and (why := gone(_setting_of(error.token.keyword or ""))):
+        return why
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return f"unexpected argument {error.unused_tokens[0]!r}: settings are flags, each with one value (--name VALUE)"
     return " ".join(str(error).split())
+
+
+def _setting_of(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")
 
 
 def _fail(message: str) -> None:

@@ -16,13 +16,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medserl.errors import ConfigError
-from medserl.game.rewards import InjectorReward
+from medserl.game.rewards import AssessorReward
 from medserl.game.toml_files import read_toml
 from medserl.game.vcf import MAX_JACCARD, MAX_WORD_EDITS, MIN_JACCARD
+from medserl.removed import gone, without_removed
 
 RolesTrained = Literal["both", "assessor", "injector"]
-KLEstimator = Literal["k1", "k2", "k3"]
-Normalization = Literal["global", "per_role", "per_mode", "running"]
+KLEstimator = Literal["k1", "k3"]
+Normalization = Literal["global", "per_role", "per_mode", "per_text"]
 
 
 class _Section(BaseModel):
@@ -79,7 +80,6 @@ class GameSettings(_Section):
     vcf_max_jaccard: float = Field(MAX_JACCARD, ge=0, le=1, description="Greatest word overlap.")
     vcf_max_word_edits: int = Field(MAX_WORD_EDITS, ge=1, description="Most words changed.")
     vcf_max_attempts: int = Field(3, ge=1, description="Tries of the Injector at one note.")
-    vcf_rejection_reward: float = Field(0.0, le=0, description="Reward of a rejected attempt; 0 gives no sample.")
     edit_audit: Literal["off", "log", "reject"] = Field(
         "log", description="Class of each edit by rules: not looked at, logged, or wrong for the mode and rejected."
     )
@@ -101,11 +101,10 @@ class TeachingSettings(_Section):
     )
     lesson_weight: float = Field(1.0, gt=0, description="Advantage of every token of such an answer.")
     assessor_samples: int = Field(1, ge=1, description="Assessor turns on each accepted note.")
-    injector_reward: InjectorReward = Field(
-        "zero_sum", description="zero_sum, or peaked: most where the Assessor's samples are right half of the time."
+    assessor_reward: AssessorReward = Field(
+        "verdict",
+        description="verdict; or correction: that the words are right that should stand there counts as much.",
     )
-    repeat_penalty: float = Field(0.0, ge=0, description="Taken off the Injector's reward for an edit made before.")
-    repeat_window: int = Field(5, ge=0, description="Rounds that `before` means, besides the round itself.")
     past_fraction: float = Field(0.0, ge=0, le=1, description="Share of games with a past policy in one of the roles.")
     past_pool: int = Field(4, ge=1, description="Past policies kept; the oldest is dropped first.")
     past_every: int = Field(5, ge=1, description="Rounds between them.")
@@ -134,13 +133,13 @@ class AlgorithmSettings(_Section):
     lr_warmup_rounds: int = Field(0, ge=0, description="Rounds that lead up to learning_rate in equal steps.")
     lr_schedule: Literal["constant", "linear"] = Field("constant", description="linear falls to 0 with the last round.")
     kl_coef: float = Field(0.01, ge=0, description="Weight of the KL to the reference; 0 is off.")
-    kl_estimator: KLEstimator = Field("k1", description="k1 in the reward; k2 or k3 as a loss.")
+    kl_estimator: KLEstimator = Field("k1", description="k1 in the reward; k3 as a loss.")
     clip_range: float = Field(0.2, gt=0, lt=1, description="PPO's clip.")
     kl_target: float = Field(0.0, ge=0, description="Nats a token that kl_coef is steered to; 0 keeps it constant.")
     advantage_normalization: Normalization = Field(
         "per_mode",
         description="Whose mean and std: global, per_role, per_mode (each mode's mean, both modes weighed alike), "
-        "or running (a role's running mean, no std).",
+        "or per_text (likewise, and the mean of the turns on one text).",
     )
     policy_loss_weight: float = Field(
         1.0, ge=0, description="Weight of the policy loss beside lessons; 0: lessons alone, no Assessor plays."
@@ -217,8 +216,8 @@ class Settings(  # of the bases pydantic takes the last one's fields first
     def _consistent(self) -> Settings:
         if self.vcf_min_jaccard > self.vcf_max_jaccard:
             raise ValueError("vcf_min_jaccard is above vcf_max_jaccard: nothing could pass")
-        if self.injector_reward == "peaked" and self.assessor_samples < 2:
-            raise ValueError("injector_reward 'peaked' needs assessor_samples of 2 or more: one is right or wrong")
+        if self.advantage_normalization == "per_text" and self.assessor_samples < 2:
+            raise ValueError("advantage_normalization 'per_text' needs assessor_samples of 2 or more on each text")
         for name, role in (("gold_lessons", "assessor"), ("game_lessons", "assessor"), ("edit_lessons", "injector")):
             if getattr(self, name) and self.roles_trained not in ("both", role):
                 raise ValueError(
@@ -240,7 +239,7 @@ class Settings(  # of the bases pydantic takes the last one's fields first
             raise ValueError(
                 "policy_loss_weight 0 leaves lessons alone: give gold_lessons, edit_lessons or game_lessons"
             )
-        for name in ("gold_fraction", "judge_originals", "vcf_rejection_reward", "kl_target"):
+        for name in ("gold_fraction", "judge_originals", "kl_target"):
             if getattr(self, name):
                 raise ValueError(f"{name} is about rewards, which policy_loss_weight 0 leaves out: give one of the two")
 
@@ -286,7 +285,7 @@ def _of(*sections: type[BaseModel]) -> set[str]:
 
 
 _OF_A_TRAINED_MODEL = {"lora_rank", "lora_alpha", "lora_targets", "gradient_checkpointing"}
-_OF_ROUNDS = {"rollout_batch_size", "max_epochs", "max_rounds", "vcf_rejection_reward"}
+_OF_ROUNDS = {"rollout_batch_size", "max_epochs", "max_rounds"}
 _SHOWN: Mapping[str, set[str]] = {
     "sft": (_of(ModelSettings, DataSettings, GameSettings, RolloutSettings) | {"eval_notes"}) - _OF_ROUNDS - {"engine"},
     "evaluate": (_of(ModelSettings, DataSettings, RolloutSettings) | {"prompts", "injector_format"})
@@ -346,13 +345,15 @@ def check_variables() -> None:
     names = [PREFIX + name.upper() for name in Settings.model_fields]
     for key in os.environ:
         if key.startswith(PREFIX) and key not in (*names, *NOT_SETTINGS) and not key.startswith("MEDSERL_TEST_"):
-            raise ConfigError(f"environment: unknown setting {key!r}{_nearest(key, names)}")
+            why = gone(key.removeprefix(PREFIX).lower()) or f"unknown setting {key!r}{_nearest(key, names)}"
+            raise ConfigError(f"environment: {why}")
 
 
 def check_names(values: Mapping[str, Any], source: str) -> None:
     for key in values:
         if key not in Settings.model_fields:
-            raise ConfigError(f"{source}: unknown setting {_short(key)}{_nearest(key, Settings.model_fields)}")
+            why = gone(key) or f"unknown setting {_short(key)}{_nearest(key, Settings.model_fields)}"
+            raise ConfigError(f"{source}: {why}")
 
 
 def _nearest(key: str, known: Iterable[str]) -> str:
@@ -385,7 +386,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         ConfigError: the file is missing, is no TOML, or holds an unknown key.
     """
     try:
-        table = read_toml(Path(path), f"config file {path}")
+        table = without_removed(read_toml(Path(path), f"config file {path}"))
     except FileNotFoundError:
         raise ConfigError(f"config file {path}: no such file") from None
     check_names(table, str(path))

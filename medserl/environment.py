@@ -42,7 +42,7 @@ from medserl.errors import ConfigError, DataError
 from medserl.game.episode import Attempt, Completion, Episode, Turn
 from medserl.game.prompts import Messages, load_prompts
 from medserl.game.referee import judge_attempt, settle
-from medserl.game.rewards import InjectorReward
+from medserl.game.rewards import AssessorReward
 from medserl.game.roles import ROLES, Mode, Role
 from medserl.knowledge.audit import audit
 from medserl.rounds.sampler import FreshBatchSampler
@@ -161,8 +161,8 @@ class MedSeRLEnvConfig(vf.EnvConfig):
     game: GameSettings = GameSettings()
     assessor_samples: int = TeachingSettings.model_fields["assessor_samples"].default
     """Assessor turns on each accepted note."""
-    injector_reward: InjectorReward = TeachingSettings.model_fields["injector_reward"].default
-    """zero_sum, or peaked: most where the Assessor's turns are right half of the time."""
+    assessor_reward: AssessorReward = TeachingSettings.model_fields["assessor_reward"].default
+    """verdict, or correction: the words that should stand there count as much."""
 
 
 class MedSeRLEnv(vf.Env[MedSeRLEnvConfig]):
@@ -205,12 +205,12 @@ class MedSeRLEnv(vf.Env[MedSeRLEnvConfig]):
                 if read is None:
                     return
                 readings.append(read)
-            episode = settle(episode, readings, self.config.injector_reward)
+            episode = settle(episode, readings, self.config.assessor_reward)
         self._record(episode, traces)
 
     def _record(self, episode: Episode, traces: Mapping[int, vf.Trace]) -> None:
         """Each turn's reward, facts and metrics, on its own trace."""
-        rewards = {id(each.turn): each.reward for each in episode.samples(self.config.game.vcf_rejection_reward)}
+        rewards = {id(each.turn): each.reward for each in episode.samples()}
         for number, attempt in enumerate(episode.attempts, start=1):
             trace = traces[id(attempt.turn)]
             trace.record_metric("accepted", attempt.vcf.passed)
@@ -248,7 +248,7 @@ def _completion(trace: vf.Trace) -> Completion:
 # -- the door -----------------------------------------------------------------------------------------------------
 
 _OF_THE_GAME, _OF_THE_NOTES = set(GameSettings.model_fields), set(DataSettings.model_fields)
-_OF_THE_TURNS = {"assessor_samples", "injector_reward"}
+_OF_THE_TURNS = {"assessor_samples", "assessor_reward"}
 
 
 def load_environment(
@@ -267,7 +267,7 @@ def load_environment(
         injector: Fields of verifiers' `AgentConfig` for this role: another model, client or sampling.
         assessor: Likewise.
         settings: MedSeRL's settings of data and game by name, such as `prompt_data`, `prompts`, `vcf_max_attempts` or
-            `edit_audit`, and `assessor_samples` and `injector_reward`.
+            `edit_audit`, and `assessor_samples` and `assessor_reward`.
 
     Returns:
         A `verifiers.v1.Env`: its `taskset` yields the games, two a note.

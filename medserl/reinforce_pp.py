@@ -6,8 +6,8 @@
     loss = -mean_t min(rho_t A_t, clip(rho_t, 1-eps, 1+eps) A_t)     rho_t = exp(log pi - log pi_old)
 
 Where we depart from the paper: the statistics can be taken per role (`per_role`), since in zero-sum play one shared
-baseline mixes two opposite scales, or per role and mode (`per_mode`), or be a running mean (`running`); KL can be a
-loss term (`k2`, `k3`) in place of a reward, and its coefficient can be steered. And where all rewards are alike, the
+baseline mixes two opposite scales, per role and mode (`per_mode`), or per text of several turns (`per_text`); KL can be
+a loss term (`k3`) in place of a reward, and its coefficient can be steered. And where all rewards are alike, the
 returns are not divided by their std, which is then that of the KL alone.
 Everything here works on a list of 1-D float tensors, one per role-turn, one entry per completion token.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -29,7 +29,6 @@ LEAST_STD = 0.1
 """Rewards, which lie between -1 and 1, count as alike below this std: one turn of 400 that ended otherwise has it."""
 MOST_WEIGHT = 3.0
 """How much more than a turn of an even batch one of the rarer mode may count: enough for five games to one."""
-RUNNING_MEAN_DECAY = 0.95
 KL_ERROR_CLIP, KL_GAIN = 0.2, 0.1
 
 K = TypeVar("K", bound=Hashable)
@@ -38,13 +37,11 @@ K = TypeVar("K", bound=Hashable)
 def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: KLEstimator = "k1") -> Tensor:
     """Per-token estimate of KL(pi || pi_ref), clamped to +-10 (Schulman, "Approximating KL Divergence", 2020).
 
-    k1 = log-ratio, k2 = half its square, k3 = ratio - 1 - log-ratio of the reference to the policy.
+    k1 = log-ratio, k3 = ratio - 1 - log-ratio of the reference to the policy.
     """
     log_ratio = logprobs - ref_logprobs
     if estimator == "k1":
         kl = log_ratio
-    elif estimator == "k2":
-        kl = log_ratio.square() / 2
     else:
         bounded = log_ratio.clamp(min=-KL_CLAMP)  # below it k3 is clamped in any case, and exp would overflow
         kl = torch.expm1(-bounded) + bounded
@@ -82,7 +79,11 @@ def whiten(
 
 
 def whiten_per_mode(
-    returns: Sequence[Tensor], roles: Sequence[str], modes: Sequence[str], rewards: Sequence[float] | None = None
+    returns: Sequence[Tensor],
+    roles: Sequence[str],
+    modes: Sequence[str],
+    rewards: Sequence[float] | None = None,
+    texts: Sequence[str] = (),
 ) -> list[Tensor]:
     """Advantages with a baseline for each role and mode, both modes of a role counting the same.
 
@@ -95,6 +96,9 @@ def whiten_per_mode(
     neither verdict gains by how many notes of a mode were accepted. Its bound keeps a few games of a mode that was
     hardly accepted from being the whole update: modes count the same as long as none has less than a sixth of a
     role's tokens (`MOST_WEIGHT` = 3), and beyond that the rarer one counts less.
+    With `texts`, what each turn was shown, the turns of a role on one text have their own mean as baseline where there
+    are several (GRPO, arXiv 2402.03300): what all of them earn, because the text is easy or a verdict pays, moves
+    nothing.
     The std keeps the modes together, so that games of one mode that all ended alike do not have their KL blown up, and
     is that of `whiten`.
     """
@@ -102,11 +106,15 @@ def whiten_per_mode(
     by_role, by_cell = _pooled(returns, roles), _pooled(returns, cells)
     scales = _scales(returns, roles, rewards)
     modes_of = Counter(role for role, _ in by_cell)
+    readings = list(zip(roles, texts, strict=True)) if texts else [(role, "") for role in roles]
+    several = {each for each, count in Counter(readings).items() if texts and count > 1}
+    by_text = _pooled(returns, readings)
     advantages = []
-    for row, (role, mode) in zip(returns, cells, strict=True):
-        mine = by_cell[role, mode]
+    for row, cell, reading in zip(returns, cells, readings, strict=True):
+        role, mine = cell[0], by_cell[cell]
         weight = min(MOST_WEIGHT, len(by_role[role]) / (modes_of[role] * len(mine)))
-        advantages.append(weight * (row - mine.mean()) / scales[role])
+        baseline = (by_text[reading] if reading in several else mine).mean()
+        advantages.append(weight * (row - baseline) / scales[role])
     return advantages
 
 
@@ -165,9 +173,7 @@ def clipped_loss(
 class ReinforcePlusPlus:
     """Turns rewards into advantages; the trainer calls it and knows nothing of what is inside.
 
-    `normalization`: `global` or `per_role` whiten over the batch, `per_mode` as `whiten_per_mode` says; `running` takes
-    off a role's running mean return of the batches before and leaves the scale alone (role-conditioned advantage
-    estimation, SPIRAL, arXiv 2506.24119, section 3.2; we begin at the first batch's mean where they begin at 0).
+    `normalization`: `global` or `per_role` whiten over the batch, `per_mode` and `per_text` as `whiten_per_mode` says.
     `kl_target` in nats a token, other than 0, steers `kl_coef` (Ziegler et al., arXiv 1909.08593, section 2.2).
     """
 
@@ -175,7 +181,6 @@ class ReinforcePlusPlus:
     kl_estimator: KLEstimator = "k1"
     normalization: Normalization = "global"
     kl_target: float = 0.0
-    running_means: dict[str, float] = field(default_factory=dict)
 
     def advantages(
         self,
@@ -184,10 +189,12 @@ class ReinforcePlusPlus:
         ref_logprobs: Sequence[Tensor] | None,
         roles: Sequence[str],
         modes: Sequence[str] = (),
+        texts: Sequence[str] = (),
     ) -> list[Tensor]:
         """Advantage of every completion token, one 1-D tensor a turn; `ref_logprobs` None means no KL in the reward.
 
-        `roles` and `modes` name those of each turn; `per_mode` alone looks at the modes.
+        `roles`, `modes` and `texts`, what a turn was shown, name those of each; `per_mode` and `per_text` alone look at
+        the modes, `per_text` alone at the texts.
         """
         if not rewards:
             return []
@@ -201,31 +208,19 @@ class ReinforcePlusPlus:
             kls.append(kl)
         if self.kl_target:
             self._steer(torch.cat(kls).mean().item())
-        if self.normalization == "running":
-            return self._less_running_mean(returns, roles)
-        if self.normalization == "per_mode":
-            return whiten_per_mode(returns, roles, modes, rewards)
+        if self.normalization in ("per_mode", "per_text"):
+            return whiten_per_mode(returns, roles, modes, rewards, texts if self.normalization == "per_text" else ())
         return whiten(returns, roles if self.normalization == "per_role" else None, rewards)
-
-    def _less_running_mean(self, returns: Sequence[Tensor], roles: Sequence[str]) -> list[Tensor]:
-        """The mean is that of before this batch, whose own returns move it for the next one only."""
-        baselines: dict[str, float] = {}
-        for role in dict.fromkeys(roles):
-            mine = [each[0].item() for each, name in zip(returns, roles, strict=True) if name == role]
-            batch_mean = sum(mine) / len(mine)
-            before = baselines[role] = self.running_means.get(role, batch_mean)
-            self.running_means[role] = RUNNING_MEAN_DECAY * before + (1 - RUNNING_MEAN_DECAY) * batch_mean
-        return [each - baselines[role] for each, role in zip(returns, roles, strict=True)]
 
     def _steer(self, kl: float) -> None:
         error = min(max(kl / self.kl_target - 1, -KL_ERROR_CLIP), KL_ERROR_CLIP)
         self.kl_coef *= 1 + KL_GAIN * error
 
     def metrics(self) -> dict[str, float]:
-        return {"kl_coef": self.kl_coef} | {f"running_mean_{role}": value for role, value in self.running_means.items()}
+        return {"kl_coef": self.kl_coef}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"kl_coef": self.kl_coef, "running_means": self.running_means}
+        return {"kl_coef": self.kl_coef}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.kl_coef, self.running_means = state["kl_coef"], dict(state["running_means"])
+        self.kl_coef = state["kl_coef"]

@@ -134,7 +134,7 @@ class VCFRolloutGenerator:
         return [
             episode
             if episode.modified is None
-            else settle(episode, [next(turns) for _ in range(samples)], self.settings.injector_reward)
+            else settle(episode, [next(turns) for _ in range(samples)], self.settings.assessor_reward)
             for episode in unplayed
         ]
 

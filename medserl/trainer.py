@@ -259,7 +259,6 @@ class MedSeRLTrainer(SelfPlay):
             "sampler": self.sampler.state_dict(),
             "algorithm": self.algorithm.state_dict(),
             "past": self.past.state_dict(),
-            "repeats": self.repeats.state_dict(),
         }
         return self.run.save_checkpoint(state, self._write_policy, self.settings.keep_checkpoints)
 
@@ -291,7 +290,6 @@ class MedSeRLTrainer(SelfPlay):
         self.sampler.load_state_dict(state["sampler"])
         self.algorithm.load_state_dict(state["algorithm"])
         self.past.load_state_dict(state["past"])
-        self.repeats.load_state_dict(state["repeats"])
         self.round, self._empty_rounds = state["round"], state["empty_rounds"]
         self._best = state.get("best")
         try:

@@ -24,7 +24,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from medserl.config import merge
+from medserl.config import read_config, validate
 from medserl.display.console import complain, set_up_logging
 from medserl.engines.base import WeightedTurn
 from medserl.errors import MedSeRLError
@@ -136,16 +136,18 @@ class ShuffledLabelsTrainer(MedSeRLTrainer):
         """The round, rewarded by its own labels dealt out anew among games and originals, on which the figures of
         rewards and of originals then rest; each game keeps its mode."""
         played = super().play(batch, round_number, clock)
-        modes = [episode.mode for episode in played.episodes if episode.assessor]
-        modes += [each.gold.mode for each in played.originals]
-        random.Random(derive_seed(self.settings.seed, "shuffled", round_number)).shuffle(modes)
-        dealt = iter(modes)
-        episodes = [self._rewarded(each, next(dealt)) if each.assessor else each for each in played.episodes]
-        originals = [replace(each, gold=replace(each.gold, mode=next(dealt))) for each in played.originals]
+        texts = [(episode.modified, episode.mode) for episode in played.episodes if episode.assessor]
+        texts += [(each.gold.text, each.gold.mode) for each in played.originals]
+        modes = dict(texts)  # an original that was read several times has one label
+        dealt = list(modes.values())
+        random.Random(derive_seed(self.settings.seed, "shuffled", round_number)).shuffle(dealt)
+        label: Mapping[str | None, Mode] = dict(zip(modes, dealt, strict=True))
+        episodes = [self._rewarded(e, label[e.modified]) if e.assessor else e for e in played.episodes]
+        originals = [replace(each, gold=replace(each.gold, mode=label[each.gold.text])) for each in played.originals]
         return Played(episodes, played.gold, originals)
 
     def _rewarded(self, episode: Episode, mode: Mode) -> Episode:
-        settled = settle(replace(episode, mode=mode), episode.assessor_turns, self.settings.injector_reward)
+        settled = settle(replace(episode, mode=mode), episode.assessor_turns, self.settings.assessor_reward)
         return replace(settled, mode=episode.mode)
 
 
@@ -182,7 +184,8 @@ def main() -> None:
     places = {name: str(path) for name in ("output_dir", "resume") if (path := getattr(options, name))}
     set_up_logging()
     try:
-        with CONTROLS[options.control](merge(places, options.config)) as trainer:
+        file = read_config(options.config) if options.config else {}
+        with CONTROLS[options.control](validate({**file, **places})) as trainer:
             trainer.train()
     except MedSeRLError as error:
         complain(f"error: {error}", style="red")

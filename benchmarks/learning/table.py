@@ -46,7 +46,6 @@ OF_ROUNDS = {
     "assessor_accuracy": "self-made right",
     "assessor_flag_rate": "called INCORRECT",
     "vcf_acceptance_rate": "VCF acceptance",
-    "repeat_rate": "repeats",
     "kl_assessor": "KL, Assessor",
     "lesson_nll": "lesson nll",
 }

@@ -132,16 +132,9 @@ class Episode:
         """Whether the Assessor gave a verdict, in its first sample, and a wrong one: the Injector has won."""
         return self.verdict is not None and self.verdict != truth(self.mode)
 
-    def samples(self, rejection_reward: float = 0.0) -> list[Sample]:
-        """The role-turns that carry a reward (docs/design.md, the payoff).
-
-        `rejection_reward` other than 0 turns every rejected attempt into an Injector sample as well.
-        """
-        injector = [
-            Sample(attempt.turn, rejection_reward, self.note_id, self.mode)
-            for attempt in self.attempts
-            if not attempt.vcf.passed and rejection_reward
-        ]
+    def samples(self) -> list[Sample]:
+        """The role-turns that carry a reward (docs/design.md, the payoff)."""
+        injector = []
         if self.accepted and self.rewards.injector is not None:
             injector.append(Sample(self.accepted.turn, self.rewards.injector, self.note_id, self.mode))
         assessor = [Sample(reading.turn, reading.reward, self.note_id, self.mode) for reading in self.more_readings]

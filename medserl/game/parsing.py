@@ -108,6 +108,17 @@ def parse_answer(completion: str, sentences: Sequence[str], task: str = "") -> A
     return Answer(verdict, number if sentence else None, corrected, says, should_say)
 
 
+def stated_words(completion: str) -> str | None:
+    """What the completion's one line `should_say: WORDS` states, whatever the verdict; None without one such line."""
+    stated = _only(_SHOULD_SAY, visible(completion))
+    return _own_words(stated, "", "") if stated else None
+
+
+def holds_words(text: str, words: str) -> bool:
+    """Whether the text holds the words as whole ones, whatever their case."""
+    return bool(partition_words(text, words)[1])
+
+
 def asked_for(words: str) -> str:
     """Which of MEDEC's subtasks a question and the answer to it are about, by the lines that they name: `A`, `AB` or
     `ABC`."""

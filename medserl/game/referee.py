@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Protocol
 
 from medserl.game.episode import Attempt, Episode, Reading, Turn
-from medserl.game.parsing import InjectorFormat, parse_injection
-from medserl.game.rewards import InjectorReward, Rewards, assessor_reward, injector_reward
+from medserl.game.parsing import InjectorFormat, holds_words, parse_injection, stated_words
+from medserl.game.rewards import AssessorReward, Rewards, assessor_reward, injector_reward, with_words
 from medserl.game.roles import Mode
 from medserl.game.vcf import Reason, VCFResult, apply_vcf
 
@@ -65,14 +65,38 @@ def judge_attempt(
     return Attempt(turn, modified, vcf, audited.edit_class)
 
 
-def settle(episode: Episode, turns: Sequence[Turn], shape: InjectorReward = "zero_sum") -> Episode:
+def settle(episode: Episode, turns: Sequence[Turn], rule: AssessorReward = "verdict") -> Episode:
     """The game with the Assessor's turns on its accepted note, at least one, and every reward."""
     verdicts = [turn.verdict for turn in turns]
-    assessor = [assessor_reward(episode.mode, verdict) for verdict in verdicts]
+    assessor = [reading_reward(turn, episode.mode, episode.modified or "", episode.original, rule) for turn in turns]
+    given = [reward if verdict else None for reward, verdict in zip(assessor, verdicts, strict=True)]
     return replace(
         episode,
         assessor=turns[0],
         verdict=verdicts[0],
-        rewards=Rewards(assessor[0], injector_reward(episode.mode, verdicts, shape)),
+        rewards=Rewards(assessor[0], injector_reward(given)),
         more_readings=tuple(map(Reading, turns[1:], verdicts[1:], assessor[1:])),
     )
+
+
+def reading_reward(turn: Turn, mode: Mode, text: str, twin: str, rule: AssessorReward) -> float:
+    """What the Assessor's turn on `text` earns, which is true as games in `mode` are and parts from `twin`.
+
+    With the rule `correction` a turn that gives a verdict is paid for the words that it says should stand there too.
+    """
+    reward = assessor_reward(mode, turn.verdict)
+    if rule == "verdict" or turn.verdict is None:
+        return reward
+    return with_words(reward, restores(turn.completion.text, mode, text, twin))
+
+
+def restores(completion: str, mode: Mode, text: str, twin: str) -> bool:
+    """Whether an Assessor's `should_say` is right: of a text with an error it holds the words that the edit took out,
+    or lacks those that it put in where it took none out; of a correct text it stands in it."""
+    said = stated_words(completion)
+    if said is None:
+        return False
+    if mode == "benign":
+        return holds_words(" ".join(text.split()), said)
+    edits = apply_vcf(twin, text).edits
+    return all(holds_words(said, e.original) if e.original else not holds_words(said, e.modified) for e in edits)

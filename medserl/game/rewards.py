@@ -8,7 +8,7 @@ from typing import Literal
 
 from medserl.game.roles import Mode, Verdict, truth
 
-InjectorReward = Literal["zero_sum", "peaked"]
+AssessorReward = Literal["verdict", "correction"]
 
 
 @dataclass(frozen=True)
@@ -28,25 +28,28 @@ def game_rewards(mode: Mode, verdict: Verdict | None) -> Rewards:
 
     Zero-sum whenever there is a verdict. Without one the Assessor loses, and the Injector has won nothing.
     """
-    return Rewards(assessor_reward(mode, verdict), injector_reward(mode, [verdict]))
+    reward = assessor_reward(mode, verdict)
+    return Rewards(reward, injector_reward([reward if verdict else None]))
 
 
 def assessor_reward(mode: Mode, verdict: Verdict | None) -> float:
     return 1.0 if verdict == truth(mode) else -1.0
 
 
-def injector_reward(mode: Mode, verdicts: Sequence[Verdict | None], shape: InjectorReward = "zero_sum") -> float | None:
-    """The Injector's reward where several Assessor samples judged its note; None where none gave a verdict.
+def with_words(reward: float, restored: bool) -> float:
+    """The mean of a verdict's reward and of that for the words, 1 or -1: what `assessor_reward = correction` pays.
 
-    `zero_sum`: the mean of the zero-sum rewards over the verdicts, between -1 and 1.
-    `peaked`: 1 - 2 |p - 1/2|, p being the share of right verdicts: 1 where the Assessor is right half of the time, 0
-    where it always or never is, so that what is hopeless pays no more than what is plain (R-Zero's uncertainty
-    reward, arXiv 2508.05004). The game is then no longer zero-sum.
-    Either is scaled by the share of samples that gave a verdict: to bait the Assessor into silence pays nothing.
+    Repair is rewarded beside detection, as in SSR (arXiv 2512.18552). Of two twins the words of one are restored where
+    an answer differs from the note, of the other where it does not: so neither verdict, nor copying, pays by itself.
     """
-    right = [verdict == truth(mode) for verdict in verdicts if verdict is not None]
-    if not right:
-        return None
-    share = sum(right) / len(right)
-    reward = 1 - 2 * share if shape == "zero_sum" else 1 - 2 * abs(share - 0.5)
-    return reward * len(right) / len(verdicts)
+    return (reward + (1.0 if restored else -1.0)) / 2
+
+
+def injector_reward(rewards: Sequence[float | None]) -> float | None:
+    """The Injector's reward for the Assessor's on several samples of its note, None being one without a verdict.
+
+    The negative of their sum over the number of samples, between -1 and 1: to bait the Assessor into silence pays
+    nothing. None where none gave a verdict.
+    """
+    given = [reward for reward in rewards if reward is not None]
+    return -sum(given) / len(rewards) if given else None

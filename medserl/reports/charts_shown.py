@@ -138,12 +138,6 @@ GOLD = (
         (("lesson_nll", "nats a token"),),
     ),
     Plan(
-        "Edits made before",
-        "Share of the accepted edits whose words were changed alike in this round or the ones before.",
-        "percent",
-        (("repeat_rate", "repeats"),),
-    ),
-    Plan(
         "Against past policies",
         "Games in which a policy of an earlier round played the other role.",
         "percent",
@@ -255,12 +249,6 @@ LEARNING = (
         "What REINFORCE++ multiplies the gradient with, averaged over a round's turns.",
         "number",
         (("advantage_assessor", "Assessor"), ("advantage_injector", "Injector")),
-    ),
-    Plan(
-        "Running baseline by role",
-        "A role's mean return so far, which advantage_normalization = running takes off its returns.",
-        "number",
-        (("running_mean_assessor", "Assessor"), ("running_mean_injector", "Injector")),
     ),
     Plan(
         "Loss",

@@ -10,7 +10,7 @@ from medserl.models import shipped_warmup
 
 SIGNAL_SETTINGS = frozenset(
     {
-        "roles_trained", "injector_reward", "vcf_rejection_reward", "repeat_penalty", "past_fraction",
+        "roles_trained", "policy_loss_weight", "assessor_reward", "past_fraction",
         "judge_originals", "gold_fraction", "gold_lessons", "edit_lessons", "game_lessons", "lesson_weight",
         "kl_coef", "kl_target", "adapter", "lora_rank", "edit_audit",
     }
@@ -19,8 +19,9 @@ SIGNAL_SETTINGS = frozenset(
 
 
 def training_signals(settings: Settings) -> list[str]:
-    """What moved the weights, play first."""
-    return [_play(settings), *_gold(settings), *_lessons(settings), *_kl(settings)]
+    """What moved the weights, play first. Without a policy loss no reward did."""
+    rewards = [_play(settings), *_gold(settings)] if settings.is_rewarded else []
+    return [*rewards, *_lessons(settings), *(_kl(settings) if settings.is_rewarded else [])]
 
 
 def is_play_alone(settings: Settings) -> bool:
@@ -44,11 +45,8 @@ def _play(settings: Settings) -> str:
     if trained != "both":
         roles = f"the {trained.capitalize()} alone, the other role's turns teaching nothing"
     details = [
-        f"each rejected edit costs {-settings.vcf_rejection_reward:g}" if settings.vcf_rejection_reward else "",
-        "the Injector's peaks at verdicts that are right half of the time"
-        if settings.injector_reward == "peaked"
-        else "",
-        f"an edit made before costs {settings.repeat_penalty:g}" if settings.repeat_penalty else "",
+        f"weight {settings.policy_loss_weight:g}" if settings.policy_loss_weight != 1 else "",
+        "the Assessor's for the words that should stand there too" if settings.assessor_reward == "correction" else "",
         "the Assessor judges the original of each accepted error too" if settings.judge_originals else "",
         f"{100 * settings.past_fraction:.0f} % of games with a past policy" if settings.past_fraction else "",
         "edits that the audit calls wrong for their mode are rejected" if settings.edit_audit == "reject" else "",

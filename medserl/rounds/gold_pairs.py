@@ -17,7 +17,8 @@ from medserl.game.answers import injection_answer
 from medserl.game.episode import Sample, Turn
 from medserl.game.note import Note
 from medserl.game.prompts import PromptSet
-from medserl.game.rewards import assessor_reward
+from medserl.game.referee import reading_reward
+from medserl.game.rewards import AssessorReward
 from medserl.game.roles import MODES, Mode, Verdict, truth
 from medserl.game.vcf import apply_vcf
 from medserl.knowledge.neutral import apply_neutral_edit
@@ -48,8 +49,10 @@ class GoldTurn:
     def right(self) -> bool:
         return self.verdict == truth(self.gold.mode)
 
-    def sample(self) -> Sample:
-        return Sample(self.turn, assessor_reward(self.gold.mode, self.verdict), self.gold.note_id, self.gold.mode)
+    def sample(self, rule: AssessorReward = "verdict") -> Sample:
+        gold = self.gold
+        reward = reading_reward(self.turn, gold.mode, gold.text, gold.twin, rule)
+        return Sample(self.turn, reward, gold.note_id, gold.mode)
 
 
 class GoldPairs:

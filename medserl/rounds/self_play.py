@@ -4,7 +4,7 @@
 
 Everything a round needs is played in that round with the current weights and thrown away after it. Around this stand,
 each off unless a setting asks for it: gold pairs (`gold`), right answers to learn as they stand (`lessons`), past
-opponents (`past`), a charge for repeats (`repeats`).
+opponents (`past`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 
 from medserl.engines.base import Engine, Snapshots, UpdateStats, WeightedTurn
 from medserl.engines.gap import require_same_policy
-from medserl.errors import RunError
+from medserl.errors import ConfigError, RunError
 from medserl.game.episode import Episode, Sample, Turn
 from medserl.game.note import Note
 from medserl.game.setup import GameSetup
@@ -30,7 +30,6 @@ from medserl.rounds.gold_pairs import GoldPairs, GoldText, GoldTurn, gold_metric
 from medserl.rounds.metrics import game_metrics, update_metrics
 from medserl.rounds.overlap import PlayAhead
 from medserl.rounds.past import PastPolicies, past_metrics
-from medserl.rounds.repeats import RepeatPenalty
 from medserl.rounds.sampler import FreshBatchSampler, as_games
 
 
@@ -61,9 +60,13 @@ class SelfPlay:
         self.algorithm = ReinforcePlusPlus(
             settings.kl_coef, settings.kl_estimator, settings.advantage_normalization, settings.kl_target
         )
+        if settings.assessor_reward == "correction" and "C" not in rollout.prompts.subtasks:
+            raise ConfigError(
+                f"assessor_reward correction pays for a line should_say, which prompts {settings.prompts!r} do not ask "
+                "for: give --prompts term, or --assessor-reward verdict"
+            )
         self.gold = GoldPairs(notes, settings)
         self.past = PastPolicies(cast(Snapshots, self.engine), settings)
-        self.repeats = RepeatPenalty(settings.repeat_penalty, settings.repeat_window)
         self.ahead = PlayAhead(self) if settings.async_rollout else None
         self.round = 0
         self._episodes: Sequence[Episode] = ()
@@ -116,20 +119,16 @@ class SelfPlay:
             GoldText(episode.note_id, episode.original, "benign", episode.modified)
             for episode in episodes
             if episode.mode == "error" and episode.modified is not None
+            for _ in range(self.settings.assessor_samples)
         ]
         turns = self.rollout.read([each.text for each in texts], derive_seed(seed, "originals"))
         return [GoldTurn(text, turn, turn.verdict) for text, turn in zip(texts, turns, strict=True)]
 
     def learn(self, played: Played, clock: PhaseClock) -> dict[str, Any]:
         """Update the policy on the games of this round; returns the round's metrics."""
-        episodes, repeat_rate = self.repeats.charge(played.episodes)
-        samples = [*self.samples(episodes), *self._wanted(each.sample() for each in played.readings)]
-        metrics: dict[str, Any] = {
-            "round": self.round,
-            **game_metrics(episodes),
-            "samples": len(samples),
-            "repeat_rate": repeat_rate,
-        }
+        episodes, rule = played.episodes, self.settings.assessor_reward
+        samples = [*self.samples(episodes), *self._wanted(each.sample(rule) for each in played.readings)]
+        metrics: dict[str, Any] = {"round": self.round, **game_metrics(episodes), "samples": len(samples)}
 
         metrics["truncated_assessor"] += sum(each.turn.completion.truncated for each in played.readings)
 
@@ -179,8 +178,7 @@ class SelfPlay:
 
     def samples(self, episodes: Sequence[Episode]) -> list[Sample]:
         """The role-turns to learn from: each with its own reward, of the roles that are trained."""
-        rejection_reward = self.settings.vcf_rejection_reward
-        return self._wanted(sample for episode in episodes for sample in episode.samples(rejection_reward))
+        return self._wanted(sample for episode in episodes for sample in episode.samples())
 
     def _wanted(self, samples: Iterable[Sample]) -> list[Sample]:
         trained = self.settings.roles_trained
@@ -200,6 +198,7 @@ class SelfPlay:
             ref_logprobs=[torch.tensor(row) for row in ref] if ref else None,
             roles=[turn.role for turn in turns],
             modes=[sample.mode for sample in samples],
+            texts=[turn.messages[-1]["content"] for turn in turns],
         )
         self._require_finite(samples, old, ref, advantages)
         return [

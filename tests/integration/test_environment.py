@@ -164,14 +164,12 @@ def test_one_role_alone_is_trained(environment: Any, notes: str) -> None:
             assert trace.metrics["game_reward"] == {"injector": 1, "assessor": -1}[trace.agent.name]
 
 
-def test_a_rejected_attempt_may_cost_and_several_may_read(environment: Any, notes: str) -> None:
-    env = environment.load_environment(
-        prompt_data=notes, vcf_rejection_reward=-0.5, assessor_samples=2, injector_reward="peaked"
-    )
+def test_a_rejected_attempt_earns_nothing_and_several_may_read(environment: Any, notes: str) -> None:
+    env = environment.load_environment(prompt_data=notes, assessor_samples=2, assessor_reward="correction")
     verdicts = iter(["CORRECT", "INCORRECT"])
     rest = iter(["no", WRONG])
     said = Model(lambda asked: f"final_answer: {next(verdicts)}" if "final_answer" in asked else next(rest))
-    assert [trace.reward for trace in play(env, said).traces] == [-0.5, 1.0, -1.0, 1.0]
+    assert [trace.reward for trace in play(env, said).traces] == [0.0, 0.5, -1.0, 0.0]
 
 
 def test_each_note_is_a_game_in_either_mode_and_verifiers_finds_it_by_its_name(environment: Any, notes: str) -> None:

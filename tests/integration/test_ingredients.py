@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +44,11 @@ ALL: dict[str, Any] = {
     "game_lessons": 4,
     "judge_originals": True,
     "assessor_samples": 2,
-    "injector_reward": "peaked",
-    "repeat_penalty": 0.5,
-    "repeat_window": 2,
+    "assessor_reward": "correction",
     "past_fraction": 0.5,
     "past_pool": 2,
     "past_every": 1,
-    "advantage_normalization": "running",
+    "advantage_normalization": "per_text",
     "kl_target": 0.02,
     "adapters": "per_role",
     "prompts": "term",
@@ -100,6 +100,10 @@ def build(
     return MedSeRLTrainer(BASE, engine, notes, Validation(held_out, 4) if run else None, run, **changes, **limit)
 
 
+def term_file() -> Path:
+    return Path(str(files("medserl.game.prompts"))) / "term.toml"
+
+
 def one_round(engine: ScriptedEngine | None = None, **changes: Any) -> dict[str, Any]:
     trainer = build(engine=engine, **changes)
     return trainer.training_step(trainer.sampler.next_batch())
@@ -141,8 +145,8 @@ def test_off_costs_no_call() -> None:
     seed = derive_seed(BASE.seed, "round", 1)
     parts = [*(("inject", number) for number in range(max(tries))), ("assess",)]
     assert [(each.seed, each.snapshot) for each in engine.samplings] == [(derive_seed(seed, *p), None) for p in parts]
-    assert not [name for name in metrics if name.startswith(("gold_", "past_", "running_mean_")) or "_past" in name]
-    assert metrics["repeat_rate"] is not None and metrics["kl_coef"] == BASE.kl_coef  # counted and shown in any case
+    assert not [name for name in metrics if name.startswith(("gold_", "past_")) or "_past" in name]
+    assert metrics["kl_coef"] == BASE.kl_coef  # shown in any case
 
 
 def test_off_keeps_nothing() -> None:
@@ -328,30 +332,49 @@ def test_the_learning_rate_rises_and_falls(tmp_path: Path, changes: dict[str, An
 # -- rewards and advantages ----------------------------------------------------------------------------------
 
 
-def test_several_samples_of_the_assessor_and_the_peaked_reward(tmp_path: Path) -> None:
+def test_several_samples_of_the_assessor(tmp_path: Path) -> None:
     run, engine = folder(tmp_path / "run"), Recording()
-    trainer = build(run, engine, rounds=1, assessor_samples=2, injector_reward="peaked")
+    trainer = build(run, engine, rounds=1, assessor_samples=2)
     (metrics,) = trainer.train()
     games = [row for row in read_rows(run.path / "episodes.jsonl") if row["modified"]]
     assert metrics["samples"] == 3 * len(games) == 3 * metrics["accepted_games"]
+    worth = {"INCORRECT": {"error": -1.0, "benign": 1.0}, "CORRECT": {"error": 1.0, "benign": -1.0}}
     for row in games:
-        assert row["reward_injector"] == (row["verdict"] != row["more_verdicts"][0])
-    rewards = {row["reward_injector"] for row in games}
-    assert rewards == {0.0, 1.0}
-    assert metrics["reward_injector"] == sum(row["reward_injector"] for row in games) / len(games)
+        verdicts = [row["verdict"], *row["more_verdicts"]]
+        assert row["reward_injector"] == sum(worth[verdict][row["mode"]] for verdict in verdicts) / 2
+    assert {row["reward_injector"] for row in games} == {-1.0, 0.0, 1.0}
 
 
-def test_repeats_are_counted_and_charged_over_rounds() -> None:
-    trainer = build(engine=adding(["daily"]), repeat_penalty=0.5, kl_coef=0.0)
-    first, second = (trainer.training_step(trainer.sampler.next_batch()) for _ in range(2))
-    assert first["accepted_games"] == 16
-    assert (first["repeat_rate"], second["repeat_rate"]) == (15 / 16, 1.0)
-    assert first["reward_injector"] == -0.5 * 15 / 16  # half of the games won, half lost
-    assert second["reward_injector"] == -0.5
-    fresh = one_round(adding(["daily", "today", "again", "twice"]), repeat_penalty=0.5, kl_coef=0.0)
-    assert (fresh["repeat_rate"], fresh["reward_injector"]) == (12 / 16, -0.5 * 12 / 16)
-    free = one_round(adding(["daily"]), kl_coef=0.0)
-    assert (free["repeat_rate"], free["reward_injector"]) == (15 / 16, 0.0)
+def test_originals_are_read_as_often_as_their_edits() -> None:
+    trainer = build(engine=Recording(), judge_originals=True, assessor_samples=3, advantage_normalization="per_text")
+    played = trainer.play(trainer.sampler.next_batch(), 1, PhaseClock())
+    errors = [episode.note_id for episode in played.episodes if episode.accepted and episode.mode == "error"]
+    assert [each.gold.note_id for each in played.originals] == [name for name in errors for _ in range(3)]
+    trainer.learn(played, PhaseClock())
+    by_text: dict[str, list[WeightedTurn]] = {}
+    for turn in trainer.engine.trained:
+        if turn.turn.role == "assessor":
+            by_text.setdefault(turn.turn.messages[-1]["content"], []).append(turn)
+    alike = [mine for mine in by_text.values() if len({turn.reward for turn in mine}) == 1]
+    assert {len(mine) for mine in by_text.values()} == {3} and 0 < len(alike) < len(by_text)
+    for mine in alike:  # what all answers to a text earn teaches nothing: the KL of the scripted engine is 0
+        assert all(advantage == pytest.approx(0.0, abs=1e-6) for turn in mine for advantage in turn.advantages)
+
+
+def test_the_words_are_paid_for_in_games_originals_and_gold_turns() -> None:
+    engine = adding(["daily"], "should_say: daily\nfinal_answer: INCORRECT")
+    trainer = build(engine=engine, judge_originals=True, gold_fraction=0.25, assessor_reward="correction", kl_coef=0.0)
+    trainer.training_step(trainer.sampler.next_batch())
+    rewards = {turn.reward for turn in engine.trained if turn.turn.role == "assessor"}
+    assert rewards == {0.0, -1.0}  # the note says daily because the Injector put it in; no original or gold note does
+
+
+def test_a_prompt_set_that_asks_for_no_words_cannot_pay_for_them(tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    plain = re.sub(r"^(sentence|should_say|it_says): .*\n", "", term_file().read_text(), flags=re.MULTILINE)
+    own.write_text(plain.replace("Write sentence, should_say, it_says, final_answer.", "Write final_answer."))
+    with pytest.raises(ConfigError, match="assessor_reward correction"):
+        build(engine=Recording(), prompts=str(own), assessor_reward="correction")
 
 
 @pytest.mark.parametrize(("gap", "factor"), [(0.0, 0.98), (0.02, 1.0), (5.0, 1.02)])
@@ -363,13 +386,6 @@ def test_kl_target_steers_the_coefficient(gap: float, factor: float) -> None:
     trainer = build(engine=Drifted(), kl_target=0.02)
     steps = [trainer.training_step(trainer.sampler.next_batch())["kl_coef"] for _ in range(2)]
     assert steps == pytest.approx([0.01 * factor, 0.01 * factor**2], rel=1e-4)
-
-
-def test_running_means_are_shown() -> None:
-    metrics = one_round(adding(["daily"], "final_answer: neither"), advantage_normalization="running", kl_coef=0.0)
-    assert metrics["running_mean_assessor"] == -1.0 and "running_mean_injector" not in metrics
-    metrics = one_round(adding(["daily"]), advantage_normalization="running", kl_coef=0.0)
-    assert metrics["running_mean_injector"] == metrics["running_mean_assessor"] == 0.0
 
 
 def test_per_mode_a_game_that_the_mode_alone_decides_teaches_nothing() -> None:
@@ -429,6 +445,6 @@ def test_a_run_with_everything_on_resumes_bit_identically(tmp_path: Path) -> Non
     second.train()
     assert outcome(tmp_path / "stopped") == outcome(tmp_path / "straight")
     rows, _, _ = outcome(tmp_path / "straight")
-    shown = {"gold_accuracy", "lesson_nll", "past_games", "repeat_rate", "kl_coef", "running_mean_injector"}
+    shown = {"gold_accuracy", "lesson_nll", "past_games", "kl_coef"}
     assert all(shown <= row.keys() for row in rows[1:])
     assert rows[-1]["kl_coef"] == pytest.approx(0.01 * 0.98**6)  # the scripted policy never leaves its reference

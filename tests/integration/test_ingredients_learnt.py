@@ -38,8 +38,8 @@ RUN: dict[str, Any] = {
     "rollout_batch_size": 4, "max_epochs": 2, "save_every": 2, "tensorboard": False, "learning_rate": 1e-2,
     "max_new_tokens_injector": 8, "max_new_tokens_assessor": 8, "adapters": "per_role",
     "past_fraction": 0.5, "past_every": 1, "past_pool": 2, "gold_fraction": 0.5, "gold_lessons": 2, "edit_lessons": 1,
-    "game_lessons": 2, "repeat_penalty": 0.25, "assessor_samples": 2, "injector_reward": "peaked",
-    "advantage_normalization": "running", "kl_target": 0.02,
+    "game_lessons": 2, "assessor_samples": 2, "assessor_reward": "correction",
+    "advantage_normalization": "per_text", "kl_target": 0.02,
 }  # fmt: skip
 
 

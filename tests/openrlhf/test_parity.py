@@ -91,7 +91,7 @@ def test_advantages_by_role_are_openrlhfs_on_each_role_alone() -> None:
             torch.testing.assert_close(mine[i], other, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+@pytest.mark.parametrize("estimator", ["k1", "k3"])
 def test_kl_estimates(estimator: str) -> None:
     generator = torch.Generator().manual_seed(0)
     logprobs, reference = (5 * torch.randn(200, generator=generator) for _ in range(2))
@@ -168,9 +168,7 @@ def turns_of(model: Any) -> list[WeightedTurn]:
     return turns
 
 
-@pytest.mark.parametrize(
-    ("estimator", "temperature"), [("k1", 1.0), ("k2", 1.0), ("k3", 1.0), ("k1", 0.7), ("k3", 1.4)]
-)
+@pytest.mark.parametrize(("estimator", "temperature"), [("k1", 1.0), ("k3", 1.0), ("k1", 0.7), ("k3", 1.4)])
 def test_an_update_has_the_loss_and_gradient_of_the_local_engine(
     estimator: str, temperature: float, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

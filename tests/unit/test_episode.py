@@ -83,15 +83,6 @@ def test_one_sample_per_role_turn(game: Episode) -> None:
     assert {sample.note_id for sample in samples} == {"n1"}
 
 
-@given(GAMES, st.sampled_from([-0.5, -1.0]))
-def test_rejected_attempts_count_only_when_asked(game: Episode, penalty: float) -> None:
-    punished = [sample for sample in game.samples(penalty) if sample not in game.samples()]
-    failures = [attempt.turn for attempt in game.attempts if not attempt.vcf.passed]
-    assert [sample.turn for sample in punished] == failures
-    assert all(sample.reward == penalty for sample in punished)
-    assert len(game.samples(penalty)) == len(game.samples()) + len(failures)
-
-
 def test_record_tells_the_whole_game() -> None:
     record = episode(1, played=True, verdict="INCORRECT").record(7)
     assert json.loads(json.dumps(record)) == {

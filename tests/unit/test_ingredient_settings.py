@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from medserl.config import Settings, validate
+from medserl.cli import main
+from medserl.config import Settings, check_variables, read_config, validate
 from medserl.errors import ConfigError
+from medserl.removed import REMOVED
 
 
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        ({"injector_reward": "peaked"}, "assessor_samples"),
-        ({"injector_reward": "peaked", "assessor_samples": 1}, "assessor_samples"),
+        ({"advantage_normalization": "per_text"}, "assessor_samples"),
+        ({"advantage_normalization": "running"}, "advantage_normalization"),
+        ({"assessor_reward": "peaked"}, "assessor_reward"),
         ({"kl_target": 0.01, "kl_coef": 0.0}, "kl_coef"),
-        ({"kl_target": 0.01, "kl_estimator": "k2"}, "k1"),
+        ({"kl_estimator": "k2"}, "kl_estimator"),
         ({"kl_target": 0.01, "kl_estimator": "k3"}, "k1"),
         ({"past_fraction": 0.1, "lora_rank": 0}, "lora_rank"),
         ({"adapters": "per_role", "lora_rank": 0}, "lora_rank"),
@@ -27,7 +33,6 @@ from medserl.errors import ConfigError
         ({"gold_lessons": 1, "roles_trained": "injector"}, "gold_lessons teaches the assessor"),
         ({"game_lessons": 1, "roles_trained": "injector"}, "game_lessons teaches the assessor"),
         ({"edit_lessons": 1, "roles_trained": "assessor"}, "edit_lessons teaches the injector"),
-        ({"repeat_penalty": -0.5}, "repeat_penalty"),
         ({"policy_loss_weight": 0.0}, "gold_lessons, edit_lessons or game_lessons"),
         ({"policy_loss_weight": 0.0, "game_lessons": 1, "judge_originals": True}, "judge_originals is about rewards"),
         ({"policy_loss_weight": 0.0, "game_lessons": 1, "gold_fraction": 0.1}, "gold_fraction is about rewards"),
@@ -48,13 +53,14 @@ def test_what_cannot_work_is_refused(values: dict[str, Any], named: str) -> None
 @pytest.mark.parametrize(
     "values",
     [
-        {"injector_reward": "peaked", "assessor_samples": 2},
+        {"assessor_reward": "correction"},
         {"assessor_samples": 2},
         {"kl_target": 0.01},
         {"kl_estimator": "k3"},
         {"past_fraction": 0.5, "adapters": "per_role"},
-        {"lora_rank": 0, "gold_fraction": 0.5, "gold_lessons": 2, "advantage_normalization": "running"},
-        {"engine": "openrlhf", "gold_fraction": 0.5, "gold_lessons": 2, "game_lessons": 2, "repeat_penalty": 0.5},
+        {"lora_rank": 0, "gold_fraction": 0.5, "gold_lessons": 2},
+        {"advantage_normalization": "per_text", "assessor_samples": 2},
+        {"engine": "openrlhf", "gold_fraction": 0.5, "gold_lessons": 2, "game_lessons": 2},
         {"roles_trained": "injector", "gold_fraction": 0.5, "edit_lessons": 1},
         {"roles_trained": "assessor", "gold_lessons": 1, "game_lessons": 1},
         {"roles_trained": "assessor", "game_lessons": 1, "policy_loss_weight": 0.0, "adapters": "per_role"},
@@ -62,3 +68,24 @@ def test_what_cannot_work_is_refused(values: dict[str, Any], named: str) -> None
 )
 def test_what_works_is_not(values: dict[str, Any]) -> None:
     assert values.items() <= validate(values).model_dump().items()
+
+
+@pytest.mark.parametrize("name", REMOVED)
+def test_a_setting_of_before_is_told_what_became_of_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    default, why = REMOVED[name]
+    with pytest.raises(ConfigError, match=re.escape(why)):
+        validate({name: 0.5})
+    file = tmp_path / "settings.toml"
+    file.write_text(f"{name} = 0.75\n")
+    with pytest.raises(ConfigError, match=re.escape(f"{file}: there is no {name} any more: {why}")):
+        read_config(file)
+    file.write_text(f"{name} = {json.dumps(default)}\nseed = 3\n")  # as every run of before has it
+    assert read_config(file) == {"seed": 3}
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", f"--{name.replace('_', '-')}", "1"])
+    assert stopped.value.code == 2 and why in " ".join(capsys.readouterr().err.split())
+    monkeypatch.setenv(f"MEDSERL_{name.upper()}", "1")
+    with pytest.raises(ConfigError, match=re.escape(why)):
+        check_variables()

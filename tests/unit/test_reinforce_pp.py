@@ -39,7 +39,6 @@ def close(actual: Tensor, *expected: float) -> None:
     ("estimator", "expected"),
     [
         ("k1", (0.0, 1.0, -2.0)),
-        ("k2", (0.0, 0.5, 2.0)),
         ("k3", (0.0, math.exp(-1) - 1 + 1, math.exp(2) - 1 - 2)),
     ],
 )
@@ -47,7 +46,7 @@ def test_kl_by_hand(estimator: str, expected: tuple[float, ...]) -> None:
     close(kl_estimate(tensor(-1, -1, -3), tensor(-1, -2, -1), estimator), *expected)
 
 
-@pytest.mark.parametrize(("estimator", "expected"), [("k1", (10, -10)), ("k2", (10, 10)), ("k3", (10, 10))])
+@pytest.mark.parametrize(("estimator", "expected"), [("k1", (10, -10)), ("k3", (10, 10))])
 def test_kl_is_clamped(estimator: str, expected: tuple[float, ...]) -> None:
     close(kl_estimate(tensor(-1, -80), tensor(-80, -1), estimator), *expected)
 
@@ -161,7 +160,6 @@ def test_without_a_kl_reward_the_returns_are_the_rewards(turns: Turns) -> None:
     plain = ReinforcePlusPlus(0.0).advantages(rewards, old, ref, roles)
     for other in (
         ReinforcePlusPlus(0.5).advantages(rewards, old, None, roles),
-        ReinforcePlusPlus(0.5, "k2").advantages(rewards, old, ref, roles),
         ReinforcePlusPlus(0.5, "k3").advantages(rewards, old, ref, roles),
     ):
         for got, expected in zip(other, plain, strict=True):

@@ -63,7 +63,6 @@ def test_a_stack_leaves_out_what_is_always_0_and_sums_up_the_smallest() -> None:
         (("truncated_injector",), "Learning", "Completions cut off"),
         (("no_variance_share",), "Learning", "Rewards that were all alike"),
         (("kl_coef",), "Learning", "Weight of the KL"),
-        (("running_mean_assessor", "running_mean_injector"), "Learning", "Running baseline by role"),
     ],
 )
 def test_figures_get_their_chart_only_where_the_run_has_them(keys: tuple[str, ...], title: str, chart: str) -> None:

@@ -16,7 +16,7 @@ NO_SIGNALS = {
     "model", "lora_alpha", "lora_targets", "device", "dtype", "trust_remote_code",
     "gradient_checkpointing", "thinking", "engine", "prompt_data", "validation_data", "note_column",
     "incorrect_column", "id_column", "label_column", "seed", "prompts", "injector_format", "vcf_min_jaccard",
-    "vcf_max_jaccard", "vcf_max_word_edits", "vcf_max_attempts", "assessor_samples", "repeat_window", "past_pool",
+    "vcf_max_jaccard", "vcf_max_word_edits", "vcf_max_attempts", "assessor_samples", "past_pool",
     "past_every", "adapters", "rollout_batch_size", "max_epochs", "max_rounds", "temperature", "top_p",
     "max_new_tokens_injector", "max_new_tokens_assessor", "generation_token_budget", "learning_rate",
     "lr_warmup_rounds", "lr_schedule", "kl_estimator", "clip_range", "advantage_normalization", "mini_batches",
@@ -36,9 +36,8 @@ def test_every_setting_is_a_signal_or_known_to_be_none() -> None:
 
 OTHER_VALUES = {
     "roles_trained": "assessor",
-    "injector_reward": "peaked",
-    "vcf_rejection_reward": -0.25,
-    "repeat_penalty": 0.5,
+    "policy_loss_weight": 0.25,
+    "assessor_reward": "correction",
     "past_fraction": 0.25,
     "gold_fraction": 0.25,
     "gold_lessons": 7,
@@ -52,7 +51,7 @@ OTHER_VALUES = {
     "lora_rank": 0,
     "edit_audit": "reject",
 }
-BESIDES = {"injector_reward": {"assessor_samples": 4}, "lesson_weight": {"gold_lessons": 3}}
+BESIDES = {"lesson_weight": {"gold_lessons": 3}}
 
 
 def test_each_signal_has_a_value_that_is_tried_here() -> None:
@@ -74,7 +73,7 @@ def test_a_signal_changes_the_first_sentence(tmp_path: Path, name: str) -> None:
 
 
 def test_play_is_credited_alone_only_where_nothing_else_taught() -> None:
-    assert is_play_alone(Settings(kl_coef=0.1, repeat_penalty=0.5))
+    assert is_play_alone(Settings(kl_coef=0.1))
     for lesson in ("gold_lessons", "edit_lessons", "game_lessons"):
         assert not is_play_alone(Settings(**{lesson: 1}))
     assert not is_play_alone(Settings(gold_fraction=0.5))
@@ -88,3 +87,8 @@ def test_what_gold_lessons_did_is_not_called_self_play(tmp_path: Path) -> None:
     assert "the right verdicts on 8 gold pairs a round as lessons" in first
     assert "Self-play" not in first
     assert any("What play did of this, and what gold labels did" in sentence for sentence in others)
+
+
+def test_without_a_policy_loss_no_reward_is_credited() -> None:
+    alone = Settings(policy_loss_weight=0.0, game_lessons=3)
+    assert training_signals(alone) == ["the right verdicts on at most 3 of its own games a round as lessons"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from itertools import product
 
 import pytest
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 
 from medserl.config import Settings
 from medserl.engines.scripted import ScriptedEngine
+from medserl.game.episode import Completion, Turn
 from medserl.game.note import Note
 from medserl.game.prompts import Messages, load_prompts
+from medserl.game.referee import reading_reward, restores
 from medserl.game.reward_func import reward_func
 from medserl.game.rewards import NO_GAME, Rewards, assessor_reward, game_rewards, injector_reward
 from medserl.game.roles import MODES, truth
@@ -56,41 +59,108 @@ def test_nobody_wins_a_game_that_was_not_played() -> None:
 
 # -- several samples of the Assessor ----------------------------------------------------------------------
 
-SHAPES = {  # by the verdicts given: the Injector's reward for 0, 1, ... right ones among them
-    ("zero_sum", 1): (1.0, -1.0),
-    ("zero_sum", 2): (1.0, 0.0, -1.0),
-    ("zero_sum", 3): (1.0, 1 / 3, -1 / 3, -1.0),
-    ("zero_sum", 4): (1.0, 0.5, 0.0, -0.5, -1.0),
-    ("peaked", 1): (0.0, 0.0),
-    ("peaked", 2): (0.0, 1.0, 0.0),
-    ("peaked", 3): (0.0, 2 / 3, 2 / 3, 0.0),
-    ("peaked", 4): (0.0, 0.5, 1.0, 0.5, 0.0),
+BY_RIGHT = {  # by the verdicts given: the Injector's reward for 0, 1, ... right ones among them
+    1: (1.0, -1.0),
+    2: (1.0, 0.0, -1.0),
+    3: (1.0, 1 / 3, -1 / 3, -1.0),
+    4: (1.0, 0.5, 0.0, -0.5, -1.0),
 }
 
 
+def injector_of(mode: str, verdicts: Sequence[str | None]) -> float | None:
+    return injector_reward([assessor_reward(mode, verdict) if verdict else None for verdict in verdicts])
+
+
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("shape", ["zero_sum", "peaked"])
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
-def test_every_cell_of_several_samples(mode: str, shape: str, k: int) -> None:
+def test_every_cell_of_several_samples(mode: str, k: int) -> None:
     for verdicts in product(["CORRECT", "INCORRECT", None], repeat=k):
         given, right = k - verdicts.count(None), verdicts.count(truth(mode))
-        expected = SHAPES[shape, given][right] * given / k if given else None  # silence pays nothing
-        assert injector_reward(mode, verdicts, shape) == (None if expected is None else pytest.approx(expected))
+        expected = BY_RIGHT[given][right] * given / k if given else None  # silence pays nothing
+        assert injector_of(mode, verdicts) == (None if expected is None else pytest.approx(expected))
 
 
 @given(st.lists(st.sampled_from(["CORRECT", "INCORRECT"]), min_size=1, max_size=9), st.sampled_from(MODES))
 def test_zero_sum_in_the_mean_of_the_samples(verdicts: list[str], mode: str) -> None:
     assessor = [assessor_reward(mode, verdict) for verdict in verdicts]
-    assert sum(assessor) / len(assessor) + injector_reward(mode, verdicts) == pytest.approx(0.0, abs=1e-12)
+    assert sum(assessor) / len(assessor) + injector_of(mode, verdicts) == pytest.approx(0.0, abs=1e-12)
 
 
-@pytest.mark.parametrize(("shape", "injector"), [("zero_sum", -1 / 4), ("peaked", 1 / 2)])
-def test_a_game_of_several_samples(shape: str, injector: float) -> None:
+# -- the words beside the verdict --------------------------------------------------------------------------
+
+RIGHT, WRONG = "He has type 2 diabetes and a cough.", "He has type 1 diabetes and a cough."
+SAID = {  # what should stand there, and whether that is right of the wrong and of the right text
+    "type 2 diabetes": (True, True),
+    "has Type 2": (True, True),
+    "type 1 diabetes": (False, False),
+    "type 1 and type 2": (True, False),
+    "type 12": (False, False),
+    "cough": (False, True),
+}
+
+
+@pytest.mark.parametrize("said", SAID)
+@pytest.mark.parametrize("verdict", ["CORRECT", "INCORRECT"])
+def test_every_cell_of_verdict_and_words(said: str, verdict: str) -> None:
+    answer = f"sentence: 0\nshould_say: {said}\nit_says: type 1\nfinal_answer: {verdict}"
+    turn = Turn("assessor", (), Completion(answer, (), (1,), (0.0,), "stop"))
+    for (mode, text, twin), words in zip((("error", WRONG, RIGHT), ("benign", RIGHT, WRONG)), SAID[said], strict=True):
+        told = assessor_reward(mode, verdict)
+        assert reading_reward(turn, mode, text, twin, "verdict") == told
+        assert reading_reward(turn, mode, text, twin, "correction") == (told + (1 if words else -1)) / 2
+
+
+@pytest.mark.parametrize("verdict", ["CORRECT", "INCORRECT"])
+@pytest.mark.parametrize("copies", [True, False])
+def test_neither_a_constant_verdict_nor_copying_pays_by_itself(verdict: str, copies: bool) -> None:
+    """On a text and its twin: whoever says what the note says anyway, or words of its own, earns nothing on the two."""
+    rewards = []
+    for mode, text, twin in (("error", WRONG, RIGHT), ("benign", RIGHT, WRONG)):
+        said = "type 1 diabetes" if copies and mode == "error" else "type 2 diabetes" if copies else "insulin"
+        answer = f"should_say: {said}\nfinal_answer: {verdict}"
+        turn = Turn("assessor", (), Completion(answer, (), (1,), (0.0,), "stop"))
+        rewards.append(reading_reward(turn, mode, text, twin, "correction"))
+    assert sum(rewards) == (0.0 if copies else -1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "twin", "said", "right"),
+    [
+        ("He does not smoke.", "He does smoke.", "does smoke", True),  # words put in, none taken out
+        ("He does not smoke.", "He does smoke.", "does not smoke", False),
+        ("He does smoke.", "He does not smoke.", "does not smoke", True),
+    ],
+)
+def test_words_that_were_put_in_have_to_go(text: str, twin: str, said: str, right: bool) -> None:
+    assert restores(f"should_say: {said}\nfinal_answer: INCORRECT", "error", text, twin) is right
+
+
+def test_without_a_verdict_no_words_count() -> None:
+    turn = Turn("assessor", (), Completion("should_say: type 2 diabetes", (), (1,), (0.0,), "stop"))
+    assert reading_reward(turn, "error", WRONG, RIGHT, "correction") == -1.0
+    assert restores("final_answer: INCORRECT", "error", WRONG, RIGHT) is False
+    assert restores("should_say: type 2\nshould_say: type 2", "error", WRONG, RIGHT) is False  # which of them?
+
+
+def test_rewards_for_words_stay_zero_sum() -> None:
+    said = iter(["should_say: right lung\nfinal_answer: INCORRECT", "should_say: left\nfinal_answer: INCORRECT", "?"])
+    engine = ScriptedEngine(
+        lambda messages, _: next(said) if "final_answer" in messages[-1]["content"] else "1 The left lung is dull."
+    )
+    settings = Settings(assessor_samples=3, assessor_reward="correction")
+    rollout = VCFRolloutGenerator(engine, load_prompts("term", "edit"), settings)
+    (episode,) = rollout.play([GameSetup(Note("n", NOTE), "error")], seed=0)
+    assert episode.rewards == Rewards(1.0, pytest.approx(-1 / 3))
+    assert [each.reward for each in episode.more_readings] == [0.0, -1.0]
+
+
+def test_a_game_of_several_samples() -> None:
+    injector = -1 / 4
     said = iter(["final_answer: CORRECT", "final_answer: INCORRECT", "?", "final_answer: INCORRECT"])
     engine = ScriptedEngine(
         lambda messages, _: next(said) if "final_answer" in messages[-1]["content"] else "1 The left lung is dull."
     )
-    settings = Settings(assessor_samples=4, injector_reward=shape)
+    settings = Settings(assessor_samples=4)
     rollout = VCFRolloutGenerator(engine, load_prompts("term", "edit"), settings)
     (episode,) = rollout.play([GameSetup(Note("n", NOTE), "error")], seed=0)
     assert episode.verdict == "CORRECT" and episode.fooled  # the first sample speaks for the game

@@ -1,4 +1,4 @@
-"""REINFORCE++'s running baselines and steered KL coefficient, against numbers worked out by hand."""
+"""REINFORCE++'s baselines by text and steered KL coefficient, against numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -28,42 +28,11 @@ def close(actual: Tensor, *expected: float) -> None:
     torch.testing.assert_close(actual, torch.tensor(expected, dtype=actual.dtype), rtol=1e-9, atol=1e-12)
 
 
-# -- running baselines -------------------------------------------------------------------------------------
-
-
-def test_running_means_by_hand() -> None:
-    algorithm = ReinforcePlusPlus(0.0, normalization="running")
-    roles, old = ["assessor", "assessor", "injector"], [tensor(-1, -1), tensor(-1), tensor(-1, -1)]
-    first = algorithm.advantages([1.0, -0.5, 0.5], old, None, roles)
-    # it begins at the batch's own mean: assessor 0.25, injector 0.5
-    for got, expected in zip(first, [(0.75, 0.75), (-0.75,), (0.0, 0.0)], strict=True):
-        close(got, *expected)
-    assert algorithm.metrics() == {"kl_coef": 0.0, "running_mean_assessor": 0.25, "running_mean_injector": 0.5}
-    second = algorithm.advantages([1.0, 1.0], old[:2], None, roles[:2])
-    # the mean of before is taken off, then 0.95 * 0.25 + 0.05 * 1 is kept; no division by a deviation; a role that did
-    # not play keeps its mean
-    close(second[0], 0.75, 0.75)
-    assert algorithm.running_means == {"assessor": pytest.approx(0.2875), "injector": 0.5}
-    (third,) = algorithm.advantages([-1.0], old[2:], None, roles[2:])
-    close(third, -1.5, -1.5)
-    assert algorithm.running_means["injector"] == pytest.approx(0.425)  # 0.95 * 0.5 - 0.05
-
-
-def test_a_running_mean_is_of_whole_turns_with_their_kl() -> None:
-    algorithm = ReinforcePlusPlus(0.1, normalization="running")
-    old, ref = [tensor(-1, -1, -1), tensor(-2)], [tensor(-1.5, 0, -3), tensor(-2)]
-    # rewards 1 and -1 less 0.1 KL, summed from the end: 0.85 0.9 0.8, and -1; turns count alike whatever their length
-    first, second = algorithm.advantages([1.0, -1.0], old, ref, ["injector"] * 2)
-    close(first, 0.925, 0.975, 0.875)
-    close(second, -0.925)
-    assert algorithm.running_means == {"injector": pytest.approx(-0.075)}
-
-
 @given(st.lists(TURN, min_size=1, max_size=6))
 def test_the_state_goes_through_json_and_is_restored(turns: list[tuple[str, float, list[tuple[float, float]]]]) -> None:
     roles, rewards = [turn[0] for turn in turns], [turn[1] for turn in turns]
     old, ref = ([tensor(*(token[k] for token in turn[2])) for turn in turns] for k in range(2))
-    algorithm, resumed = (ReinforcePlusPlus(0.1, "k1", "running", kl_target=0.05) for _ in range(2))
+    algorithm, resumed = (ReinforcePlusPlus(0.1, "k1", "per_role", kl_target=0.05) for _ in range(2))
     for _ in range(2):
         algorithm.advantages(rewards, old, ref, roles)
     resumed.load_state_dict(json.loads(json.dumps(algorithm.state_dict())))
@@ -71,6 +40,30 @@ def test_the_state_goes_through_json_and_is_restored(turns: list[tuple[str, floa
     further = [each.advantages(rewards[::-1], old[::-1], ref[::-1], roles[::-1]) for each in (algorithm, resumed)]
     assert all(torch.equal(*pair) for pair in zip(*further, strict=True))
     assert resumed.metrics() == algorithm.metrics()
+
+
+# -- baselines by text -------------------------------------------------------------------------------------
+
+
+def test_per_text_by_hand() -> None:
+    """An error's text is read three times, the other once, which the mean of its mode then serves; no KL."""
+    rewards, modes = [1.0, 1.0, -1.0, 1.0, -1.0, 1.0], ["error"] * 4 + ["benign"] * 2
+    texts, roles = ["a", "a", "a", "b", "c", "c"], ["assessor"] * 6
+    old = [tensor(-1, -1)] * 6
+    found = ReinforcePlusPlus(0.0, normalization="per_text").advantages(rewards, old, None, roles, modes, texts)
+    std = (8 / 9) ** 0.5  # four of six are right: 1 - (1/3) ** 2
+    error, benign = 6 / (2 * 4), 6 / (2 * 2)  # the weights of the modes, as per_mode has them
+    expected = [error * 2 / 3, error * 2 / 3, error * -4 / 3, error * 0.5, -benign, benign]
+    for got, value in zip(found, expected, strict=True):
+        close(got, value / std, value / std)
+
+
+def test_per_text_is_per_mode_where_every_text_is_read_once() -> None:
+    rewards, modes, roles = [1.0, -1.0, 1.0], ["error", "error", "benign"], ["assessor"] * 3
+    old = [tensor(-1), tensor(-2, -1), tensor(-1)]
+    by_text = ReinforcePlusPlus(0.0, normalization="per_text").advantages(rewards, old, None, roles, modes, list("abc"))
+    by_mode = ReinforcePlusPlus(0.0, normalization="per_mode").advantages(rewards, old, None, roles, modes)
+    assert all(torch.equal(*pair) for pair in zip(by_text, by_mode, strict=True))
 
 
 # -- steered KL --------------------------------------------------------------------------------------------

@@ -1,0 +1,24 @@
+"""Settings that there were, so that a file or flag of before is told what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+REMOVED: Mapping[str, tuple[Any, str]] = {
+    "repeat_penalty": (0.0, "no experiment used it; the report says how many edits are alike"),
+    "repeat_window": (5, "it went with repeat_penalty"),
+    "injector_reward": ("zero_sum", "rewards are zero-sum, as no experiment used another kind"),
+    "vcf_rejection_reward": (0.0, "no experiment used it; edit_lessons keep the Injector to its format"),
+}
+"""By name: what it was by default, and what became of it."""
+
+
+def gone(name: str) -> str | None:
+    """What became of a setting that was removed; None for any other name."""
+    return f"there is no {name} any more: {REMOVED[name][1]}" if name in REMOVED else None
+
+
+def without_removed(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the removed settings that are as they were by default: a run of before wrote all of them down."""
+    return {name: value for name, value in table.items() if name not in REMOVED or value != REMOVED[name][0]}
