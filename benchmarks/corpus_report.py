@@ -115,8 +115,9 @@ def contents_section(sample: dict[str, list[Note]]) -> list[str]:
     splits = Counter(note.split for pairs in sample.values() for note in pairs)
     return [
         "## What is in it\n",
-        f"{len(table.facts)} facts in {len(table.pools)} pools, {sum(f.heldout for f in table.facts)} held out; "
-        f"{n_pairs()} neutral pairs of wordings.\n",
+        f"{len(table.facts)} facts in {len(table.pools)} pools. "
+        f"Held out are {sum(f.heldout for f in table.facts)} of them. "
+        f"There are {n_pairs()} neutral pairs of wordings.\n",
         f"Every fact has at least {min(len(fact.wrong) for fact in table.facts)} wrong answers. In {len(opposites)} "
         "of them, the yes-or-no ones, these are wordings of one meaning, since a negation has one opposite.\n",
         *as_table(("split", "pairs"), sorted(splits.items(), key=lambda item: str(item[0]))),
@@ -236,11 +237,12 @@ def oracle_section() -> list[str]:
     decidable = [answer != "unknown" for expected, answer in tuned if expected != "unknown"]
     return [
         "## The truth oracle\n",
-        f"On {len(tuned)} edits written by hand it decides {decided(tuned)}. Of the edits that a clinician can decide "
-        f"from the note it decides {fmean(decidable):.1%}; the others are expected to be unknown. The expectations "
-        "were written first, but rules were mended on these edits: the figures are those of a tuned oracle. On "
-        f"{len(fresh)} further edits, written after the last change to the rules and used to mend none, it decides "
-        f"{decided(fresh)}; what it leaves open there is free rewording and terms that the table does not know.\n",
+        f"It was tried on {len(tuned)} edits written by hand. It decides {decided(tuned)}. Of the edits that a "
+        f"clinician can decide from the note it decides {fmean(decidable):.1%}; the others are expected to be unknown. "
+        "The expectations were written first, but rules were mended on these edits: the figures are those of a tuned "
+        f"oracle. A further {len(fresh)} edits were written after the last change to the rules, and used to mend none. "
+        f"Of these it decides {decided(fresh)}. What it leaves open there is free rewording, and terms that the table "
+        "does not know.\n",
         *as_table(
             ("expected", *(f"oracle: {verdict}" for verdict in verdicts)),
             [(expected, *(counts[expected, answer] for answer in verdicts)) for expected in verdicts],
@@ -298,8 +300,8 @@ def learnability_of(file: str) -> list[str]:
     asked = " --verdict-only" if settings["verdict_only"] else ""
     asked += f" --threads {settings['threads']}" if settings["threads"] else ""
     return [
-        f"SmolLM2-135M with a LoRA of rank {settings['rank']}, {final['train_pairs']} training pairs, "
-        f"{final['minutes']} minutes on {threads} "
+        f"SmolLM2-135M with a LoRA of rank {settings['rank']}, {final['train_pairs']} training pairs. "
+        f"It took {final['minutes']} minutes on {threads} "
         f"(`python benchmarks/learnability.py --model FOLDER --minutes {settings['minutes']:g}{asked} "
         f"--evaluate-every {settings['evaluate_every']}`).\n",
         *as_table(
@@ -324,7 +326,7 @@ def learnability_of(file: str) -> list[str]:
 def reading_section(notes: Sequence[Note]) -> list[str]:
     lines = ["## Ten notes, drawn by chance\n", f"{LABEL} The right term is in the note; the wrong sentence follows.\n"]
     for note in random.Random(10).sample(list(notes), 10):
-        lines += [f"**{note.note_id}** ({note.fact_id}) {note.correct_note}", f"> {note.error_sentence}\n"]
+        lines += [f"**{note.note_id}** ({note.fact_id})\n", f"> {note.correct_note}\n>\n> *{note.error_sentence}*\n"]
     return lines
 
 
