@@ -19,7 +19,7 @@ from medserl.errors import ConfigError
 from medserl.game.rewards import AssessorReward
 from medserl.game.toml_files import read_toml
 from medserl.game.vcf import MAX_JACCARD, MAX_WORD_EDITS, MIN_JACCARD
-from medserl.removed import gone, without_removed
+from medserl.removed import gone, renamed, without_removed
 
 RolesTrained = Literal["both", "assessor", "injector"]
 KLEstimator = Literal["k1", "k3"]
@@ -94,12 +94,12 @@ class TeachingSettings(_Section):
     gold_fraction: float = Field(
         0.0, ge=0, lt=1, description="Share of the Assessor's turns on gold pairs of the training notes, both twins."
     )
-    gold_lessons: int = Field(0, ge=0, description="Gold pairs a round whose right verdicts the Assessor learns.")
-    edit_lessons: int = Field(0, ge=0, description="Gold pairs a round whose edits the Injector learns.")
-    game_lessons: int = Field(
+    sft_verdict_pairs: int = Field(0, ge=0, description="Gold pairs a round whose right verdicts the Assessor learns.")
+    sft_edit_pairs: int = Field(0, ge=0, description="Gold pairs a round whose edits the Injector learns.")
+    sft_games: int = Field(
         0, ge=0, description="Accepted games a round, at most, whose right verdicts the Assessor learns."
     )
-    lesson_weight: float = Field(1.0, gt=0, description="Advantage of every token of such an answer.")
+    sft_loss_weight: float = Field(1.0, gt=0, description="Advantage of every token of such an answer.")
     assessor_samples: int = Field(1, ge=1, description="Assessor turns on each accepted note.")
     assessor_reward: AssessorReward = Field(
         "verdict",
@@ -218,7 +218,11 @@ class Settings(  # of the bases pydantic takes the last one's fields first
             raise ValueError("vcf_min_jaccard is above vcf_max_jaccard: nothing could pass")
         if self.advantage_normalization == "per_text" and self.assessor_samples < 2:
             raise ValueError("advantage_normalization 'per_text' needs assessor_samples of 2 or more on each text")
-        for name, role in (("gold_lessons", "assessor"), ("game_lessons", "assessor"), ("edit_lessons", "injector")):
+        for name, role in (
+            ("sft_verdict_pairs", "assessor"),
+            ("sft_games", "assessor"),
+            ("sft_edit_pairs", "injector"),
+        ):
             if getattr(self, name) and self.roles_trained not in ("both", role):
                 raise ValueError(
                     f"{name} teaches the {role}, but roles_trained is {self.roles_trained!r}: nothing else is to change"
@@ -235,9 +239,9 @@ class Settings(  # of the bases pydantic takes the last one's fields first
 
     def _require_lessons_alone(self) -> None:
         """Raises ValueError where nothing would be learnt without the policy loss, or rewards are asked for."""
-        if not (self.gold_lessons or self.edit_lessons or self.game_lessons):
+        if not (self.sft_verdict_pairs or self.sft_edit_pairs or self.sft_games):
             raise ValueError(
-                "policy_loss_weight 0 leaves lessons alone: give gold_lessons, edit_lessons or game_lessons"
+                "policy_loss_weight 0 leaves lessons alone: give sft_verdict_pairs, sft_edit_pairs or sft_games"
             )
         for name in ("gold_fraction", "judge_originals", "kl_target"):
             if getattr(self, name):
@@ -251,7 +255,7 @@ class Settings(  # of the bases pydantic takes the last one's fields first
     @property
     def is_played(self) -> bool:
         """Whether anything is learnt from games: else none is played."""
-        return self.is_rewarded or self.game_lessons > 0
+        return self.is_rewarded or self.sft_games > 0
 
     @property
     def needs_reference(self) -> bool:
@@ -379,8 +383,8 @@ def _short(value: Any) -> str:
         return "a number of thousands of digits"
 
 
-def read_config(path: str | Path) -> dict[str, Any]:
-    """The settings of a TOML file, names checked.
+def read_config(path: str | Path, *, written: bool = False) -> dict[str, Any]:
+    """The settings of a TOML file, names checked; of a file that a run has `written`, by the names of today.
 
     Raises:
         ConfigError: the file is missing, is no TOML, or holds an unknown key.
@@ -389,5 +393,6 @@ def read_config(path: str | Path) -> dict[str, Any]:
         table = without_removed(read_toml(Path(path), f"config file {path}"))
     except FileNotFoundError:
         raise ConfigError(f"config file {path}: no such file") from None
+    table = renamed(table) if written else table
     check_names(table, str(path))
     return table

@@ -48,16 +48,11 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: KLEstimator =
     return kl.clamp(-KL_CLAMP, KL_CLAMP)
 
 
-def token_returns(reward: float, kl: Tensor, kl_coef: float, gamma: float = 1.0) -> Tensor:
+def token_returns(reward: float, kl: Tensor, kl_coef: float) -> Tensor:
     """Return G_t of every token of one turn: the reward at its last token, less the KL penalty at each. Shape (T,)."""
     rewards = -kl_coef * kl
     rewards[-1] += reward
-    returns = torch.empty_like(rewards)
-    running = torch.zeros((), dtype=rewards.dtype)
-    for t in range(len(rewards) - 1, -1, -1):
-        running = rewards[t] + gamma * running
-        returns[t] = running
-    return returns
+    return rewards.flip(0).cumsum(0).flip(0)
 
 
 def whiten(

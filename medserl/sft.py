@@ -6,9 +6,10 @@
     Injector, benign mode   correct note   -> a clinically neutral rewording (data/neutral.toml)
     either                  the correct note's own next words, where its wrong twin parts from it
 
-The answers are learnt as the trainer learns its lessons (`lessons`): the negative log-likelihood of their tokens. Twins
-share a row of the update, so what they have in common is read once. A policy that tells no right note from a wrong one
-gives self-play nothing but a bias to move, so this goes on until the order of unseen pairs gets no better.
+The answers are learnt as the trainer learns its examples (`rounds.auxiliary`): the negative log-likelihood of their
+tokens. Twins share a row of the update, so what they have in common is read once. A policy that tells no right note
+from a wrong one gives self-play nothing but a bias to move, so this goes on until the order of unseen pairs gets no
+better.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from medserl.knowledge.neutral import apply_neutral_edit
 from medserl.models import POLICY
 from medserl.models.lora import UPPER_LINEAR
 from medserl.rollout import VCFRolloutGenerator, derive_seed
-from medserl.rounds.auxiliary import Lesson, verdict_lesson, weighted
+from medserl.rounds.auxiliary import SFTExample, target_turns_of, verdict_example
 from medserl.rounds.metrics import game_metrics
 from medserl.sharing.card import write_card
 from medserl.sharing.facts import warm_up_facts
@@ -80,14 +81,14 @@ class Twins:
     incorrect: str
     error_type: str | None
 
-    def verdicts(self, prompts: PromptSet) -> list[Lesson]:
+    def verdicts(self, prompts: PromptSet) -> list[SFTExample]:
         """What the Assessor should say of either twin."""
         return [
-            verdict_lesson(prompts, self.note_id, self.incorrect, "error", self.correct),
-            verdict_lesson(prompts, self.note_id, self.correct, "benign", self.incorrect),
+            verdict_example(prompts, self.note_id, self.incorrect, "error", self.correct),
+            verdict_example(prompts, self.note_id, self.correct, "benign", self.incorrect),
         ]
 
-    def edit(self, prompts: PromptSet, mode: Mode, rng: random.Random) -> list[Lesson]:
+    def edit(self, prompts: PromptSet, mode: Mode, rng: random.Random) -> list[SFTExample]:
         """What the Injector should do in `mode`; empty where the game has no way to say it."""
         error_type = self.error_type or rng.choice(ERROR_TYPES)
         if mode == "error":
@@ -96,7 +97,7 @@ class Twins:
             modified = (apply_neutral_edit(self.correct, rng) or (self.correct,))[0]
             prompt = prompts.injector(self.correct, mode, None)
         answer = injection_answer(self.correct, modified, prompts.form)
-        return [Lesson("injector", self.note_id, prompt, answer)] if answer else []
+        return [SFTExample("injector", self.note_id, prompt, answer)] if answer else []
 
 
 def twins_of(notes: Sequence[Note]) -> list[Twins]:
@@ -116,7 +117,7 @@ def twins_of(notes: Sequence[Note]) -> list[Twins]:
 
 
 def _that_fit(twins: Sequence[Twins], rollout: VCFRolloutGenerator) -> list[Twins]:
-    """The pairs of which every lesson fits into the model's context; the log names the others.
+    """The pairs of which every example fits into the model's context; the log names the others.
 
     Raises:
         DataError: none of them fits.
@@ -126,10 +127,10 @@ def _that_fit(twins: Sequence[Twins], rollout: VCFRolloutGenerator) -> list[Twin
         return list(twins)
     kept, left_out = [], []
     for each in twins:
-        edits = (lesson for mode in MODES for lesson in each.edit(prompts, mode, random.Random(each.note_id)))
-        lessons = [*each.verdicts(prompts), *edits]
-        lengths = engine.prompt_lengths([lesson.prompt for lesson in lessons])
-        answers = engine.count_tokens([lesson.answer for lesson in lessons])
+        edits = (example for mode in MODES for example in each.edit(prompts, mode, random.Random(each.note_id)))
+        examples = [*each.verdicts(prompts), *edits]
+        lengths = engine.prompt_lengths([example.prompt for example in examples])
+        answers = engine.count_tokens([example.answer for example in examples])
         need = max(map(sum, zip(lengths, answers, strict=True))) + 1  # the token that ends the turn
         if need <= engine.context:
             kept.append(each)
@@ -141,10 +142,10 @@ def _that_fit(twins: Sequence[Twins], rollout: VCFRolloutGenerator) -> list[Twin
     return kept
 
 
-def epoch_lessons(
+def epoch_examples(
     twins: Sequence[Twins], prompts: PromptSet, batch_size: int, seed: int, epoch: int
-) -> Iterator[list[Lesson]]:
-    """The lessons of each step of an epoch: both verdicts on every pair, and the edit of every second one.
+) -> Iterator[list[SFTExample]]:
+    """The examples of each step of an epoch: both verdicts on every pair, and the edit of every second one.
 
     Two epochs show a pair's edit once, four in both modes. An edit takes fewer examples to learn than a verdict.
     """
@@ -157,12 +158,12 @@ def epoch_lessons(
         few = [together[i : i + batch_size] for i in range(0, len(together), batch_size)]
         steps += rng.sample(few, len(few))
     for step in steps:
-        lessons = [lesson for i in step for lesson in twins[i].verdicts(prompts)]
+        examples = [example for i in step for example in twins[i].verdicts(prompts)]
         for i in step:
             time, waits = divmod(i + epoch, 2)
             if not waits:
-                lessons += twins[i].edit(prompts, MODES[time % len(MODES)], rng)
-        yield lessons
+                examples += twins[i].edit(prompts, MODES[time % len(MODES)], rng)
+        yield examples
 
 
 def own_words(judged: Sequence[WeightedTurn]) -> list[WeightedTurn]:
@@ -180,9 +181,9 @@ def own_words(judged: Sequence[WeightedTurn]) -> list[WeightedTurn]:
     return turns
 
 
-def step_turns(engine: Engine, lessons: Sequence[Lesson]) -> list[WeightedTurn]:
-    """What a step learns: its lessons, and the correct notes' own words."""
-    turns = weighted(engine, lessons, 1.0)
+def step_turns(engine: Engine, examples: Sequence[SFTExample]) -> list[WeightedTurn]:
+    """What a step learns: its examples, and the correct notes' own words."""
+    turns = target_turns_of(engine, examples, 1.0)
     return turns + own_words([turn for turn in turns if turn.turn.role == "assessor"])
 
 
@@ -208,7 +209,7 @@ def warm_up(settings: Settings, notes: Sequence[Note], plan: WarmUp, output: Pat
     with counting("warm-up", total) as steps:
         for epoch in range(plan.epochs):
             losses: list[float] = []
-            for few in epoch_lessons(twins, prompts, plan.batch_size, settings.seed, epoch):
+            for few in epoch_examples(twins, prompts, plan.batch_size, settings.seed, epoch):
                 if steps.done == total:
                     break
                 rate = plan.learning_rate * min(1.0, (steps.done + 1) / RISING_STEPS) * (1 - steps.done / total)

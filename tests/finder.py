@@ -49,7 +49,9 @@ class Finder(ScriptedEngine):
         type(self).asked.append(len(prompts))
         return super().generate(prompts, sampling)
 
-    def weigh(self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]) -> list[tuple[float, ...]]:
+    def reply_probabilities(
+        self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]
+    ) -> list[tuple[float, ...]]:
         return [(1 - p, p) for p in (chance(prompt[-1]["content"]) for prompt in prompts)]
 
 

@@ -63,6 +63,8 @@ class Reader(ScriptedEngine):
     def __init__(self, settings: Settings) -> None:
         super().__init__(examine)
 
-    def weigh(self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]) -> list[tuple[float, ...]]:
+    def reply_probabilities(
+        self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]
+    ) -> list[tuple[float, ...]]:
         chances = [0.4 if "poison" in prompt[-1]["content"] else 0.1 for prompt in prompts]
         return [(1 - p, p) for p in chances]

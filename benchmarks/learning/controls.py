@@ -107,10 +107,12 @@ class PlainTextTrainer(MedSeRLTrainer):
         self._texts = [(game.note.note_id, game.original) for game in batch]
         return Played([], [], [])
 
-    def lessons(self, episodes: Sequence[Episode]) -> list[WeightedTurn]:
+    def sft_turns(self, episodes: Sequence[Episode]) -> list[WeightedTurn]:
         """Each note of the round once, its tokens where they stand in the Assessor's prompt."""
         prompts = [self.rollout.prompts.assessor(text) for _, text in self._texts]
-        read = [turn.completion.prompt_ids for turn in self.engine.recite("assessor", prompts, ["" for _ in prompts])]
+        read = [
+            turn.completion.prompt_ids for turn in self.engine.target_turns("assessor", prompts, ["" for _ in prompts])
+        ]
         before = alike(read)
         after = alike([ids[before:][::-1] for ids in read])
         turns = []
@@ -118,7 +120,7 @@ class PlainTextTrainer(MedSeRLTrainer):
             told = Completion("", ids[:before], ids[before : len(ids) - after], (), "stop")
             if not told.token_ids:
                 continue  # nothing tells this note from the round's others
-            weights = (self.settings.lesson_weight,) * len(told.token_ids)
+            weights = (self.settings.sft_loss_weight,) * len(told.token_ids)
             turns.append(WeightedTurn(Turn("assessor", prompt, told), None, weights, note_id))
         return turns
 
@@ -162,8 +164,8 @@ class InTurnsTrainer(MedSeRLTrainer):
     def _wanted(self, samples: Iterable[Sample]) -> list[Sample]:
         return [sample for sample in super()._wanted(samples) if sample.turn.role == self._at_turn]
 
-    def lessons(self, episodes: Sequence[Episode]) -> list[WeightedTurn]:
-        return [lesson for lesson in super().lessons(episodes) if lesson.turn.role == self._at_turn]
+    def sft_turns(self, episodes: Sequence[Episode]) -> list[WeightedTurn]:
+        return [lesson for lesson in super().sft_turns(episodes) if lesson.turn.role == self._at_turn]
 
 
 CONTROLS: Mapping[str, type[MedSeRLTrainer]] = {

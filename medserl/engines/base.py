@@ -125,11 +125,13 @@ class InferenceEngine(Protocol):
     def weighs(self) -> bool:
         """Whether it can tell how probable replies are."""
 
-    def weigh(self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]) -> list[tuple[float, ...]]:
+    def reply_probabilities(
+        self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]
+    ) -> list[tuple[float, ...]]:
         """How probable each of a prompt's alternative replies is among them: numbers that sum to 1.
 
         A reply counts as the beginning of what the model may say, at temperature 1: whatever may follow it is left
-        open, so none may be the beginning of another. `weighing.weigh_by_logprobs` does it by an engine's `logprobs`.
+        open, so none may be the beginning of another. `probabilities_by_logprobs` does it by an engine's `logprobs`.
 
         Raises:
             ModelError: a prompt leaves no room for its replies in the model's context.
@@ -148,7 +150,7 @@ class Engine(InferenceEngine, Protocol):
         Both at the temperature that games are sampled at, so that ratios and KL are of the distributions that play.
         """
 
-    def recite(self, role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
+    def target_turns(self, role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
         """The replies as turns of `role`: tokens to the end of the turn, without log-probabilities."""
 
     def update(self, turns: Sequence[WeightedTurn], *, learning_rate: float) -> UpdateStats:

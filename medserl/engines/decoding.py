@@ -19,14 +19,14 @@ from torch.nn.utils.rnn import pad_sequence
 from medserl.engines.base import Sampling
 from medserl.engines.prefill import Ids, Prefill, forward, prefill, right_pad
 from medserl.engines.prefixes import PrefixCache
-from medserl.engines.weighing import Alternatives
+from medserl.engines.reply_probabilities import Alternatives
 
 COMPACT_BELOW = 0.75
 """Rows are dropped from the batch once fewer than this share of them is still writing."""
 
 
 @dataclass
-class Row:
+class Draft:
     """One prompt's completion, of at most `limit` tokens, while it is being written."""
 
     index: int
@@ -54,7 +54,7 @@ def sample(
     reader: str = "",
     free: bool = True,
     finished: Callable[[], None] = lambda: None,
-) -> list[Row]:
+) -> list[Draft]:
     """Sample a completion for every prompt; `token_budget` bounds rows x (longest prompt + largest limit) of a batch.
 
     `finished` is called as each completion ends.
@@ -64,7 +64,7 @@ def sample(
     """
     rooms = sampling.rooms(len(prompts))
     draws = _draws(rooms, sampling)
-    rows = [Row(i, *each) for i, each in enumerate(zip(prompts, rooms, strict=True))]
+    rows = [Draft(i, *each) for i, each in enumerate(zip(prompts, rooms, strict=True))]
     prefixes = prefixes or PrefixCache(0)
     for batch in _batches(rows, token_budget, mixed=free):
         wanted = tuple(row.prompt for row in batch)
@@ -84,10 +84,10 @@ def _draws(rooms: Sequence[int], sampling: Sampling) -> list[Tensor]:
     ]
 
 
-def _batches(rows: list[Row], token_budget: int, *, mixed: bool = True) -> Iterator[list[Row]]:
+def _batches(rows: list[Draft], token_budget: int, *, mixed: bool = True) -> Iterator[list[Draft]]:
     """Rows in order of their prompts' lengths, within the budget once all are as long as they may become; a batch of
     `mixed` lengths is padded."""
-    batch: list[Row] = []
+    batch: list[Draft] = []
     limit = 0
     for row in sorted(rows, key=lambda row: (len(row.prompt), row.prompt, row.index)):
         full = (len(batch) + 1) * (len(row.prompt) + max(limit, row.limit)) > token_budget
@@ -102,7 +102,7 @@ def _batches(rows: list[Row], token_budget: int, *, mixed: bool = True) -> Itera
 
 def _sample_batch(
     model: Any,
-    rows: list[Row],
+    rows: list[Draft],
     start: Prefill,
     sampling: Sampling,
     draws: list[Tensor],
@@ -179,7 +179,7 @@ def tail_logprobs(
     reader: str = "",
 ) -> list[tuple[float, ...]]:
     """Log-probability of every tail after its context. Each context is read once, then all its tails side by side."""
-    rows = [Row(i, choice.context, choice.room) for i, choice in enumerate(choices)]
+    rows = [Draft(i, choice.context, choice.room) for i, choice in enumerate(choices)]
     scores: list[tuple[float, ...]] = [()] * len(choices)
     for batch in _batches(rows, token_budget):
         members = [choices[row.index] for row in batch]

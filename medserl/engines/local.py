@@ -33,16 +33,16 @@ from medserl.engines.dropout import without_chance
 from medserl.engines.families import examine
 from medserl.engines.gap import explained_gap
 from medserl.engines.memory import peak_memory_of_process
-from medserl.engines.packing import Row, batches, pack, turns_of
+from medserl.engines.packing import PackedRow, batches, pack, turns_of
 from medserl.engines.prefixes import PrefixCache
+from medserl.engines.reply_probabilities import alternatives, probabilities_by_logprobs, shares
 from medserl.engines.scoring import completion_logits
-from medserl.engines.weighing import alternatives, shares, weigh_by_logprobs
 from medserl.errors import RunError
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages
 from medserl.game.roles import Role
 from medserl.models import LoadedModel, attention_for_training, context_length
-from medserl.models.chat import ChatRenderer, check_context, recited
+from medserl.models.chat import ChatRenderer, check_context, target_turns
 from medserl.reinforce_pp import clipped_loss, kl_estimate
 
 log = logging.getLogger("medserl")
@@ -102,7 +102,7 @@ class LocalEngine:
             )
         return [self._completion(row) for row in rows]
 
-    def _completion(self, row: decoding.Row) -> Completion:
+    def _completion(self, row: decoding.Draft) -> Completion:
         said = row.token_ids[:-1] if row.stopped else row.token_ids
         return Completion(
             text=self.chat.completion_text(said),
@@ -124,11 +124,13 @@ class LocalEngine:
 
     # -- scoring ------------------------------------------------------------------------------------------------
 
-    def weigh(self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]) -> list[tuple[float, ...]]:
+    def reply_probabilities(
+        self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]
+    ) -> list[tuple[float, ...]]:
         choices = [alternatives(self.chat, *each) for each in zip(prompts, replies, strict=True)]
         check_context([choice.context for choice in choices], [choice.room for choice in choices], self.context)
         if not self._abilities.free:
-            return weigh_by_logprobs(self.chat, partial(self.logprobs, temperature=1.0), prompts, replies)
+            return probabilities_by_logprobs(self.chat, partial(self.logprobs, temperature=1.0), prompts, replies)
         with multiplying_narrowly(self.model):
             logprobs = decoding.tail_logprobs(
                 self.model,
@@ -153,11 +155,11 @@ class LocalEngine:
                 scores[i] = tuple(values.tolist())
         return scores
 
-    def recite(self, role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
-        return recited(self.chat, role, prompts, replies)
+    def target_turns(self, role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
+        return target_turns(self.chat, role, prompts, replies)
 
     def _score(
-        self, model: Any, rows: Sequence[Row], *, entropy: bool, temperature: float | None = None
+        self, model: Any, rows: Sequence[PackedRow], *, entropy: bool, temperature: float | None = None
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Log-probability and (detached) entropy at every completion token: a 1-D tensor a turn, in the rows' order.
 
@@ -176,7 +178,7 @@ class LocalEngine:
                 entropies.append(-(detached.exp() * detached).sum(-1))
         return logprobs, entropies
 
-    def _passes(self, turns: Sequence[Turn]) -> Iterator[list[Row]]:
+    def _passes(self, turns: Sequence[Turn]) -> Iterator[list[PackedRow]]:
         """Rows of one adapter's turns that go through the model together, within the token budget."""
         adapters = [self.adapters.by_role[turn.role] if self.adapters else "" for turn in turns]
         budget = self.settings.training_token_budget

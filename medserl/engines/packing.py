@@ -27,7 +27,7 @@ Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Row:
+class PackedRow:
     """Some turns as one sequence of tokens.
 
     `turns` are their indices. `paths` are a turn's places in the row, from its first token to the last but one, whose
@@ -49,29 +49,25 @@ class Row:
         return path[len(path) - len(self.targets[branch]) :]
 
 
-def pack(completions: Sequence[Completion], longest: int, *, share: bool = True) -> list[Row]:
+def pack(completions: Sequence[Completion], longest: int, *, share: bool = True) -> list[PackedRow]:
     """Rows of all turns with these completions, of at most `longest` tokens where a turn alone is not longer."""
     inputs = [(completion.prompt_ids + completion.token_ids)[:-1] for completion in completions]
-    rows: list[Row] = []
-    members: list[int] = []
+    together: list[list[int]] = []
     length = 0
     # Sorted, a turn has with the one before it at least as much in common as with any earlier one.
     for i in sorted(range(len(inputs)), key=lambda i: (inputs[i], i)):
-        common = _common(inputs[members[-1]], inputs[i]) if members else 0
+        common = _common(inputs[together[-1][-1]], inputs[i]) if together else 0
         more = len(inputs[i]) - common
-        if members and share and common >= WORTH_SHARING * len(inputs[i]) and length + more <= longest:
-            members.append(i)
+        if together and share and common >= WORTH_SHARING * len(inputs[i]) and length + more <= longest:
+            together[-1].append(i)
             length += more
-            continue
-        if members:
-            rows.append(_row(members, inputs, completions))
-        members, length = [i], len(inputs[i])
-    if members:
-        rows.append(_row(members, inputs, completions))
-    return rows
+        else:
+            together.append([i])
+            length = len(inputs[i])
+    return [_row(members, inputs, completions) for members in together]
 
 
-def _row(members: Sequence[int], inputs: Sequence[Ids], completions: Sequence[Completion]) -> Row:
+def _row(members: Sequence[int], inputs: Sequence[Ids], completions: Sequence[Completion]) -> PackedRow:
     """The tree of these turns, which are sorted, written depth first."""
     ids: list[int] = []
     positions: list[int] = []
@@ -83,16 +79,16 @@ def _row(members: Sequence[int], inputs: Sequence[Ids], completions: Sequence[Co
         ids += inputs[i][common:]
         positions += range(common, len(inputs[i]))
     targets = tuple(completions[i].token_ids for i in members)
-    return Row(tuple(members), tuple(ids), tuple(positions), tuple(paths), targets)
+    return PackedRow(tuple(members), tuple(ids), tuple(positions), tuple(paths), targets)
 
 
 def _common(a: Ids, b: Ids) -> int:
     return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def batches(rows: Sequence[Row], token_budget: int) -> Iterator[list[Row]]:
+def batches(rows: Sequence[PackedRow], token_budget: int) -> Iterator[list[PackedRow]]:
     """Rows of similar length together, within the budget once padded; a longer row is alone."""
-    batch: list[Row] = []
+    batch: list[PackedRow] = []
     for row in sorted(rows, key=lambda row: (len(row), row.turns)):
         if batch and (len(batch) + 1) * padded(row) > token_budget:
             yield batch
@@ -102,17 +98,17 @@ def batches(rows: Sequence[Row], token_budget: int) -> Iterator[list[Row]]:
         yield batch
 
 
-def padded(row: Row) -> int:
+def padded(row: PackedRow) -> int:
     """The places that the row takes in a pass."""
     return -(-len(row) // PAD_TO) * PAD_TO
 
 
-def turns_of(rows: Sequence[Row]) -> list[int]:
+def turns_of(rows: Sequence[PackedRow]) -> list[int]:
     """The rows' turns, in the order in which they stand there."""
     return [i for row in rows for i in row.turns]
 
 
-def tensors(rows: Sequence[Row], pad_id: int) -> tuple[Tensor, Tensor, Tensor]:
+def tensors(rows: Sequence[PackedRow], pad_id: int) -> tuple[Tensor, Tensor, Tensor]:
     """Token ids and positions, (B, L), padded on the right, and whether a place is another's ancestor or itself,
     (B, L, L) by the place that looks and the place that is seen."""
     longest = max(map(padded, rows))

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from medserl.engines.masks import seen_by
-from medserl.engines.packing import Row, tensors
+from medserl.engines.packing import PackedRow, tensors
 from medserl.engines.passes import logits_at
 
 
-def completion_logits(model: Any, rows: Sequence[Row], pad_id: int, *, shared: bool) -> tuple[Tensor, Tensor]:
+def completion_logits(model: Any, rows: Sequence[PackedRow], pad_id: int, *, shared: bool) -> tuple[Tensor, Tensor]:
     """Float logits that predict the completions' tokens, (N, V), and these tokens, (N,): row by row, turn by turn.
 
     Where rows are not `shared`, each holds one turn, and the model gets an ordinary padding mask.

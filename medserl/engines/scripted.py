@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from medserl.engines.base import Sampling, UpdateStats, WeightedTurn
-from medserl.engines.weighing import shares
+from medserl.engines.reply_probabilities import shares
 from medserl.errors import RunError
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages
@@ -63,13 +63,15 @@ class ScriptedEngine:
         prompt = tuple(range(len(messages[-1]["content"].split())))
         return Completion(text, prompt, tokens, (math.log(0.5),) * len(tokens), "stop")
 
-    def weigh(self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]) -> list[tuple[float, ...]]:
+    def reply_probabilities(
+        self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]
+    ) -> list[tuple[float, ...]]:
         return [shares([-math.log(2) * len(reply.split()) for reply in each]) for each in replies]
 
     def logprobs(self, turns: Sequence[Turn], *, reference: bool = False) -> list[tuple[float, ...]]:
         return [turn.completion.logprobs for turn in turns]
 
-    def recite(self, role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
+    def target_turns(self, role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
         completions = [self._complete(reply, each) for each, reply in zip(prompts, replies, strict=True)]
         unsampled = [replace(completion, logprobs=()) for completion in completions]
         return [Turn(role, *each) for each in zip(prompts, unsampled, strict=True)]

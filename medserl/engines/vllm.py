@@ -18,7 +18,7 @@ from typing import Any
 
 from medserl.config import Settings
 from medserl.engines.base import Sampling
-from medserl.engines.weighing import weigh_by_logprobs
+from medserl.engines.reply_probabilities import probabilities_by_logprobs
 from medserl.errors import ConfigError, MedSeRLError, ModelError, RunError
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages
@@ -102,14 +102,16 @@ class VLLMEngine:
     def weighs(self) -> bool:
         return self._raw
 
-    def weigh(self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]) -> list[tuple[float, ...]]:
+    def reply_probabilities(
+        self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]
+    ) -> list[tuple[float, ...]]:
         """Raises ConfigError where vLLM was started to tell the probabilities of what it samples."""
         if not self._raw:
             raise ConfigError(
                 "probabilities of verdicts are those at temperature 1, and this vLLM tells the ones of its samples at "
                 "another: leave temperature at 1, or judge with `medserl evaluate`"
             )
-        return weigh_by_logprobs(self.chat, self.logprobs, prompts, replies)
+        return probabilities_by_logprobs(self.chat, self.logprobs, prompts, replies)
 
     def logprobs(self, turns: Sequence[Turn]) -> list[tuple[float, ...]]:
         """Log-probability of every completion token of each turn.

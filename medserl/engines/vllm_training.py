@@ -100,14 +100,16 @@ class VLLMTrainingEngine:
 
     # -- scoring and learning -----------------------------------------------------------------------------------
 
-    def weigh(self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]) -> list[tuple[float, ...]]:
-        return self._learning().weigh(prompts, replies)
+    def reply_probabilities(
+        self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]
+    ) -> list[tuple[float, ...]]:
+        return self._learning().reply_probabilities(prompts, replies)
 
     def logprobs(self, turns: Sequence[Turn], *, reference: bool = False) -> list[tuple[float, ...]]:
         return self._learning().logprobs(turns, reference=reference)
 
-    def recite(self, role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
-        return self.learner.recite(role, prompts, replies)
+    def target_turns(self, role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
+        return self.learner.target_turns(role, prompts, replies)
 
     def update(self, turns: Sequence[WeightedTurn], *, learning_rate: float) -> UpdateStats:
         stats = self._learning().update(turns, learning_rate=learning_rate)

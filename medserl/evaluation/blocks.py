@@ -15,7 +15,7 @@ from medserl.evaluation.predictions import LabelledText, Prediction
 from medserl.evaluation.statistics import Estimate
 from medserl.evaluation.submission import submission_rows
 from medserl.evaluation.systems import Judgement
-from medserl.evaluation.table import HEADERS, Figures, Row, group_markdown, markdown, rows
+from medserl.evaluation.table import HEADERS, Figures, TableRow, group_markdown, markdown, rows
 from medserl.evaluation.thresholds import Threshold
 
 ALL = "all"
@@ -37,7 +37,7 @@ class Block:
     groups: Mapping[str, Mapping[str, Figures]]
     lines: tuple[str, ...] = ()
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[TableRow]:
         """For table.csv and table.json."""
         return [row for group, results in self.groups.items() for row in rows(results, group)]
 

@@ -148,11 +148,13 @@ class CachedEngine:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return self.engine.count_tokens(texts)
 
-    def weigh(self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]) -> list[tuple[float, ...]]:
+    def reply_probabilities(
+        self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]
+    ) -> list[tuple[float, ...]]:
         keys = [self.cache.key("weigh", *each) for each in zip(prompts, replies, strict=True)]
 
         def weigh(places: list[int]) -> list[tuple[float, ...]]:
-            return self.engine.weigh([prompts[i] for i in places], [replies[i] for i in places])
+            return self.engine.reply_probabilities([prompts[i] for i in places], [replies[i] for i in places])
 
         return [tuple(weights) for weights in self.cache.through(keys, weigh)]
 

@@ -40,7 +40,7 @@ from medserl.evaluation.systems import (
     judge_by_words,
     read_judgement,
 )
-from medserl.evaluation.table import Row, comparison_table, escape_markdown, write_tables
+from medserl.evaluation.table import TableRow, comparison_table, escape_markdown, write_tables
 from medserl.evaluation.thresholds import Threshold
 from medserl.runs.runlog import git_revision
 
@@ -163,7 +163,7 @@ def _threshold_lines(sources: Sources, texts: Texts, options: EvaluationOptions)
     ]
 
 
-def _all_comparisons(comparisons: Sequence[Row]) -> str:
+def _all_comparisons(comparisons: Sequence[TableRow]) -> str:
     if not comparisons:
         return ""
     lines = (f"- {row['sentence'].removesuffix('.')}; {row['test']}." for row in comparisons)

@@ -121,7 +121,7 @@ def verdict_probabilities(engine: InferenceEngine, turns: Sequence[Turn]) -> lis
         for turn, pair in zip(turns, replies, strict=True)
         if pair is not None
     }
-    weights = engine.weigh(list(places.values()), [pair for _, pair in places])
+    weights = engine.reply_probabilities(list(places.values()), [pair for _, pair in places])
     p_incorrect = {place: weight[1] for place, weight in zip(places, weights, strict=True)}
     return [
         p_incorrect[turn.messages[-1]["content"], pair] if pair else None

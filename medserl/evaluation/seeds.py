@@ -16,7 +16,7 @@ from medserl.errors import DataError, RunError
 from medserl.evaluation.guessing import FLAG_RATES
 from medserl.evaluation.places import RECORD, find_evaluations
 from medserl.evaluation.statistics import Estimate, over_seeds
-from medserl.evaluation.table import Row, cell, escape_markdown, write_tables
+from medserl.evaluation.table import TableRow, cell, escape_markdown, write_tables
 
 MAY_DIFFER = frozenset(
     {
@@ -32,7 +32,7 @@ class SeedResult:
     """One finished evaluation: its rows as in table.json, and what was judged and how."""
 
     name: str
-    rows: list[Row]
+    rows: list[TableRow]
     record: dict[str, Any]
 
 
@@ -129,7 +129,7 @@ def _json(path: Path, kind: type[Any]) -> Any:
     return found
 
 
-def seed_rows(results: Sequence[SeedResult]) -> list[Row]:
+def seed_rows(results: Sequence[SeedResult]) -> list[TableRow]:
     """Of every figure that all evaluations have: mean, t interval, number of seeds, and each one's value."""
     by_key = [_values(result.rows) for result in results]
     shared = [key for key in by_key[0] if all(key in values for values in by_key[1:])]
@@ -140,7 +140,7 @@ def seed_rows(results: Sequence[SeedResult]) -> list[Row]:
     return rows
 
 
-def seed_differences(results: Sequence[SeedResult]) -> list[Row]:
+def seed_differences(results: Sequence[SeedResult]) -> list[TableRow]:
     """Of the last system against each one before it: the difference in texts and in pairs right, seed by seed."""
     by_key = [_values(result.rows) for result in results]
     systems = list(dict.fromkeys(system for system, group, _ in by_key[0] if group == "all"))
@@ -164,11 +164,11 @@ def seed_differences(results: Sequence[SeedResult]) -> list[Row]:
     return found
 
 
-def _values(rows: Sequence[Row]) -> dict[tuple[str, str, str], float]:
+def _values(rows: Sequence[TableRow]) -> dict[tuple[str, str, str], float]:
     return {(row["system"], row["group"], row["figure"]): row["value"] for row in rows if row["value"] is not None}
 
 
-def _summary(values: Sequence[float], results: Sequence[SeedResult]) -> Row:
+def _summary(values: Sequence[float], results: Sequence[SeedResult]) -> TableRow:
     found = over_seeds(values)
     each = {f"value {result.name}": value for result, value in zip(results, values, strict=True)}
     return {"value": found.value, "low": found.low, "high": found.high, "n": found.n} | each
@@ -186,7 +186,7 @@ def _sentence(name: str, other: str, unit: str, found: Estimate) -> str:
     return f"{name} is {word} than {other} by {points:.1f} points of {unit} right {interval}."
 
 
-def _markdown(table: Sequence[Row], differences: Sequence[Row], results: Sequence[SeedResult]) -> str:
+def _markdown(table: Sequence[TableRow], differences: Sequence[TableRow], results: Sequence[SeedResult]) -> str:
     """The figures on all texts; those of groups are in the CSV and JSON files."""
     titles = ["system", "figure", "mean", *(result.name for result in results)]
     lines = [titles, ["---"] * len(titles), *(_line(row, results) for row in table if row["group"] == "all")]

@@ -60,11 +60,11 @@ _ON_OWN_SCALE = (
     "threshold_mcc",
 )  # all others are shares, shown in percent
 
-Row = dict[str, Any]
+TableRow = dict[str, Any]
 Figures = Mapping[str, Estimate]
 
 
-def rows(results: Mapping[str, Figures], group: str = "all") -> list[Row]:
+def rows(results: Mapping[str, Figures], group: str = "all") -> list[TableRow]:
     """One row for each system and figure; figures that no system has are left out."""
     measured = _measured(results.values())
     return [
@@ -83,7 +83,7 @@ def rows(results: Mapping[str, Figures], group: str = "all") -> list[Row]:
     ]
 
 
-def comparison_table(results: Mapping[str, DetectionMetrics]) -> list[Row]:
+def comparison_table(results: Mapping[str, DetectionMetrics]) -> list[TableRow]:
     """Each system against guessing, then against each one before it, in texts judged rightly, and in pairs.
 
     `difference` is the system's share minus the other's, with its 95 % interval. The p-values are not corrected for
@@ -118,7 +118,7 @@ def _compare(mine: DetectionMetrics, theirs: DetectionMetrics, unit: str) -> Com
     return compare(right, other_right, clusters)
 
 
-def _row(system: str, other: str, unit: str, comparison: Comparison, sentence: str) -> Row:
+def _row(system: str, other: str, unit: str, comparison: Comparison, sentence: str) -> TableRow:
     return {
         "system": system,
         "against": other,
@@ -189,7 +189,7 @@ def is_count(name: str) -> bool:
     return name.removeprefix("threshold_") in (*COUNTED, "flag accuracy", "sentence accuracy")
 
 
-def to_csv(table: Sequence[Row]) -> str:
+def to_csv(table: Sequence[TableRow]) -> str:
     """The rows under a header of their keys; empty for no rows."""
     text = StringIO(newline="")
     if table:
@@ -199,7 +199,7 @@ def to_csv(table: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def write_tables(folder: Path, text: str, table: Sequence[Row], comparisons: Sequence[Row] = ()) -> None:
+def write_tables(folder: Path, text: str, table: Sequence[TableRow], comparisons: Sequence[TableRow] = ()) -> None:
     """`table.md`, `table.csv` and `table.json` in `folder`, and `comparisons.csv` and `.json` where there are any.
 
     Raises:

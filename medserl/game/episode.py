@@ -22,7 +22,7 @@ class Completion:
     `token_ids` and `logprobs` have equal length; the end-of-turn token, where one was sampled, is the last of both.
     `logprobs` are natural logs of the sampled tokens' probabilities in the distribution they were sampled from: the
     policy at the sampling temperature (a greedy completion's are at temperature 1). There are none where the text was
-    given and not sampled (`Engine.recite`), or where the engine cannot tell them.
+    given and not sampled (`Engine.target_turns`), or where the engine cannot tell them.
     """
 
     text: str

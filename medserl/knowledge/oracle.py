@@ -34,7 +34,7 @@ from medserl.knowledge.vignette import rules, vignette_data, vital_ranges
 
 
 @dataclass(frozen=True)
-class Truth:
+class Answer:
     """The oracle's answer, and why."""
 
     verdict: StillTrue
@@ -52,12 +52,12 @@ def _facts() -> dict[str, Fact]:
     return {fact.fact_id: fact for fact in load_facts().facts}
 
 
-def check(note: str, fact: Fact) -> Truth:
+def check(note: str, fact: Fact) -> Answer:
     """Whether `note` states the fact truly. Looks at the carrying sentence only. Never raises on any text."""
     return _combine([statement for _, statement in _statements(_sentences(note), fact)])
 
 
-def check_edit(original: str, modified: str, fact: Fact) -> Truth:
+def check_edit(original: str, modified: str, fact: Fact) -> Answer:
     """Whether the fact is still true after the edit. `original` is taken to be true."""
     stated = check(modified, fact)
     if stated.verdict != "true":
@@ -69,12 +69,12 @@ def check_edit(original: str, modified: str, fact: Fact) -> Truth:
         if _is_detail(before[gone]):
             del before[gone]
     if len(before) != len(after):
-        return Truth("unknown", "sentences were added, joined or left out")
+        return Answer("unknown", "sentences were added, joined or left out")
     age = _age(modified)
     for i, (old, new) in enumerate(zip(before, after, strict=True)):
         if old != new and i not in stating and not _means_the_same(old, new, fact, age):
-            return Truth("unknown", f"a finding may have changed: {new!r}")
-    return Truth("true", "the right term is stated and nothing else has changed its meaning")
+            return Answer("unknown", f"a finding may have changed: {new!r}")
+    return Answer("true", "the right term is stated and nothing else has changed its meaning")
 
 
 def _statements(sentences: Sequence[str], fact: Fact) -> list[tuple[int, Statement]]:
@@ -82,26 +82,26 @@ def _statements(sentences: Sequence[str], fact: Fact) -> list[tuple[int, Stateme
     return [(i, statement) for i, statement in read if statement is not None]
 
 
-def _combine(statements: Sequence[Statement]) -> Truth:
+def _combine(statements: Sequence[Statement]) -> Answer:
     """One answer for a note: false outweighs unknown, and unknown outweighs true."""
     judged = [_judge(statement) for statement in statements]
     for verdict in ("false", "unknown", "true"):
         for truth in judged:
             if truth.verdict == verdict:
                 return truth
-    return Truth("unknown", "no sentence states the fact")
+    return Answer("unknown", "no sentence states the fact")
 
 
-def _judge(statement: Statement) -> Truth:
+def _judge(statement: Statement) -> Answer:
     if statement.stance == "unclear" or statement.names == "unlisted":
-        return Truth("unknown", statement.reason)
+        return Answer("unknown", statement.reason)
     if statement.names == "right":
         if statement.stance == "asserts":
-            return Truth("true", statement.reason)
-        return Truth("false", "denies the right term")
+            return Answer("true", statement.reason)
+        return Answer("false", "denies the right term")
     if statement.stance == "asserts":
-        return Truth("false", f"asserts a wrong term: {statement.reason}")
-    return Truth("unknown", "denies a wrong term, which does not state the right one")
+        return Answer("false", f"asserts a wrong term: {statement.reason}")
+    return Answer("unknown", "denies a wrong term, which does not state the right one")
 
 
 def _sentences(note: str) -> list[str]:

@@ -117,7 +117,7 @@ def _tell_of_end(name: str, token: str) -> None:
     log.warning("%s: its chat template shows no end of a reply, so a turn ends with the eos_token, %s", name, token)
 
 
-def recited(chat: ChatRenderer, role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
+def target_turns(chat: ChatRenderer, role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
     """The replies as turns, each ended as a turn ends; nobody sampled them, so there are no log-probabilities."""
     turns = []
     for messages, reply in zip(prompts, replies, strict=True):

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from medserl.data.sample_paths import is_sample
 from medserl.errors import RunError
 from medserl.evaluation.places import RECORD, TABLE, find_evaluations
+from medserl.removed import renamed
 from medserl.runs.records import RecordsOnDisk, read_rows
 from medserl.runs.runlog import CONFIG, EPISODES, FROZEN_GAMES, METRICS, PROVENANCE
 
@@ -75,7 +76,7 @@ def read_run(path: Path) -> RunFiles:
     shown, *others = _evaluations(path / EVAL) or [(path / EVAL, {})]
     return RunFiles(
         path=path,
-        settings=settings,
+        settings=renamed(settings),
         code_version=_leading_comment(text),
         rows=_rows(path / METRICS, "round"),
         episodes=_episodes(path / EPISODES),

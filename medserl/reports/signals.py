@@ -11,7 +11,7 @@ from medserl.models import shipped_warmup
 SIGNAL_SETTINGS = frozenset(
     {
         "roles_trained", "policy_loss_weight", "assessor_reward", "past_fraction",
-        "judge_originals", "gold_fraction", "gold_lessons", "edit_lessons", "game_lessons", "lesson_weight",
+        "judge_originals", "gold_fraction", "sft_verdict_pairs", "sft_edit_pairs", "sft_games", "sft_loss_weight",
         "kl_coef", "kl_target", "adapter", "lora_rank", "edit_audit",
     }
 )  # fmt: skip
@@ -62,11 +62,11 @@ def _gold(settings: Settings) -> list[str]:
 
 
 def _lessons(settings: Settings) -> list[str]:
-    weight = "" if settings.lesson_weight == 1 else f", weight {settings.lesson_weight:g}"
+    weight = "" if settings.sft_loss_weight == 1 else f", weight {settings.sft_loss_weight:g}"
     found = {
-        "the right verdicts on {} gold pairs a round": settings.gold_lessons,
-        "the edits of {} gold pairs a round": settings.edit_lessons,
-        "the right verdicts on at most {} of its own games a round": settings.game_lessons,
+        "the right verdicts on {} gold pairs a round": settings.sft_verdict_pairs,
+        "the edits of {} gold pairs a round": settings.sft_edit_pairs,
+        "the right verdicts on at most {} of its own games a round": settings.sft_games,
     }
     return [f"{told.format(count)} as lessons{weight}" for told, count in found.items() if count]
 

@@ -1,8 +1,8 @@
 """Gold pairs in training: the Assessor's turns on twins whose label no Injector can game.
 
 Three uses, each off at 0. `gold_fraction`: the Assessor judges both twins of some pairs, is rewarded as in play, and
-learns by REINFORCE++ with the rest. `gold_lessons`: the answers that it should give to both twins of some pairs are
-learnt as they stand (`lessons`). `edit_lessons`: likewise the Injector's, in either mode.
+learns by REINFORCE++ with the rest. `sft_verdict_pairs`: the answers that it should give to both twins of some pairs
+are learnt as they stand (`auxiliary`). `sft_edit_pairs`: likewise the Injector's, in either mode.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from medserl.game.roles import MODES, Mode, Verdict, truth
 from medserl.game.vcf import apply_vcf
 from medserl.knowledge.neutral import apply_neutral_edit
 from medserl.rollout import VCFRolloutGenerator, derive_seed
-from medserl.rounds.auxiliary import Lesson, verdict_lesson
+from medserl.rounds.auxiliary import SFTExample, verdict_example
 from medserl.rounds.metrics import Figures, share
 
 
@@ -62,45 +62,45 @@ class GoldPairs:
     """
 
     def __init__(self, notes: Sequence[Note], settings: Settings) -> None:
-        """Raises ConfigError where gold turns or lessons are asked for and no note has a twin that the VCF accepts, or
+        """Raises ConfigError where gold turns or examples are asked for and no note has a twin that the VCF accepts, or
         so few gold turns that they make no pair."""
         self.settings = settings
-        wanted = settings.gold_fraction or settings.gold_lessons or settings.edit_lessons
+        wanted = settings.gold_fraction or settings.sft_verdict_pairs or settings.sft_edit_pairs
         self.pairs = [twins for note in notes if (twins := _twins(note, settings))] if wanted else []
         self._notes = {note.note_id: note for note in notes} if wanted else {}
-        if settings.gold_fraction and not self._practised(settings.rollout_batch_size):
+        if settings.gold_fraction and not self._pairs_beside(settings.rollout_batch_size):
             raise ConfigError(
                 f"gold_fraction {settings.gold_fraction:g} of {settings.rollout_batch_size} games is less than one "
                 "pair a round: raise either, or leave gold_fraction at 0"
             )
         if wanted and not self.pairs:
             raise ConfigError(
-                "gold_fraction, gold_lessons and edit_lessons need training notes with a correct and an incorrect "
-                "twin: found none; give such --prompt-data, or leave all at 0"
+                "gold_fraction, sft_verdict_pairs and sft_edit_pairs need training notes with a correct and an "
+                "incorrect twin: found none; give such --prompt-data, or leave all at 0"
             )
 
-    def practice(self, rollout: VCFRolloutGenerator, games: int, round_number: int) -> list[GoldTurn]:
+    def judge(self, rollout: VCFRolloutGenerator, games: int, round_number: int) -> list[GoldTurn]:
         """The Assessor on both twins of as many pairs as make `gold_fraction` of its turns beside those in `games`."""
-        full = self._practised(self.settings.rollout_batch_size)
+        full = self._pairs_beside(self.settings.rollout_batch_size)
         # A smaller last batch draws fewer pairs; where a round begins must not depend on that.
-        texts = self._draw("practice", (round_number - 1) * full, self._practised(games))
+        texts = self._next_twins("practice", (round_number - 1) * full, self._pairs_beside(games))
         seed = derive_seed(self.settings.seed, "gold", round_number)
         said = rollout.read([gold.text for gold in texts], seed)
         return [GoldTurn(gold, turn, turn.verdict) for gold, turn in zip(texts, said, strict=True)]
 
-    def lessons(self, prompts: PromptSet, round_number: int) -> list[Lesson]:
-        """The right answers to both twins of `gold_lessons` pairs and `edit_lessons` pairs.
+    def examples(self, prompts: PromptSet, round_number: int) -> list[SFTExample]:
+        """The right answers to both twins of `sft_verdict_pairs` pairs and `sft_edit_pairs` pairs.
 
         Both counts go through the pairs in the same order.
         """
         judged, edited = (
-            self._draw("lessons", (round_number - 1) * count, count)
-            for count in (self.settings.gold_lessons, self.settings.edit_lessons)
+            self._next_twins("lessons", (round_number - 1) * count, count)
+            for count in (self.settings.sft_verdict_pairs, self.settings.sft_edit_pairs)
         )
-        lessons = [verdict_lesson(prompts, gold.note_id, gold.text, gold.mode, gold.twin) for gold in judged]
-        return lessons + [edit for gold in edited if (edit := self._edit(gold, prompts))]
+        examples = [verdict_example(prompts, gold.note_id, gold.text, gold.mode, gold.twin) for gold in judged]
+        return examples + [edit for gold in edited if (edit := self._edit(gold, prompts))]
 
-    def _edit(self, gold: GoldText, prompts: PromptSet) -> Lesson | None:
+    def _edit(self, gold: GoldText, prompts: PromptSet) -> SFTExample | None:
         """What the Injector should do in the mode of a twin: the physician's edit, or one out of the neutral table
         that changes nothing; None where the table has none for the note."""
         note = self._notes[gold.note_id]
@@ -111,15 +111,15 @@ class GoldPairs:
         if not answer:
             return None
         error_type = note.error_type if gold.mode == "error" else None
-        return Lesson("injector", gold.note_id, prompts.injector(original, gold.mode, error_type), answer)
+        return SFTExample("injector", gold.note_id, prompts.injector(original, gold.mode, error_type), answer)
 
-    def _practised(self, games: int) -> int:
+    def _pairs_beside(self, games: int) -> int:
         """Pairs that go with so many games."""
         fraction = self.settings.gold_fraction
         turns = games * self.settings.assessor_samples * fraction / (1 - fraction)
         return round(turns / len(MODES))
 
-    def _draw(self, use: str, first: int, count: int) -> list[GoldText]:
+    def _next_twins(self, use: str, first: int, count: int) -> list[GoldText]:
         """The twins at `count` places, from `first` on, of all epochs in a row."""
         order: dict[int, list[tuple[GoldText, GoldText]]] = {}
         drawn: list[GoldText] = []

@@ -24,7 +24,7 @@ from medserl.game.note import Note
 from medserl.game.setup import GameSetup
 from medserl.reinforce_pp import ReinforcePlusPlus, variance_metrics
 from medserl.rollout import VCFRolloutGenerator, derive_seed, unjudged
-from medserl.rounds.auxiliary import game_lessons, weighted
+from medserl.rounds.auxiliary import examples_of_games, target_turns_of
 from medserl.rounds.clock import PhaseClock
 from medserl.rounds.gold_pairs import GoldPairs, GoldText, GoldTurn, gold_metrics, original_metrics
 from medserl.rounds.metrics import game_metrics, update_metrics
@@ -84,14 +84,14 @@ class SelfPlay:
         self.round += 1
         games = as_games(batch, derive_seed(self.settings.seed, "batch", self.round))
         if self.ahead:
-            return self.learn(*self.ahead.take(games))
+            return self.update(*self.ahead.take(games))
         clock = PhaseClock()
-        return self.learn(self.play(games, self.round, clock), clock)
+        return self.update(self.play(games, self.round, clock), clock)
 
     def play(self, batch: Sequence[GameSetup], round_number: int, clock: PhaseClock) -> Played:
         """The round's games, and the Assessor on gold texts, with the weights that the engine now plays with.
 
-        Without a policy loss no Assessor is asked; where no lesson is made of games either, none is played.
+        Without a policy loss no Assessor is asked; where no example is made of games either, none is played.
         """
         if not self.settings.is_played:
             return Played([], [], [])
@@ -105,7 +105,7 @@ class SelfPlay:
             return Played(unjudged(games, attempts), [], [])
         with clock.phase("assess") as phase:
             episodes = self.rollout.assess(games, attempts, seed)
-            gold = self.gold.practice(self.rollout, len(games), round_number)
+            gold = self.gold.judge(self.rollout, len(games), round_number)
             originals = self._read_originals(episodes, seed)
             read = [turn for episode in episodes for turn in episode.assessor_turns]
             phase.tokens = _completion_tokens([*read, *(each.turn for each in (*gold, *originals))])
@@ -124,7 +124,7 @@ class SelfPlay:
         turns = self.rollout.read([each.text for each in texts], derive_seed(seed, "originals"))
         return [GoldTurn(text, turn, turn.verdict) for text, turn in zip(texts, turns, strict=True)]
 
-    def learn(self, played: Played, clock: PhaseClock) -> dict[str, Any]:
+    def update(self, played: Played, clock: PhaseClock) -> dict[str, Any]:
         """Update the policy on the games of this round; returns the round's metrics."""
         episodes, rule = played.episodes, self.settings.assessor_reward
         samples = [*self.samples(episodes), *self._wanted(each.sample(rule) for each in played.readings)]
@@ -133,9 +133,9 @@ class SelfPlay:
         metrics["truncated_assessor"] += sum(each.turn.completion.truncated for each in played.readings)
 
         with clock.phase("reference") as phase:
-            turns = self.weigh(samples)
+            turns = self.with_advantages(samples)
             phase.tokens = _tokens(turns) if self.settings.needs_reference else 0
-        learnt = [*turns, *self.lessons(episodes)]
+        learnt = [*turns, *self.sft_turns(episodes)]
 
         if learnt:
             with clock.phase("update") as phase:
@@ -166,14 +166,14 @@ class SelfPlay:
             self.ahead.wait()
         self.engine.sync()
 
-    def lessons(self, episodes: Sequence[Episode]) -> list[WeightedTurn]:
+    def sft_turns(self, episodes: Sequence[Episode]) -> list[WeightedTurn]:
         """Right answers to learn as they stand, beside what was sampled: of gold pairs and of the round's games."""
         prompts = self.rollout.prompts
-        gold = self.gold.lessons(prompts, self.round)
-        return weighted(
+        gold = self.gold.examples(prompts, self.round)
+        return target_turns_of(
             self.engine,
-            [*gold, *game_lessons(episodes, self.settings.game_lessons, prompts)],
-            self.settings.lesson_weight,
+            [*gold, *examples_of_games(episodes, self.settings.sft_games, prompts)],
+            self.settings.sft_loss_weight,
         )
 
     def samples(self, episodes: Sequence[Episode]) -> list[Sample]:
@@ -184,7 +184,7 @@ class SelfPlay:
         trained = self.settings.roles_trained
         return [sample for sample in samples if trained in ("both", sample.turn.role)]
 
-    def weigh(self, samples: Sequence[Sample]) -> list[WeightedTurn]:
+    def with_advantages(self, samples: Sequence[Sample]) -> list[WeightedTurn]:
         """Rewards to per-token advantages. The sampled log-probabilities are pi_old: the weights have not moved."""
         if not samples:
             return []

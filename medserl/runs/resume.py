@@ -14,6 +14,7 @@ from typing import Any
 
 from medserl.config import Settings
 from medserl.errors import ConfigError
+from medserl.removed import renamed
 
 log = logging.getLogger("medserl")
 
@@ -85,6 +86,7 @@ def check_fixed(saved: Mapping[str, Any], settings: Settings, checkpoint: Path) 
     Raises:
         ConfigError: one is not.
     """
+    saved = renamed(saved)
     for name, value in fixed_settings(settings).items():
         as_given = getattr(settings, name)  # checkpoints of before digests hold paths
         if name in saved and saved[name] not in (value, as_given):

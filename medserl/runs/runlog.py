@@ -309,7 +309,7 @@ def read_settings(run: Path) -> Settings:
     """
     if not os.path.isfile(run / CONFIG):  # unlike Path.is_file it never raises
         raise RunError(f"{run}: no {CONFIG} there, so this is no run folder")
-    return validate(read_config(run / CONFIG), str(run / CONFIG))
+    return validate(read_config(run / CONFIG, written=True), str(run / CONFIG))
 
 
 def provenance(data: Mapping[str, Path], notes: Mapping[str, Any]) -> dict[str, Any]:

@@ -339,8 +339,10 @@ def test_narrow_models_multiply_by_their_lora_in_their_own_type(tiny_llama: Path
             if name.endswith("lora_A.default"):
                 module.register_forward_pre_hook(lambda _, given, seen=widened: seen.append(given[0].dtype))
         engine.generate(chats("injector"), Sampling(3, role="injector"))
-        engine.weigh(chats("assessor"), [("final_answer: CORRECT", "final_answer: INCORRECT")] * len(NOTES))
-        turns = engine.recite("assessor", chats("assessor"), ["final_answer: CORRECT"] * len(NOTES))
+        engine.reply_probabilities(
+            chats("assessor"), [("final_answer: CORRECT", "final_answer: INCORRECT")] * len(NOTES)
+        )
+        turns = engine.target_turns("assessor", chats("assessor"), ["final_answer: CORRECT"] * len(NOTES))
         engine.logprobs(turns)
         lessons = [WeightedTurn(turn, None, (1.0,) * len(turn.completion.token_ids), "n") for turn in turns]
         engine.update(lessons, learning_rate=RATE)

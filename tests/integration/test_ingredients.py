@@ -39,9 +39,9 @@ BASE = Settings(
 )
 ALL: dict[str, Any] = {
     "gold_fraction": 0.25,
-    "gold_lessons": 3,
-    "edit_lessons": 2,
-    "game_lessons": 4,
+    "sft_verdict_pairs": 3,
+    "sft_edit_pairs": 2,
+    "sft_games": 4,
     "judge_originals": True,
     "assessor_samples": 2,
     "assessor_reward": "correction",
@@ -72,9 +72,9 @@ class Recording(ScriptedEngine):
         self.samplings.append(sampling)
         return super().generate(prompts, sampling)
 
-    def recite(self, *arguments: Any) -> list[Turn]:
-        self.calls.append("recite")
-        return super().recite(*arguments)
+    def target_turns(self, *arguments: Any) -> list[Turn]:
+        self.calls.append("target_turns")
+        return super().target_turns(*arguments)
 
     def logprobs(self, turns: Sequence[Turn], *, reference: bool = False) -> list[tuple[float, ...]]:
         self.calls.append(f"logprobs {'reference' if reference else 'policy'} {len(turns)}")
@@ -152,7 +152,7 @@ def test_off_costs_no_call() -> None:
 def test_off_keeps_nothing() -> None:
     engine = Recording()
     build(engine=engine).train()
-    assert not [call for call in engine.calls if call.startswith(("remember", "recite"))]
+    assert not [call for call in engine.calls if call.startswith(("remember", "target_turns"))]
     assert engine._past == {}
 
 
@@ -161,11 +161,11 @@ def test_off_keeps_nothing() -> None:
 
 @pytest.mark.parametrize("roles", ["both", "assessor"])
 def test_without_a_policy_loss_a_round_costs_the_edits_and_the_lessons_made_of_them(roles: str) -> None:
-    engine, alone = Recording(), {"policy_loss_weight": 0.0, "game_lessons": 16, "roles_trained": roles}
+    engine, alone = Recording(), {"policy_loss_weight": 0.0, "sft_games": 16, "roles_trained": roles}
     metrics = one_round(engine, **alone)
     asked = [call for call in engine.calls if not call.startswith("generate injector")]
     errors = metrics["accepted_games"] * metrics["accepted_error_share"]
-    assert asked == ["recite", f"update {metrics['accepted_games'] + round(errors)}"]
+    assert asked == ["target_turns", f"update {metrics['accepted_games'] + round(errors)}"]
     assert all(turn.old_logprobs is None for turn in engine.trained)
     plain = one_round(kl_coef=0.0)
     assert metrics["samples"] == 0 and metrics["vcf_acceptance_rate"] == plain["vcf_acceptance_rate"]
@@ -182,8 +182,8 @@ def test_without_a_policy_loss_a_round_costs_the_edits_and_the_lessons_made_of_t
 
 def test_where_no_lesson_is_made_of_games_none_is_played(caplog: pytest.LogCaptureFixture) -> None:
     engine = Recording()
-    history = build(engine=engine, policy_loss_weight=0.0, gold_lessons=3, rounds=4).train()
-    assert engine.calls == ["recite", "update 6"] * 4
+    history = build(engine=engine, policy_loss_weight=0.0, sft_verdict_pairs=3, rounds=4).train()
+    assert engine.calls == ["target_turns", "update 6"] * 4
     assert [row["games"] for row in history] == [0] * 4 and "accepted no note" not in caplog.text
 
 
@@ -191,14 +191,14 @@ def test_lessons_alone_starve_where_the_injector_does() -> None:
     engine = Recording()
     engine.player = lambda messages, rng: "no."
     with pytest.raises(RunError, match="no note was accepted in 3 rounds in a row"):
-        build(engine=engine, policy_loss_weight=0.0, game_lessons=3, rounds=4).train()
+        build(engine=engine, policy_loss_weight=0.0, sft_games=3, rounds=4).train()
     assert engine.updates == 0
 
 
 def test_the_weight_scales_the_policy_loss_and_no_lesson() -> None:
     engines = Recording(), Recording()
     for engine, weight in zip(engines, (1.0, 0.25), strict=True):
-        one_round(engine, policy_loss_weight=weight, gold_lessons=2)
+        one_round(engine, policy_loss_weight=weight, sft_verdict_pairs=2)
     assert len(engines[0].trained) == len(engines[1].trained)
     for whole, part in zip(*(engine.trained for engine in engines), strict=True):
         factor = 1.0 if whole.old_logprobs is None else 0.25
@@ -225,7 +225,7 @@ def test_the_original_of_each_accepted_error_is_judged_and_learnt_from() -> None
     engine, plain = Recording(), one_round(kl_coef=0.0)
     trainer = build(engine=engine, judge_originals=True, kl_coef=0.0)
     played = trainer.play(trainer.sampler.next_batch(), 1, PhaseClock())
-    metrics = trainer.learn(played, PhaseClock())
+    metrics = trainer.update(played, PhaseClock())
     errors = [episode for episode in played.episodes if episode.accepted and episode.mode == "error"]
     assert [each.turn.messages for each in played.originals] == [
         trainer.rollout.prompts.assessor(episode.original) for episode in errors
@@ -265,7 +265,7 @@ def test_gold_turns_are_a_figure_alone_where_the_assessor_is_not_trained() -> No
 
 def test_lessons_join_the_update_and_nothing_else() -> None:
     engine, plain = Recording(), one_round()
-    metrics = one_round(engine, gold_lessons=3, lesson_weight=0.5)
+    metrics = one_round(engine, sft_verdict_pairs=3, sft_loss_weight=0.5)
     lessons = engine.trained[metrics["samples"] :]
     assert metrics["samples"] == plain["samples"] and len(lessons) == 6
     assert [turn.turn.completion.text.splitlines()[-1] for turn in lessons] == [
@@ -276,16 +276,16 @@ def test_lessons_join_the_update_and_nothing_else() -> None:
     assert metrics["advantage_assessor"] == plain["advantage_assessor"]  # of games alone
     assert [call for call in engine.calls if not call.startswith("generate")] == [
         f"logprobs reference {plain['samples']}",
-        "recite",
+        "target_turns",
         f"update {plain['samples'] + 6}",
     ]
 
 
 def test_the_rounds_own_games_are_lessons_too() -> None:
     engine, plain = Recording(), one_round()
-    trainer = build(engine=engine, game_lessons=9, roles_trained="assessor")
+    trainer = build(engine=engine, sft_games=9, roles_trained="assessor")
     played = trainer.play(trainer.sampler.next_batch(), 1, PhaseClock())
-    metrics = trainer.learn(played, PhaseClock())
+    metrics = trainer.update(played, PhaseClock())
     taught = [episode for episode in played.episodes if episode.accepted][:9]
     lessons = engine.trained[metrics["samples"] :]
     right = {"error": ["final_answer: INCORRECT", "final_answer: CORRECT"], "benign": ["final_answer: CORRECT"]}
@@ -299,7 +299,7 @@ def test_the_rounds_own_games_are_lessons_too() -> None:
 def test_lessons_go_on_where_no_game_is_accepted(caplog: pytest.LogCaptureFixture) -> None:
     engine = Recording()
     engine.player = lambda messages, rng: "no."
-    history = build(engine=engine, gold_lessons=3, rounds=4).train()
+    history = build(engine=engine, sft_verdict_pairs=3, rounds=4).train()
     assert [row["optimizer_steps"] for row in history] == [1] * 4 and engine.updates == 4
     assert [row["samples"] for row in history] == [0] * 4 and all(row["lesson_nll"] is not None for row in history)
     assert caplog.text.count("accepted no note") == 4
@@ -307,8 +307,8 @@ def test_lessons_go_on_where_no_game_is_accepted(caplog: pytest.LogCaptureFixtur
 
 def test_gold_without_pairs_is_refused_before_the_run() -> None:
     notes = [Note(note.note_id, note.correct_note) for note in load_notes(sample_path("train")).notes[:20]]
-    with pytest.raises(ConfigError, match="gold_fraction, gold_lessons and edit_lessons need"):
-        MedSeRLTrainer(BASE, ScriptedEngine(), notes, gold_lessons=1)
+    with pytest.raises(ConfigError, match="gold_fraction, sft_verdict_pairs and sft_edit_pairs need"):
+        MedSeRLTrainer(BASE, ScriptedEngine(), notes, sft_verdict_pairs=1)
 
 
 # -- the learning rate ---------------------------------------------------------------------------------------
@@ -350,7 +350,7 @@ def test_originals_are_read_as_often_as_their_edits() -> None:
     played = trainer.play(trainer.sampler.next_batch(), 1, PhaseClock())
     errors = [episode.note_id for episode in played.episodes if episode.accepted and episode.mode == "error"]
     assert [each.gold.note_id for each in played.originals] == [name for name in errors for _ in range(3)]
-    trainer.learn(played, PhaseClock())
+    trainer.update(played, PhaseClock())
     by_text: dict[str, list[WeightedTurn]] = {}
     for turn in trainer.engine.trained:
         if turn.turn.role == "assessor":

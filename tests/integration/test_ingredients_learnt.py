@@ -18,7 +18,7 @@ from medserl.game.episode import Completion
 from medserl.game.note import Note
 from medserl.game.prompts import Messages, load_prompts
 from medserl.models import load_model
-from medserl.rounds.auxiliary import weighted
+from medserl.rounds.auxiliary import target_turns_of
 from medserl.rounds.gold_pairs import GoldPairs
 from medserl.runs.runlog import RunFolder, read_rows
 from medserl.trainer import MedSeRLTrainer
@@ -37,8 +37,8 @@ NOTES = [Note(f"n{i}", text, text.replace("right", "left")) for i, text in enume
 RUN: dict[str, Any] = {
     "rollout_batch_size": 4, "max_epochs": 2, "save_every": 2, "tensorboard": False, "learning_rate": 1e-2,
     "max_new_tokens_injector": 8, "max_new_tokens_assessor": 8, "adapters": "per_role",
-    "past_fraction": 0.5, "past_every": 1, "past_pool": 2, "gold_fraction": 0.5, "gold_lessons": 2, "edit_lessons": 1,
-    "game_lessons": 2, "assessor_samples": 2, "assessor_reward": "correction",
+    "past_fraction": 0.5, "past_every": 1, "past_pool": 2, "gold_fraction": 0.5,
+    "sft_verdict_pairs": 2, "sft_edit_pairs": 1, "sft_games": 2, "assessor_samples": 2, "assessor_reward": "correction",
     "advantage_normalization": "per_text", "kl_target": 0.02,
 }  # fmt: skip
 
@@ -53,8 +53,8 @@ def engine_of(settings: Settings) -> LocalEngine:
 
 
 def lessons_of(engine: LocalEngine, prompts: str = "term") -> list[WeightedTurn]:
-    lessons = GoldPairs(NOTES, engine.settings).lessons(load_prompts(prompts, "edit"), 1)
-    return weighted(engine, lessons, engine.settings.lesson_weight)
+    lessons = GoldPairs(NOTES, engine.settings).examples(load_prompts(prompts, "edit"), 1)
+    return target_turns_of(engine, lessons, engine.settings.sft_loss_weight)
 
 
 def supervised_nll(model: Any, lessons: Sequence[WeightedTurn]) -> torch.Tensor:
@@ -74,7 +74,9 @@ def supervised_nll(model: Any, lessons: Sequence[WeightedTurn]) -> torch.Tensor:
 @pytest.mark.parametrize("kl", [{"kl_coef": 0.0}, {}, {"kl_coef": 1.0, "kl_estimator": "k3"}])
 @pytest.mark.parametrize("lora_rank", [0, 4])
 def test_a_lesson_is_a_weighted_supervised_step(tiny_llama: Path, lora_rank: int, kl: dict[str, Any]) -> None:
-    weighed = settings_of(tiny_llama, lora_rank=lora_rank, gold_lessons=3, lesson_weight=0.7, max_grad_norm=1e9, **kl)
+    weighed = settings_of(
+        tiny_llama, lora_rank=lora_rank, sft_verdict_pairs=3, sft_loss_weight=0.7, max_grad_norm=1e9, **kl
+    )
     engine, plain = engine_of(weighed), engine_of(weighed)
     lessons = lessons_of(engine)
     expected = supervised_nll(plain.model, lessons)
@@ -90,7 +92,7 @@ def test_a_lesson_is_a_weighted_supervised_step(tiny_llama: Path, lora_rank: int
 
 @pytest.mark.parametrize("lora_rank", [0, 4])
 def test_lessons_are_learnt(tiny_llama: Path, lora_rank: int) -> None:
-    engine = engine_of(settings_of(tiny_llama, lora_rank=lora_rank, gold_lessons=3))
+    engine = engine_of(settings_of(tiny_llama, lora_rank=lora_rank, sft_verdict_pairs=3))
     nll = []
     for _ in range(6):
         lessons = lessons_of(engine)
@@ -110,7 +112,7 @@ def test_what_is_recited_is_what_would_be_sampled(tiny_llama: Path) -> None:
 
     assert sampled().text != answer
     for _ in range(60):
-        (turn,) = engine.recite("assessor", [prompt], [answer])
+        (turn,) = engine.target_turns("assessor", [prompt], [answer])
         weights = (1.0,) * len(turn.completion.token_ids)
         if engine.update([WeightedTurn(turn, None, weights, "n")], learning_rate=5e-3).lesson_nll < 0.003:
             break
@@ -138,7 +140,7 @@ class WellSpoken(LocalEngine):
     def generate(self, prompts: Sequence[Messages], sampling: Sampling) -> list[Completion]:
         babble = super().generate(prompts, sampling)
         replies = [self._reply(prompt, sum(done.token_ids)) for prompt, done in zip(prompts, babble, strict=True)]
-        turns = self.recite(sampling.role, prompts, replies)
+        turns = self.target_turns(sampling.role, prompts, replies)
         scored = zip(turns, self.logprobs(turns), strict=True)
         return [replace(turn.completion, logprobs=logprobs) for turn, logprobs in scored]
 
@@ -200,7 +202,7 @@ def test_with_adapters_per_role_an_injector_that_is_not_trained_stays_as_it_was(
     start = engine_of(settings_of(tiny_llama))
     start.save(tmp_path / "start")
     alone = {"adapter": str(tmp_path / "start"), "roles_trained": "assessor", "policy_loss_weight": 0.0}
-    settings = settings_of(tiny_llama, adapters="per_role", gold_lessons=2, learning_rate=1e-2, **alone)
+    settings = settings_of(tiny_llama, adapters="per_role", sft_verdict_pairs=2, learning_rate=1e-2, **alone)
     engine = engine_of(settings)
     assert not [name for name in engine.model.peft_config if "reference" in name]  # nobody would ask it
 

@@ -98,7 +98,7 @@ def test_raw_figures_of_every_run_are_kept(done: Path) -> None:
     assert len(rows) == 1 + 3 and '"lesson_nll"' in rows[-1]
     names = ("config.toml.xz", "games.jsonl.xz")
     config, games = (lzma.decompress((kept / "best_seed1" / name).read_bytes()).decode() for name in names)
-    assert "gold_lessons = " in config and str(done) not in config
+    assert "sft_verdict_pairs = " in config and str(done) not in config
     assert len(games.splitlines()) == 3 * 8 and "note" not in games
     assert len(lzma.decompress((kept / "warmup" / "predictions.jsonl.xz").read_bytes()).splitlines()) == 728
 
@@ -332,19 +332,19 @@ def test_where_there_is_no_term_there_is_no_swap() -> None:
 def test_plain_text_learns_the_notes_own_tokens_and_plays_nothing() -> None:
     controls = script("controls")
     notes = load_notes(sample_path("train")).notes[:8]
-    settings = {"engine": "scripted", "rollout_batch_size": 4, "policy_loss_weight": 0.0, "game_lessons": 4}
+    settings = {"engine": "scripted", "rollout_batch_size": 4, "policy_loss_weight": 0.0, "sft_games": 4}
     trainer = controls.PlainTextTrainer(notes=notes, validation=None, run=None, max_rounds=2, **settings)
     words: dict[str, int] = {}
 
-    def recite(role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
+    def target_turns(role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
         rows = [tuple(words.setdefault(w, len(words)) for w in each[-1]["content"].split()) for each in prompts]
         return [Turn(role, p, Completion("", row, (), (), "stop")) for p, row in zip(prompts, rows, strict=True)]
 
-    trainer.engine.recite = recite
+    trainer.engine.target_turns = target_turns
     batch = trainer.sampler.next_batch()
     metrics = trainer.training_step(batch)
     assert metrics["games"] == 0 and metrics["lesson_nll"] is not None
-    lessons = trainer.lessons([])
+    lessons = trainer.sft_turns([])
     assert [lesson.note_id for lesson in lessons] == [game.note.note_id for game in batch]
     names = list(words)
     for lesson, game in zip(lessons, batch, strict=True):
@@ -383,7 +383,7 @@ def test_labels_dealt_out_by_chance_are_the_rounds_own() -> None:
 
 def test_in_turns_one_role_is_learnt_from_at_a_time() -> None:
     controls = script("controls")
-    options = {"engine": "scripted", "rollout_batch_size": 8, "gold_lessons": 2, "validation": None, "run": None}
+    options = {"engine": "scripted", "rollout_batch_size": 8, "sft_verdict_pairs": 2, "validation": None, "run": None}
     trainer = controls.InTurnsTrainer(prompts="term", **options)
     learnt: list[set[str]] = []
     real = trainer.engine.update
@@ -400,7 +400,7 @@ def test_in_turns_one_role_is_learnt_from_at_a_time() -> None:
 
 
 def test_a_control_trains_in_medserls_place_and_goes_on(tmp_path: Path) -> None:
-    extra = ("game_lessons=4", "policy_loss_weight=0.0", "save_every=2")
+    extra = ("sft_games=4", "policy_loss_weight=0.0", "save_every=2")
     arm = ("--test-data", "larger", "--pairs", "1", "1", "1", "--experiment", "tried")
     assert run(tmp_path, "A2", extra=extra, arguments=arm) == ["evaluate", "controls random_swaps", "evaluate"]
     kept = tmp_path / "results" / "tried"

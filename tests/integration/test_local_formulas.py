@@ -150,7 +150,9 @@ def test_sampled_recomputed_and_reference_logprobs_have_the_sampling_temperature
 
 def test_verdicts_are_weighed_at_temperature_1_whatever_games_are_sampled_at(tiny_llama: Path) -> None:
     warm, plain = (engine_of(tiny_llama, temperature=temperature) for temperature in (0.7, 1.0))
-    assert warm.weigh(chats(), [PAIR] * len(NOTES)) == plain.weigh(chats(), [PAIR] * len(NOTES))
+    assert warm.reply_probabilities(chats(), [PAIR] * len(NOTES)) == plain.reply_probabilities(
+        chats(), [PAIR] * len(NOTES)
+    )
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0])

@@ -120,7 +120,7 @@ def decisions(predictions: Path) -> Path:
 def test_medserl_train_learns_from_the_decisions(tmp_path: Path, decisions: Path) -> None:
     run = tmp_path / "run"
     arguments = ["--prompt-data", str(decisions), "--engine", "scripted", "--output-dir", str(run)]
-    teaching = ["--gold-lessons", "2", "--rollout-batch-size", "4", "--max-rounds", "1", "--no-tensorboard"]
+    teaching = ["--sft-verdict-pairs", "2", "--rollout-batch-size", "4", "--max-rounds", "1", "--no-tensorboard"]
     main(["train", *arguments, *teaching])
     (row,) = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert row["vcf_acceptance_rate"] > 0

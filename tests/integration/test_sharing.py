@@ -128,7 +128,7 @@ def warm(base: Path, notes: Path, place: Path) -> Path:
 def train(base: Path, notes: Path, run: Path, *more: str) -> Path:
     main(["train", "--model", str(base), *COMMON, "--prompt-data", str(notes), "--validation-data", str(notes),
           "--rollout-batch-size", "2", "--max-rounds", "1", "--eval-notes", "2", "--frozen-games", "0",
-          "--gold-lessons", "2", "--learning-rate", "0.01", "--no-tensorboard", "--seed", "7",
+          "--sft-verdict-pairs", "2", "--learning-rate", "0.01", "--no-tensorboard", "--seed", "7",
           "--output-dir", str(run), *more])  # fmt: skip
     return run
 
@@ -326,7 +326,7 @@ def test_nothing_half_written_stays(
 def test_adapters_of_two_roles_want_a_role(
     base: Path, notes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = train(base, notes, tmp_path / "run", "--adapter", "none", "--adapters", "per_role", "--edit-lessons", "2")
+    run = train(base, notes, tmp_path / "run", "--adapter", "none", "--adapters", "per_role", "--sft-edit-pairs", "2")
     assert "give --role assessor" in refusal(["export", str(run), str(tmp_path / "x")], capsys)
     for role, folder in (("assessor", checkpoint_of(run)), ("injector", checkpoint_of(run) / "injector")):
         main(["export", str(run), str(tmp_path / role), "--role", role])

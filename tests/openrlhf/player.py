@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalL
 from medserl.game.note import Note
 from medserl.game.prompts import load_prompts
 from medserl.models.chat import ChatRenderer
-from medserl.sft import epoch_lessons, twins_of
+from medserl.sft import epoch_examples, twins_of
 
 STEPS, BATCH, LEARNING_RATE = 140, 16, 3e-3
 CONTEXT = 512
@@ -78,7 +78,7 @@ def write_player(folder: Path, untrained: Path) -> None:
     examples = [
         (chat.ids(lesson.prompt), (*chat.reply_ids(lesson.answer), chat.end_id))
         for epoch in range(4)
-        for step in epoch_lessons(twins_of(notes), prompts, BATCH, seed=0, epoch=epoch)
+        for step in epoch_examples(twins_of(notes), prompts, BATCH, seed=0, epoch=epoch)
         for lesson in step
     ]
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)

@@ -157,7 +157,7 @@ def lora_run(start: Start, player: Path, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("runs") / "lora"
     run = start(
         "--lora-targets", "all-linear", "--train-gpus-per-node", "2", "--max-rounds", "4", "--learning-rate", "3e-3",
-        "--kl-estimator", "k3", "--gold-lessons", "1", "--validation-data", str(player / "notes.jsonl"),
+        "--kl-estimator", "k3", "--sft-verdict-pairs", "1", "--validation-data", str(player / "notes.jsonl"),
         "--eval-notes", "8", "--eval-every", "1", "--frozen-games", "4", "--keep-checkpoints", "1",
         "--output-dir", str(folder),
     )  # fmt: skip

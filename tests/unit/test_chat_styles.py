@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from medserl.errors import ModelError
 from medserl.game.parsing import parse_verdict, with_each_verdict
 from medserl.game.prompts import Messages
-from medserl.models.chat import ChatRenderer, recited, stop_token_ids
+from medserl.models.chat import ChatRenderer, stop_token_ids, target_turns
 from tests.chat_styles import STYLES, style_tokenizer
 
 ANSWER = "final_answer: CORRECT"
@@ -56,7 +56,7 @@ def test_a_turn_ends_as_the_template_ends_it_and_lessons_end_so_too(name: str) -
     for configured in (end, [eos, 7], None):
         also = {configured} if isinstance(configured, int) else set(configured or ())
         assert stop_token_ids(SimpleNamespace(eos_token_id=configured), tokenizer) == {end, eos} | also
-    (lesson,) = recited(renderer_of(name), "assessor", [chat("He rests.")], [ANSWER])
+    (lesson,) = target_turns(renderer_of(name), "assessor", [chat("He rests.")], [ANSWER])
     assert lesson.completion.token_ids[-1] == end
     assert lesson.completion.token_ids.count(end) == 1
 
@@ -288,7 +288,7 @@ def test_channels(completion: str, verdict: str | None) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recited_answer_is_read_back(name: str, thinking: bool) -> None:
     renderer = renderer_of(name, thinking)
-    (turn,) = recited(renderer, "assessor", [chat("He rests.")], [f"should_say: x\n{ANSWER}"])
+    (turn,) = target_turns(renderer, "assessor", [chat("He rests.")], [f"should_say: x\n{ANSWER}"])
     assert parse_verdict(renderer.completion_text(turn.completion.token_ids[:-1])) == "CORRECT"
 
 

@@ -45,7 +45,9 @@ class Counting(ScriptedEngine):
             raise KeyboardInterrupt
         return super().generate(prompts, sampling)
 
-    def weigh(self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]) -> list[tuple[float, ...]]:
+    def reply_probabilities(
+        self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]
+    ) -> list[tuple[float, ...]]:
         self.weighed += len(prompts)
         return [(0.25, 0.75)] * len(prompts)
 
@@ -235,7 +237,7 @@ def test_a_prompt_that_stands_twice_is_asked_once_and_order_is_kept(tmp_path: Pa
         assert done[0] == done[2] != done[1] == done[4] != done[3]
         assert engine.generate([prompts[3], prompts[0]], GREEDY) == [done[3], done[0]]
         pairs = [("x", "y"), ("x", "y"), ("x", "y"), ("x", "z"), ("x", "z")]
-        assert engine.weigh(prompts, pairs) == [(0.25, 0.75)] * 5
+        assert engine.reply_probabilities(prompts, pairs) == [(0.25, 0.75)] * 5
         assert counting.weighed == 4
 
 

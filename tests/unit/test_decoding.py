@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from medserl.engines import decoding, prefixes
 from medserl.engines.base import Sampling
-from medserl.engines.decoding import Row, choose, nucleus, sample
+from medserl.engines.decoding import Draft, choose, nucleus, sample
 from medserl.engines.prefill import Prefill, left_pad
 from medserl.engines.prefixes import PrefixCache
 
@@ -30,12 +30,12 @@ def model(tiny_llama: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32).eval()
 
 
-def run(model: Any, prompts: list[tuple[int, ...]], sampling: Sampling, **changes: Any) -> list[Row]:
+def run(model: Any, prompts: list[tuple[int, ...]], sampling: Sampling, **changes: Any) -> list[Draft]:
     options: dict[str, Any] = {"stop_ids": NO_STOP, "pad_id": 0, "token_budget": 10_000}
     return sample(model, prompts, sampling, **{**options, **changes})
 
 
-def assert_same(rows: list[Row], others: list[Row]) -> None:
+def assert_same(rows: list[Draft], others: list[Draft]) -> None:
     for row, other in zip(rows, others, strict=True):
         assert (row.index, row.prompt, row.token_ids) == (other.index, other.prompt, other.token_ids)
         assert row.logprobs == pytest.approx(other.logprobs, abs=1e-5)
@@ -263,7 +263,7 @@ def test_no_prompts(model: Any) -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 30)), max_size=20), st.integers(1, 400))
 def test_batches_keep_to_the_budget_and_lose_nobody(sizes: list[tuple[int, int]], budget: int) -> None:
-    rows = [Row(i, (1,) * length, limit) for i, (length, limit) in enumerate(sizes)]
+    rows = [Draft(i, (1,) * length, limit) for i, (length, limit) in enumerate(sizes)]
     batches = list(decoding._batches(rows, budget))
     assert sorted(row.index for batch in batches for row in batch) == list(range(len(sizes)))
     for batch in batches:

@@ -138,12 +138,14 @@ def test_of_several_evaluations_of_a_run_the_one_that_all_have_is_taken(tmp_path
 
 def test_runs_that_differ_in_more_than_their_seed_are_no_seeds(tmp_path: Path) -> None:
     def run(name: str, **changes: Any) -> Path:
-        settings = {"learning_rate": 5e-5, "adapter": name, "seed": len(name), "gold_lessons": 0} | changes
+        settings = {"learning_rate": 5e-5, "adapter": name, "seed": len(name), "sft_verdict_pairs": 0} | changes
         return write(tmp_path / name, 0.6, settings={"trained": settings})
 
     assert "2 evaluations" in write_seeds([run("a"), run("bb", output_dir="elsewhere")], tmp_path / "out")
-    with pytest.raises(DataError, match=r"a and c differ in gold_lessons \(0 and 8\), not in the seed alone") as caught:
-        write_seeds([tmp_path / "a", run("c", gold_lessons=8)], tmp_path / "out")
+    with pytest.raises(
+        DataError, match=r"a and c differ in sft_verdict_pairs \(0 and 8\), not in the seed alone"
+    ) as caught:
+        write_seeds([tmp_path / "a", run("c", sft_verdict_pairs=8)], tmp_path / "out")
     assert "\n" not in str(caught.value)
 
 

@@ -166,7 +166,7 @@ def test_the_assessor_of_a_run_on_a_list(tmp_path: Path, tiny_llama: Path) -> No
     short = [f"He has a cough {number}. He feels well." for number in range(4)]
     pairs = [Note(f"v{i}", text, text.replace("well", "bad")) for i, text in enumerate(short)]
     options: dict[str, Any] = {**QUICK, "engine": "local", "model": str(tiny_llama), "adapter": "none", "device": "cpu"}
-    options |= {"max_new_tokens_injector": 8, "max_new_tokens_assessor": 8, "gold_lessons": 1}
+    options |= {"max_new_tokens_injector": 8, "max_new_tokens_assessor": 8, "sft_verdict_pairs": 1}
     with MedSeRLTrainer(notes=pairs, validation=pairs, output_dir=tmp_path / "run", max_rounds=1, **options) as trainer:
         run = trainer.train()
     assert run.path

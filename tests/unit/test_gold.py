@@ -24,7 +24,7 @@ from medserl.game.prompts import load_prompts
 from medserl.game.text import split_words
 from medserl.game.vcf import apply_vcf
 from medserl.rollout import VCFRolloutGenerator
-from medserl.rounds.auxiliary import weighted
+from medserl.rounds.auxiliary import target_turns_of
 from medserl.rounds.gold_pairs import GoldPairs, GoldText, gold_metrics
 
 PAIRS = [note for note in load_notes(sample_path("train")).notes if note.is_pair][:10]
@@ -41,13 +41,15 @@ def rollout_of(engine: ScriptedEngine | None = None, prompts: str = "term", **ch
 
 def taught(pairs: GoldPairs, engine: ScriptedEngine, number: int = 1, prompts: str = "term") -> list[WeightedTurn]:
     """What a round learns from the pairs."""
-    return weighted(engine, pairs.lessons(load_prompts(prompts, "edit"), number), pairs.settings.lesson_weight)
+    return target_turns_of(
+        engine, pairs.examples(load_prompts(prompts, "edit"), number), pairs.settings.sft_loss_weight
+    )
 
 
 def drawn(pairs: GoldPairs, rounds: int, games: int = 8) -> list[list[str]]:
     """The ids of the pairs that each round practises on."""
     rollout = rollout_of()
-    return [[t.gold.note_id for t in pairs.practice(rollout, games, r)[::2]] for r in range(1, rounds + 1)]
+    return [[t.gold.note_id for t in pairs.judge(rollout, games, r)[::2]] for r in range(1, rounds + 1)]
 
 
 # -- where twins part -----------------------------------------------------------------------------------------
@@ -125,7 +127,7 @@ def test_the_sentence_is_the_one_that_the_note_shows_there(text: str, twin: str,
 
 
 def test_both_twins_of_a_pair_follow_each_other() -> None:
-    turns = gold_pairs(gold_fraction=0.5).practice(rollout_of(), 8, 1)
+    turns = gold_pairs(gold_fraction=0.5).judge(rollout_of(), 8, 1)
     by_id = {note.note_id: note for note in PAIRS}
     assert len(turns) == 8
     for wrong, right in zip(turns[::2], turns[1::2], strict=True):
@@ -148,7 +150,7 @@ def test_a_round_draws_by_its_number_alone() -> None:
     rounds = drawn(gold_pairs(gold_fraction=0.5), rounds=5)
     again = gold_pairs(gold_fraction=0.5)
     for number in (4, 1, 3):
-        turns = again.practice(rollout_of(), 8, number)
+        turns = again.judge(rollout_of(), 8, number)
         assert [turn.gold.note_id for turn in turns[::2]] == rounds[number - 1]
     assert drawn(gold_pairs(gold_fraction=0.5, seed=1), rounds=5) != rounds
 
@@ -157,7 +159,7 @@ def test_every_round_samples_anew_and_the_same_again() -> None:
     coin = ScriptedEngine(lambda messages, rng: str(rng.random()))
     pairs = gold_pairs(PAIRS[:1], gold_fraction=0.5, rollout_batch_size=2)
     once, again = (
-        [turn.turn.completion.text for r in range(1, 6) for turn in pairs.practice(rollout_of(coin), 2, r)]
+        [turn.turn.completion.text for r in range(1, 6) for turn in pairs.judge(rollout_of(coin), 2, r)]
         for _ in range(2)
     )
     assert once == again and len(set(once)) == 10
@@ -166,7 +168,7 @@ def test_every_round_samples_anew_and_the_same_again() -> None:
 def test_a_smaller_last_batch_repeats_no_pair() -> None:
     """The last batch of an epoch of notes may be half as large; the gold pairs' own epoch is not over then."""
     pairs, rollout = gold_pairs(gold_fraction=0.5), rollout_of()
-    turns = [t for r, games in ((1, 8), (2, 8), (3, 4)) for t in pairs.practice(rollout, games, r)]
+    turns = [t for r, games in ((1, 8), (2, 8), (3, 4)) for t in pairs.judge(rollout, games, r)]
     assert max(Counter(turn.gold.note_id for turn in turns[::2]).values()) == 1
     assert len(turns) == 8 + 8 + 4
 
@@ -180,11 +182,11 @@ def test_only_pairs_that_the_game_would_accept() -> None:
         Note("no twin", NOTE),
         Note("no correct twin", None, NOTE),
     ]
-    found = gold_pairs([*rejected, fine, two_words], gold_lessons=1)
+    found = gold_pairs([*rejected, fine, two_words], sft_verdict_pairs=1)
     assert [[twin.note_id for twin in pair] for pair in found.pairs] == [["fine"] * 2, ["two words"] * 2]
-    strict = gold_pairs([fine, two_words], gold_lessons=1, vcf_max_word_edits=1)
+    strict = gold_pairs([fine, two_words], sft_verdict_pairs=1, vcf_max_word_edits=1)
     assert [pair[0].note_id for pair in strict.pairs] == ["fine"]
-    for wanted in ({"gold_fraction": 0.5}, {"gold_lessons": 1}, {"edit_lessons": 1}):
+    for wanted in ({"gold_fraction": 0.5}, {"sft_verdict_pairs": 1}, {"sft_edit_pairs": 1}):
         with pytest.raises(ConfigError, match="found none") as caught:
             gold_pairs(rejected, **wanted)
         assert "\n" not in str(caught.value)
@@ -203,7 +205,7 @@ def test_a_share_of_gold_turns_that_makes_no_pair_is_refused() -> None:
 def test_the_share_is_of_all_the_assessors_turns(fraction: float, games: int, samples: int, pairs: int) -> None:
     """f = 2 p / (2 p + games x samples), as near as whole pairs can come."""
     settings = {"gold_fraction": fraction, "assessor_samples": samples, "rollout_batch_size": games}
-    assert len(gold_pairs(**settings).practice(rollout_of(), games, 1)) == 2 * pairs
+    assert len(gold_pairs(**settings).judge(rollout_of(), games, 1)) == 2 * pairs
 
 
 # -- rewards and figures -------------------------------------------------------------------------------------
@@ -218,7 +220,7 @@ def sceptic() -> ScriptedEngine:
 
 def test_gold_turns_are_rewarded_by_the_truth() -> None:
     notes = [Note("a", NOTE, NOTE.replace("right", "left")), Note("b", f"So? {NOTE}", f"So? {NOTE[:-12]}aspirin.")]
-    turns = gold_pairs(notes, gold_fraction=0.5, rollout_batch_size=4).practice(rollout_of(sceptic()), 4, 1)
+    turns = gold_pairs(notes, gold_fraction=0.5, rollout_batch_size=4).judge(rollout_of(sceptic()), 4, 1)
     rewards = {(turn.gold.note_id, turn.gold.mode): turn.sample().reward for turn in turns}
     assert rewards == {("a", "error"): 1.0, ("a", "benign"): -1.0, ("b", "error"): -1.0, ("b", "benign"): -1.0}
     assert all(turn.sample().turn is turn.turn and turn.turn.role == "assessor" for turn in turns)
@@ -232,8 +234,8 @@ def test_gold_turns_are_rewarded_by_the_truth() -> None:
 
 
 def test_pairwise_accuracy_needs_both_twins() -> None:
-    (wrong, right), rollout = gold_pairs([PAIRS[0]], gold_lessons=1).pairs[0], rollout_of(sceptic())
-    practised = gold_pairs(PAIRS[:1], gold_fraction=0.5, rollout_batch_size=2).practice(rollout, 2, 1)
+    (wrong, right), rollout = gold_pairs([PAIRS[0]], sft_verdict_pairs=1).pairs[0], rollout_of(sceptic())
+    practised = gold_pairs(PAIRS[:1], gold_fraction=0.5, rollout_batch_size=2).judge(rollout, 2, 1)
     both = [replace(turn, verdict={"error": "INCORRECT", "benign": "CORRECT"}[turn.gold.mode]) for turn in practised]
     assert [turn.gold for turn in practised] == [wrong, right]
     assert gold_metrics([*practised, *both])["gold_pairwise_accuracy"] == 0.5
@@ -245,7 +247,7 @@ def test_pairwise_accuracy_needs_both_twins() -> None:
 @pytest.mark.parametrize("prompts", ["term", "full"])
 def test_lessons_are_the_right_answers_to_both_twins(prompts: str) -> None:
     engine = ScriptedEngine()
-    pairs = gold_pairs(gold_lessons=3, lesson_weight=0.25)
+    pairs = gold_pairs(sft_verdict_pairs=3, sft_loss_weight=0.25)
     lessons = taught(pairs, engine, prompts=prompts)
     shown = load_prompts(prompts, "edit")
     by_id = {twins[0].note_id: twins for twins in pairs.pairs}
@@ -267,7 +269,7 @@ def test_lessons_are_the_right_answers_to_both_twins(prompts: str) -> None:
 
 
 def test_lessons_of_both_roles_are_the_games_own_answers() -> None:
-    engine, pairs = ScriptedEngine(), gold_pairs(gold_lessons=3, edit_lessons=2)
+    engine, pairs = ScriptedEngine(), gold_pairs(sft_verdict_pairs=3, sft_edit_pairs=2)
     learnt = taught(pairs, engine)
     lessons = [lesson.turn for lesson in learnt]
     injections = [turn for turn in lessons if turn.role == "injector"]
@@ -285,7 +287,7 @@ def test_lessons_of_both_roles_are_the_games_own_answers() -> None:
 
 
 def test_lessons_come_in_epochs_of_their_own() -> None:
-    pairs = gold_pairs(gold_lessons=5, gold_fraction=0.5)
+    pairs = gold_pairs(sft_verdict_pairs=5, gold_fraction=0.5)
     rounds = [[t.note_id for t in taught(pairs, ScriptedEngine(), r)[::2]] for r in (1, 2)]
     assert {pair for ids in rounds for pair in ids} == {note.note_id for note in PAIRS}
     assert rounds[0][:4] != drawn(pairs, 1)[0]
@@ -293,7 +295,7 @@ def test_lessons_come_in_epochs_of_their_own() -> None:
 
 def test_without_lessons_nothing_is_recited() -> None:
     class Mute(ScriptedEngine):
-        def recite(self, *_: Any) -> Any:
+        def target_turns(self, *_: Any) -> Any:
             raise AssertionError("nothing was to be recited")
 
     assert taught(gold_pairs(gold_fraction=0.5), Mute()) == []

@@ -14,7 +14,7 @@ import medserl
 PACKAGE = Path(medserl.__file__).parent
 
 LAYERS = (
-    ("errors", "privacy"),
+    ("errors", "privacy", "removed"),
     ("game",),
     ("config", "files", "display"),
     ("knowledge", "models", "reinforce_pp"),
@@ -34,8 +34,9 @@ LAYERS = (
 NARROW = {
     "errors": set(),
     "privacy": set(),
+    "removed": set(),
     "game": {"errors"},
-    "config": {"errors", "game"},
+    "config": {"errors", "game", "removed"},
     "files": {"errors"},
     "display": {"game"},
     "knowledge": {"errors", "game"},

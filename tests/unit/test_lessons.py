@@ -18,7 +18,7 @@ from medserl.game.episode import Attempt, Completion, Episode, Turn
 from medserl.game.prompts import load_prompts
 from medserl.game.roles import MODES, Mode
 from medserl.game.vcf import Reason, VCFResult, apply_vcf
-from medserl.rounds.auxiliary import Lesson, game_lessons, weighted
+from medserl.rounds.auxiliary import SFTExample, examples_of_games, target_turns_of
 from tests.families import engine_of
 
 ORIGINAL = "A man has fever and a cough with green sputum. The right lung is dull. He gets aspirin."
@@ -35,14 +35,14 @@ def game(mode: Mode, note_id: str = "n", *, accepted: bool = True) -> Episode:
     return Episode(note_id, ORIGINAL, mode, None, (Attempt(said, EDITED[mode] if accepted else None, vcf),))
 
 
-def answers(lessons: list[Lesson]) -> list[tuple[str, str]]:
+def answers(lessons: list[SFTExample]) -> list[tuple[str, str]]:
     """What is shown and what is to be answered."""
     shown = {str(TERM.assessor(text)): name for name, text in (("original", ORIGINAL), *EDITED.items())}
     return [(shown[str(lesson.prompt)], lesson.answer) for lesson in lessons]
 
 
 def test_an_error_teaches_both_twins_and_a_benign_edit_its_note() -> None:
-    lessons = game_lessons([game("error", "a"), game("benign", "b")], 2, TERM)
+    lessons = examples_of_games([game("error", "a"), game("benign", "b")], 2, TERM)
     assert answers(lessons) == [
         ("error", "sentence: 1\nshould_say: The right lung\nit_says: The left lung\nfinal_answer: INCORRECT"),
         ("original", "sentence: 1\nshould_say: The right lung\nit_says: The right lung\nfinal_answer: CORRECT"),
@@ -53,7 +53,7 @@ def test_an_error_teaches_both_twins_and_a_benign_edit_its_note() -> None:
 
 def test_the_verdict_that_was_given_does_not_matter() -> None:
     told = [
-        game_lessons([replace(game("error"), verdict=verdict), game("benign")], 2, TERM)
+        examples_of_games([replace(game("error"), verdict=verdict), game("benign")], 2, TERM)
         for verdict in ("CORRECT", "INCORRECT", None)
     ]
     assert told[0] == told[1] == told[2]
@@ -65,7 +65,7 @@ GAMES = st.lists(st.tuples(st.sampled_from(MODES), st.booleans()), max_size=8)
 @given(GAMES, st.integers(0, 8))
 def test_both_verdicts_weigh_alike(games: list[tuple[Mode, bool]], most: int) -> None:
     episodes = [game(mode, f"n{i}", accepted=accepted) for i, (mode, accepted) in enumerate(games)]
-    lessons = game_lessons(episodes, most, TERM)
+    lessons = examples_of_games(episodes, most, TERM)
     taken = [episode for episode in episodes if episode.accepted][:most]
     if not any(episode.mode == "error" for episode in taken):
         assert lessons == []
@@ -78,8 +78,8 @@ def test_both_verdicts_weigh_alike(games: list[tuple[Mode, bool]], most: int) ->
 
 def test_a_lesson_is_a_turn_that_nobody_sampled() -> None:
     engine = ScriptedEngine()
-    lessons = game_lessons([game("error", "a"), game("benign", "b")], 2, TERM)
-    turns = weighted(engine, lessons, 0.5)
+    lessons = examples_of_games([game("error", "a"), game("benign", "b")], 2, TERM)
+    turns = target_turns_of(engine, lessons, 0.5)
     for lesson, turn in zip(lessons, turns, strict=True):
         assert (turn.turn.role, turn.turn.messages, turn.note_id) == ("assessor", lesson.prompt, lesson.note_id)
         assert turn.turn.completion.text == lesson.answer
@@ -91,38 +91,41 @@ def test_a_lesson_is_a_turn_that_nobody_sampled() -> None:
 
 def test_every_role_recites_in_its_own_voice() -> None:
     class Recording(ScriptedEngine):
-        def recite(self, role: Any, prompts: Any, replies: Any) -> list[Turn]:
+        def target_turns(self, role: Any, prompts: Any, replies: Any) -> list[Turn]:
             asked.append((role, len(prompts)))
-            return super().recite(role, prompts, replies)
+            return super().target_turns(role, prompts, replies)
 
     asked: list[tuple[str, int]] = []
-    mixed = [Lesson("assessor", "a", TERM.assessor("x"), "1"), Lesson("injector", "b", TERM.assessor("y"), "2")] * 2
-    turns = weighted(Recording(), mixed, 1.0)
+    mixed = [
+        SFTExample("assessor", "a", TERM.assessor("x"), "1"),
+        SFTExample("injector", "b", TERM.assessor("y"), "2"),
+    ] * 2
+    turns = target_turns_of(Recording(), mixed, 1.0)
     assert asked == [("assessor", 2), ("injector", 2)]
     assert [(turn.turn.role, turn.turn.completion.text) for turn in turns] == [
         ("assessor", "1"), ("assessor", "1"), ("injector", "2"), ("injector", "2"),
     ]  # fmt: skip
-    assert weighted(Recording(), [], 1.0) == []
+    assert target_turns_of(Recording(), [], 1.0) == []
 
 
 def test_a_lesson_that_fills_the_context_is_learnt_and_a_longer_one_is_refused_by_name() -> None:
     engine = ScriptedEngine()
-    lesson = Lesson("assessor", "n7", TERM.assessor(ORIGINAL), "final_answer: CORRECT")
-    (turn,) = weighted(engine, [lesson], 1.0)
+    lesson = SFTExample("assessor", "n7", TERM.assessor(ORIGINAL), "final_answer: CORRECT")
+    (turn,) = target_turns_of(engine, [lesson], 1.0)
     need = len(turn.turn.completion.prompt_ids) + len(turn.turn.completion.token_ids)
     engine.context = need
-    assert weighted(engine, [lesson], 1.0) == [turn]
+    assert target_turns_of(engine, [lesson], 1.0) == [turn]
     engine.context = need - 1
     with pytest.raises(ModelError, match=f"'n7'.* assessor .* {need} tokens.* holds {need - 1};") as caught:
-        weighted(engine, [lesson], 1.0)
+        target_turns_of(engine, [lesson], 1.0)
     assert "\n" not in str(caught.value)
 
 
 def test_a_lesson_longer_than_the_context_of_a_real_model_is_refused(tiny_llama: Path) -> None:
-    short = Lesson("injector", "short", TERM.assessor("He has gout."), "gout")
+    short = SFTExample("injector", "short", TERM.assessor("He has gout."), "gout")
     long = replace(short, note_id="long", answer="gout " * 512)
     engine = engine_of(tiny_llama)
     engine.model.config.max_position_embeddings = 2 * engine.prompt_lengths([short.prompt])[0]
-    weighted(engine, [short], 1.0)
+    target_turns_of(engine, [short], 1.0)
     with pytest.raises(ModelError, match="'long'"):
-        weighted(engine, [short, long], 1.0)
+        target_turns_of(engine, [short, long], 1.0)

@@ -116,7 +116,7 @@ class Group:
 def trainer(ours: SimpleNamespace, group: Group, reference: Group | None = None, **settings: Any) -> Any:
     cluster = SimpleNamespace(policy=group, reference=reference, engines=[], watch=ours.watch.Watch())
     strategy = SimpleNamespace(args=SimpleNamespace(medserl=Settings(training_token_budget=256, **settings)))
-    return ours.trainer.MedSeRLTrainer(strategy, cluster, SimpleNamespace(pad_token_id=0))
+    return ours.trainer.RoundTrainer(strategy, cluster, SimpleNamespace(pad_token_id=0))
 
 
 TURNS = [turn(p, c) for p, c in ((90, 3), (4, 1), (200, 90), (5, 2), (80, 7))]

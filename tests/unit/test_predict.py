@@ -17,8 +17,8 @@ from medserl.config import Settings
 from medserl.engines import create_engine
 from medserl.engines.base import Sampling
 from medserl.engines.local import LocalEngine
+from medserl.engines.reply_probabilities import alternatives, probabilities_by_logprobs, shares
 from medserl.engines.scripted import ScriptedEngine
-from medserl.engines.weighing import alternatives, shares, weigh_by_logprobs
 from medserl.errors import ConfigError, ModelError
 from medserl.evaluation.predict import BATCH, Said, predict, vote
 from medserl.evaluation.predictions import LabelledText
@@ -47,7 +47,9 @@ class Recording(ScriptedEngine):
         self.asked.append((list(prompts), sampling))
         return super().generate(prompts, sampling)
 
-    def weigh(self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]) -> list[tuple[float, ...]]:
+    def reply_probabilities(
+        self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]
+    ) -> list[tuple[float, ...]]:
         self.weighed += [(prompt[-1]["content"], each) for prompt, each in zip(prompts, replies, strict=True)]
         return [(1 - share, share) for share in (len(each[0]) / 100 for each in replies)]
 
@@ -269,11 +271,11 @@ def test_weighing_equals_a_plain_pass_over_each_reply(tiny: LocalEngine, budget:
     prompts, replies = asked()
     engine = LocalEngine.__new__(LocalEngine)
     engine.__dict__.update(tiny.__dict__, settings=tiny.settings.with_overrides(generation_token_budget=budget))
-    weights = engine.weigh(prompts, replies)
+    weights = engine.reply_probabilities(prompts, replies)
     for messages, pair, found in zip(prompts, replies, weights, strict=True):
         assert found == pytest.approx(plain_shares(tiny, messages, pair), abs=1e-5)
         assert sum(found) == pytest.approx(1)
-    assert weigh_by_logprobs(tiny.chat, tiny.logprobs, prompts, replies) == [
+    assert probabilities_by_logprobs(tiny.chat, tiny.logprobs, prompts, replies) == [
         pytest.approx(each, abs=1e-5) for each in weights
     ]
 
@@ -281,15 +283,15 @@ def test_weighing_equals_a_plain_pass_over_each_reply(tiny: LocalEngine, budget:
 def test_more_than_two_replies_of_any_length(tiny: LocalEngine) -> None:
     prompts, _ = asked()
     replies = [("yes", "no"), ("A man.", "A woman has fever.", "No"), ("a", "b"), ("fever and cough", "fever or cough")]
-    for messages, each, found in zip(prompts, replies, tiny.weigh(prompts, replies), strict=True):
+    for messages, each, found in zip(prompts, replies, tiny.reply_probabilities(prompts, replies), strict=True):
         assert found == pytest.approx(plain_shares(tiny, messages, each), abs=1e-5)
 
 
 def test_weighing_nothing_and_too_much(tiny: LocalEngine) -> None:
-    assert tiny.weigh([], []) == []
+    assert tiny.reply_probabilities([], []) == []
     long = load_prompts("term", "edit").assessor("fever and cough " * 500)
     with pytest.raises(ModelError, match="context holds 512"):
-        tiny.weigh([long], [(CORRECT, INCORRECT)])
+        tiny.reply_probabilities([long], [(CORRECT, INCORRECT)])
 
 
 def test_replies_part_where_their_tokens_do(tiny: LocalEngine) -> None:
@@ -324,4 +326,6 @@ def test_local_completions_with_seeds_do_not_depend_on_the_call(tiny: LocalEngin
 
 
 def test_scripted_weights_follow_from_words() -> None:
-    assert ScriptedEngine().weigh([()], [("one", "one two", "1 2")]) == [pytest.approx((1 / 2, 1 / 4, 1 / 4))]
+    assert ScriptedEngine().reply_probabilities([()], [("one", "one two", "1 2")]) == [
+        pytest.approx((1 / 2, 1 / 4, 1 / 4))
+    ]

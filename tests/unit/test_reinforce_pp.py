@@ -58,11 +58,6 @@ def test_returns_by_hand() -> None:
     close(token_returns(1.0, tensor(3.0), kl_coef=0.01), 0.97)
 
 
-def test_discounted_returns_by_hand() -> None:
-    close(token_returns(1.0, tensor(0.0, 0.0, 0.0), kl_coef=0.1, gamma=0.5), 0.25, 0.5, 1.0)
-    close(token_returns(0.0, tensor(1.0, 1.0), kl_coef=1.0, gamma=0.5), -1.5, -1.0)
-
-
 def test_returns_leave_the_kl_as_it_was() -> None:
     kl = tensor(1.0, 2.0)
     token_returns(1.0, kl, 0.1)

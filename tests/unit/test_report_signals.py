@@ -40,18 +40,18 @@ OTHER_VALUES = {
     "assessor_reward": "correction",
     "past_fraction": 0.25,
     "gold_fraction": 0.25,
-    "gold_lessons": 7,
-    "edit_lessons": 7,
-    "game_lessons": 7,
+    "sft_verdict_pairs": 7,
+    "sft_edit_pairs": 7,
+    "sft_games": 7,
     "judge_originals": True,
-    "lesson_weight": 2.5,
+    "sft_loss_weight": 2.5,
     "kl_coef": 0.0,
     "kl_target": 0.05,
     "adapter": "outputs/mine",
     "lora_rank": 0,
     "edit_audit": "reject",
 }
-BESIDES = {"lesson_weight": {"gold_lessons": 3}}
+BESIDES = {"sft_loss_weight": {"sft_verdict_pairs": 3}}
 
 
 def test_each_signal_has_a_value_that_is_tried_here() -> None:
@@ -74,14 +74,14 @@ def test_a_signal_changes_the_first_sentence(tmp_path: Path, name: str) -> None:
 
 def test_play_is_credited_alone_only_where_nothing_else_taught() -> None:
     assert is_play_alone(Settings(kl_coef=0.1))
-    for lesson in ("gold_lessons", "edit_lessons", "game_lessons"):
+    for lesson in ("sft_verdict_pairs", "sft_edit_pairs", "sft_games"):
         assert not is_play_alone(Settings(**{lesson: 1}))
     assert not is_play_alone(Settings(gold_fraction=0.5))
-    assert len(training_signals(Settings(gold_fraction=0.5, gold_lessons=1, edit_lessons=2, game_lessons=3))) == 6
+    assert len(training_signals(Settings(gold_fraction=0.5, sft_verdict_pairs=1, sft_edit_pairs=2, sft_games=3))) == 6
 
 
 def test_what_gold_lessons_did_is_not_called_self_play(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", gold_lessons=8)
+    run = write_run(tmp_path / "run", sft_verdict_pairs=8)
     first, *others = sentences(read_run(run))
     assert first.startswith("Training made the model better at finding errors")
     assert "the right verdicts on 8 gold pairs a round as lessons" in first
@@ -90,5 +90,5 @@ def test_what_gold_lessons_did_is_not_called_self_play(tmp_path: Path) -> None:
 
 
 def test_without_a_policy_loss_no_reward_is_credited() -> None:
-    alone = Settings(policy_loss_weight=0.0, game_lessons=3)
+    alone = Settings(policy_loss_weight=0.0, sft_games=3)
     assert training_signals(alone) == ["the right verdicts on at most 3 of its own games a round as lessons"]

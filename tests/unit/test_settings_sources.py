@@ -9,7 +9,10 @@ import pytest
 
 from medserl import commands
 from medserl.cli import app, main
-from medserl.config import SECTIONS, Settings, concerns, read_config
+from medserl.config import SECTIONS, Settings, concerns, read_config, validate
+from medserl.errors import ConfigError
+from medserl.removed import RENAMED
+from medserl.runs.resume import check_fixed
 
 COMMANDS = ("train", "sft", "evaluate", "play", "pipeline")
 
@@ -166,6 +169,34 @@ def test_every_variable_that_the_code_reads_is_a_setting_or_listed() -> None:
     read = set(re.findall(r"\bMEDSERL_[A-Z_]+\b", "\n".join(file.read_text(encoding="utf-8") for file in files)))
     ours = {f"MEDSERL_{name.upper()}" for name in Settings.model_fields}
     assert read - ours - {"MEDSERL_TEST_"} == set(NOT_SETTINGS)
+
+
+# -- settings that have been renamed ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_whoever_gives_the_old_name_is_told_the_new_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, old: str, new: str
+) -> None:
+    assert new in Settings.model_fields and old not in Settings.model_fields
+    flag = f"--{old.replace('_', '-')}"
+    assert f"{old} is now called {new}" in line(capsys, "train", flag, "3")
+    file = tmp_path / "run.toml"
+    file.write_text(f"{old} = 3\n", encoding="utf-8")
+    assert f"run.toml: {old} is now called {new}" in line(capsys, "train", "--config", str(file))
+    monkeypatch.setenv(f"MEDSERL_{old.upper()}", "3")
+    assert f"{old} is now called {new}" in line(capsys, "train")
+    with pytest.raises(ConfigError, match=f"{old} is now called {new}"):
+        validate({old: 3})
+
+
+def test_what_an_earlier_version_wrote_of_its_run_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text("gold_lessons = 3\nseed = 1\n", encoding="utf-8")
+    assert read_config(file, written=True) == {"sft_verdict_pairs": 3, "seed": 1}
+    check_fixed({"gold_lessons": 3}, Settings(sft_verdict_pairs=3), tmp_path)
+    with pytest.raises(ConfigError, match="sft_verdict_pairs 3"):
+        check_fixed({"gold_lessons": 3}, Settings(), tmp_path)
 
 
 # -- file ------------------------------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ from medserl.game.prompts import load_prompts
 from medserl.game.vcf import apply_vcf
 from medserl.models import load_model
 from medserl.rollout import VCFRolloutGenerator
-from medserl.rounds.auxiliary import Lesson
-from medserl.sft import WarmUp, epoch_lessons, twins_of, warm_up
+from medserl.rounds.auxiliary import SFTExample
+from medserl.sft import WarmUp, epoch_examples, twins_of, warm_up
 
 NOTES = load_notes(sample_path("train")).notes[:40]
 SHORT = [Note(d, f"He has {d}. He rests.", f"He has {d}. He runs.") for d in ("a fever", "a cough", "pain", "a rash")]
@@ -39,8 +39,8 @@ def test_injections_parse_back_to_the_gold_note(form: InjectorFormat) -> None:
         assert apply_vcf(note.correct_note, modified).passed
 
 
-def lessons(epoch: int, seed: int = 0) -> list[Lesson]:
-    steps = epoch_lessons(twins_of(NOTES), load_prompts("term", "edit"), 8, seed, epoch)
+def lessons(epoch: int, seed: int = 0) -> list[SFTExample]:
+    steps = epoch_examples(twins_of(NOTES), load_prompts("term", "edit"), 8, seed, epoch)
     return [lesson for step in steps for lesson in step]
 
 
@@ -66,7 +66,7 @@ def test_lessons_follow_from_the_seed_and_the_epoch() -> None:
 
 
 def test_a_step_holds_both_twins_of_its_pairs() -> None:
-    for step in epoch_lessons(twins_of(NOTES), load_prompts("term", "edit"), 8, 0, 0):
+    for step in epoch_examples(twins_of(NOTES), load_prompts("term", "edit"), 8, 0, 0):
         judged = Counter(lesson.note_id for lesson in step if lesson.role == "assessor")
         assert set(judged.values()) == {2} and len(judged) <= 8
 

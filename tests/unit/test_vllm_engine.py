@@ -198,7 +198,7 @@ def test_verdicts_are_not_weighed_where_vllm_tells_what_it_samples(tiny_llama: P
     mode = vllm_engine.logprobs_mode(0.7)
     player = VLLMEngine(engine.llm, engine.tokenizer, engine._stop_ids, settings(tiny_llama), logprobs_mode=mode)
     with pytest.raises(ConfigError, match="leave temperature at 1") as caught:
-        player.weigh(chats(), [PAIR] * len(NOTES))
+        player.reply_probabilities(chats(), [PAIR] * len(NOTES))
     assert "\n" not in str(caught.value)
 
 
@@ -220,14 +220,14 @@ def test_a_note_too_long_for_the_context_is_one_clear_line(tiny_llama: Path, fak
     with pytest.raises(ModelError, match=r"context holds 512; leave such notes out"):
         engine.generate([*chats(), long], Sampling(16))
     with pytest.raises(ModelError, match="context holds 512"):
-        engine.weigh([long], [PAIR])
+        engine.reply_probabilities([long], [PAIR])
     assert fake_vllm.started[0].requests == []
 
 
 def test_weights_are_the_local_engines(tiny_llama: Path, fake_vllm: type[FakeLLM]) -> None:
     replies = [PAIR, PAIR, ("It fits.\n" + PAIR[0], "It fits.\n" + PAIR[1]), ("yes", "no", "fever and cough")]
-    found = create_inference_engine(settings(tiny_llama)).weigh(chats(), replies)
-    for weights, expected in zip(found, local(tiny_llama).weigh(chats(), replies), strict=True):
+    found = create_inference_engine(settings(tiny_llama)).reply_probabilities(chats(), replies)
+    for weights, expected in zip(found, local(tiny_llama).reply_probabilities(chats(), replies), strict=True):
         assert weights == pytest.approx(expected, abs=1e-5)
 
 
@@ -264,7 +264,7 @@ def test_an_adapter_goes_with_every_prompt(tiny_llama: Path, adapter: Path, fake
     llm = fake_vllm.started[0]
     assert (llm.options["enable_lora"], llm.options["max_lora_rank"]) == (True, 16)
     engine.generate(chats(), Sampling(2))
-    engine.weigh(chats(), [PAIR] * len(NOTES))
+    engine.reply_probabilities(chats(), [PAIR] * len(NOTES))
     request = ("adapter", 1, str(adapter.resolve()))
     assert llm.loras == [request]
     assert {each.lora for each in llm.requests} == {request}
@@ -419,7 +419,7 @@ def test_vllm_answers_as_the_local_engine_does(wide_llama: Path, loud_adapter: P
     try:
         done = engine.generate(prompts, Sampling(8, temperature=0.0))
         sampled = [engine.generate(prompts, Sampling(8, seeds=(1, 2, 3, 4))) for _ in range(2)]
-        weights = engine.weigh(prompts, [PAIR] * len(NOTES))
+        weights = engine.reply_probabilities(prompts, [PAIR] * len(NOTES))
     finally:
         engine.close()
     expected = other.generate(prompts, Sampling(8, temperature=0.0))
@@ -428,7 +428,7 @@ def test_vllm_answers_as_the_local_engine_does(wide_llama: Path, loud_adapter: P
     for each, scores in zip(done, expected, strict=True):
         assert each.logprobs == pytest.approx(scores.logprobs, abs=1e-3)
     assert [each.token_ids for each in sampled[0]] == [each.token_ids for each in sampled[1]]
-    for found, each in zip(weights, other.weigh(prompts, [PAIR] * len(NOTES)), strict=True):
+    for found, each in zip(weights, other.reply_probabilities(prompts, [PAIR] * len(NOTES)), strict=True):
         assert found == pytest.approx(each, abs=1e-3)
     base = local(wide_llama, device="auto").generate(prompts, Sampling(8, temperature=0.0))
     assert [each.token_ids for each in base] != [each.token_ids for each in expected]

@@ -197,7 +197,7 @@ def test_learning_has_the_gpu_to_itself_where_vllm_sleeps(
     stats = engine.update([turn], learning_rate=1.0)
     engine.sync()
     engine.generate([], Sampling(4))
-    engine.weigh([], [])
+    engine.reply_probabilities([], [])
     engine.remember("past_1")
     happened = [each[0] for each in llm.asked]
     awake = ["generate", "logprobs", "update", "add", "generate", "weigh", "remember"]

@@ -12,7 +12,7 @@
     actors.py        what runs inside the Ray actors
     training.py      the update inside a policy actor, and what is measured there
     lora.py          adapters on OpenRLHF's policy, and their merged weights for vLLM
-    trainer.py       MedSeRLTrainer: OpenRLHF's trainer for role-turns
+    trainer.py       RoundTrainer: OpenRLHF's trainer for role-turns
     engine.py        all of it behind `engines.base.Engine`
 
 The game itself (prompts, filter, parsing, rewards) and the loop are those of every other engine: none of it is here.

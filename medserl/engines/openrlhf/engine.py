@@ -19,7 +19,7 @@ from medserl.engines.openrlhf.arguments import openrlhf_arguments
 from medserl.engines.openrlhf.cluster import Cluster
 from medserl.engines.openrlhf.constraints import check_model, check_settings
 from medserl.engines.openrlhf.pool import EnginePool
-from medserl.engines.openrlhf.trainer import MedSeRLTrainer
+from medserl.engines.openrlhf.trainer import RoundTrainer
 from medserl.engines.openrlhf.watch import Watch
 from medserl.engines.vllm import VLLMEngine, generation_config
 from medserl.errors import RunError
@@ -27,7 +27,7 @@ from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages
 from medserl.game.roles import Role
 from medserl.models import adapter_source, has_adapter, model_source
-from medserl.models.chat import recited, stop_token_ids
+from medserl.models.chat import stop_token_ids, target_turns
 from medserl.models.loading import read_tokenizer, reading
 
 log = logging.getLogger("medserl")
@@ -55,7 +55,7 @@ class OpenRLHFEngine:
         self.cluster = Cluster(settings, Watch())
         try:
             self.cluster.start(strategy, model, with_reference=settings.needs_reference and not self.lora)
-            self.trainer = MedSeRLTrainer(strategy, self.cluster, tokenizer)
+            self.trainer = RoundTrainer(strategy, self.cluster, tokenizer)
             pool = EnginePool(self.cluster.engines, self.cluster.watch, settings.vllm_context)
             mode = strategy.args.vllm.logprobs_mode
             self._player = VLLMEngine(pool, tokenizer, stop_ids, settings, logprobs_mode=mode)
@@ -86,9 +86,11 @@ class OpenRLHFEngine:
     def weighs(self) -> bool:
         return self._player.weighs
 
-    def weigh(self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]) -> list[tuple[float, ...]]:
+    def reply_probabilities(
+        self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]
+    ) -> list[tuple[float, ...]]:
         self._sleep_or_wake(awake=True)
-        return self._player.weigh(prompts, replies)
+        return self._player.reply_probabilities(prompts, replies)
 
     def _sleep_or_wake(self, *, awake: bool) -> None:
         """With `vllm_sleep`, engines give their memory back while the policy trains."""
@@ -106,8 +108,8 @@ class OpenRLHFEngine:
         self._sleep_or_wake(awake=False)
         return self.trainer.score(turns, reference=reference)
 
-    def recite(self, role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
-        return recited(self._player.chat, role, prompts, replies)
+    def target_turns(self, role: Role, prompts: Sequence[Messages], replies: Sequence[str]) -> list[Turn]:
+        return target_turns(self._player.chat, role, prompts, replies)
 
     def update(self, turns: Sequence[WeightedTurn], *, learning_rate: float) -> UpdateStats:
         self._sleep_or_wake(awake=False)

@@ -27,7 +27,7 @@ from medserl.errors import RunError
 from medserl.game.episode import Turn
 
 
-class MedSeRLTrainer(BasePPOTrainer):
+class RoundTrainer(BasePPOTrainer):
     """OpenRLHF's `BasePPOTrainer` with the turns of MedSeRL's games as experiences.
 
     What OpenRLHF makes of prompts and a reward model comes ready from the game: turns with their own rewards and
@@ -123,7 +123,7 @@ class MedSeRLTrainer(BasePPOTrainer):
         return status | {"copies": plan.copies}, global_step + 1
 
     def ppo_train(self, global_steps: int) -> dict[str, float]:
-        return self._watch.guard(lambda: super(MedSeRLTrainer, self).ppo_train(global_steps), "the update")
+        return self._watch.guard(lambda: super(RoundTrainer, self).ppo_train(global_steps), "the update")
 
     def broadcast_to_vllm(self) -> None:
         self._watch.guard(super().broadcast_to_vllm, "sending weights to vLLM")

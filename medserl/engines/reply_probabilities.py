@@ -41,7 +41,7 @@ def shares(logprobs: Sequence[float]) -> tuple[float, ...]:
     return tuple(weight / sum(weights) for weight in weights)
 
 
-def weigh_by_logprobs(
+def probabilities_by_logprobs(
     chat: ChatRenderer,
     logprobs: Callable[[Sequence[Turn]], list[tuple[float, ...]]],
     prompts: Sequence[Messages],
