@@ -161,12 +161,25 @@ def evaluate(settings: Settings, options: EvaluationOptions) -> None:
     from medserl.evaluation.systems import resolve_systems
 
     judged = load(options.data, "test", settings)
+    if options.cross_play:
+        cross_play(settings, options, judged)
+        return
     _require_labels(judged)
     ask_models = options.compare or not options.predictions
     models = resolve_systems(settings, options.compare, options.run) if ask_models else {}
     tables, folder = judge(_sources(judged, settings, options), models, options, settings.seed)
     say_markdown(tables)
     say(f"tables, predictions and submissions: {folder}")
+
+
+def cross_play(settings: Settings, options: EvaluationOptions, notes: LoadedNotes) -> None:
+    """Injectors of several checkpoints against Assessors of the same."""
+    from medserl.evaluation.cross_play import play_runs
+
+    table, files = play_runs(options.cross_play, settings, notes, options.limit, options.output)
+    say_markdown(table)
+    for file in files:
+        say(f"table: {file}")
 
 
 def _require_labels(judged: LoadedNotes) -> None:

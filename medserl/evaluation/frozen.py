@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -53,7 +53,7 @@ class FrozenOpponent:
 
     def __init__(self, games: Sequence[FrozenGame]) -> None:
         self.games = tuple(games)
-        self._by_mode = [_text(game, is_error=game.mode == "error") for game in self.games]
+        self._by_mode = games_by_mode(self.games)
         decided = [_text(g, is_error=g.still_true == "false") for g in self.games if g.still_true in ("true", "false")]
         self._by_fact = decided if len(decided) >= FEWEST_DECIDED else []
 
@@ -127,6 +127,11 @@ def _frozen(episode: Episode) -> FrozenGame:
         modified=episode.modified,
         still_true=episode.still_true,
     )
+
+
+def games_by_mode(games: Iterable[FrozenGame]) -> list[LabelledText]:
+    """The modified notes to judge, the mode being the truth."""
+    return [_text(game, is_error=game.mode == "error") for game in games]
 
 
 def _text(game: FrozenGame, is_error: bool) -> LabelledText:

@@ -23,6 +23,9 @@ class EvaluationOptions:
     """Systems: base, warmup, trained, best (of --run), or folders of adapters or models; NAME=FOLDER names one."""
     run: Path | None = None
     """Run folder; `trained` is its newest checkpoint, `best` its best. Its settings hold, but for those given here."""
+    cross_play: Annotated[tuple[Path, ...], _SEVERAL] = ()
+    """Runs whose Injectors play against all their Assessors: of the start, the middle and the newest checkpoint, as far
+    as --keep-checkpoints kept them; on --limit notes (32), in both modes."""
     predictions: Annotated[tuple[str, ...], _SEVERAL] = ()
     """Files to score without any model: submissions of the shared task, or our predictions.jsonl."""
     samples: int = 1
@@ -45,6 +48,8 @@ class EvaluationOptions:
         if self.samples < 1 or self.limit < 0:
             name, value, least = ("samples", self.samples, 1) if self.samples < 1 else ("limit", self.limit, 0)
             raise ConfigError(f"--{name} {value}: give {least} or more")
+        if self.cross_play and (self.compare or self.run or self.predictions):
+            raise ConfigError("--cross-play is an evaluation of its own: leave --compare, --run and --predictions out")
         if self.folder.exists() and not self.folder.is_dir():
             raise ConfigError(f"--output {self.folder}: a file is there; name a folder for tables and predictions")
         for name, folder in (("bertscore", self.bertscore), ("bleurt", self.bleurt)):

@@ -112,12 +112,19 @@ def _resolve(name: str, settings: Settings, run: Path | None) -> Settings:
             )
             return settings
         return _resolve(str(_checkpoint(name, RunFolder(run))), settings, run)
-    path = Path(name)
-    if (path / "adapter_config.json").is_file():
-        return settings.with_overrides(adapter=name)
-    if (path / "config.json").is_file():
-        return settings.with_overrides(model=name, adapter="none")
+    found = system_of(Path(name), settings)
+    if found is not settings:
+        return found
     raise ConfigError(f"--compare {name}: neither base, warmup, trained, best nor the folder of an adapter or a model")
+
+
+def system_of(folder: Path, settings: Settings) -> Settings:
+    """The settings with the adapter or the model of this folder; the very same where there is neither."""
+    if (folder / "adapter_config.json").is_file():
+        return settings.with_overrides(adapter=str(folder))
+    if (folder / "config.json").is_file():
+        return settings.with_overrides(model=str(folder), adapter="none")
+    return settings
 
 
 def _checkpoint(name: str, run: RunFolder) -> Path:

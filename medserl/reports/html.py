@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from medserl import __version__
 from medserl.errors import OutputError
+from medserl.evaluation.cross_table import accepted, caption, grid, won
 from medserl.evaluation.statistics import format_p
 from medserl.files import write_private
 from medserl.game.vcf import Reason
@@ -106,6 +107,11 @@ def render(run: RunFiles, *, with_notes: bool = True) -> str:
             judged_texts=judged_texts,
             points=points,
             format_p=format_p,
+            cross=run.cross_play,
+            cross_grid=grid(run.cross_play) if run.cross_play else [],
+            cross_caption=caption,
+            won=won,
+            accepted=accepted,
             own_figures=[name for name, _, _ in FIGURES],
             own_periods=[(period.name, count(period.games)) for period in periods(run.episodes)],
             groups=draw_groups(with_convergence(run.rows, found), found.notices, run.frozen, validation_in_words(run)),

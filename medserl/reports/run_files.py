@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from medserl.data.sample_paths import is_sample
 from medserl.errors import RunError
+from medserl.evaluation.cross_table import CROSS_PLAY, is_record
 from medserl.evaluation.places import RECORD, TABLE, find_evaluations
 from medserl.removed import renamed
 from medserl.runs.records import RecordsOnDisk, read_rows
@@ -43,6 +44,7 @@ class RunFiles:
     comparisons: list[dict[str, Any]]
     evaluation: Row
     provenance: Row
+    cross_play: Row
     other_evaluations: tuple[str, ...] = ()
     """Folders of the run's evaluations besides the newest one, which is the one shown, each with what was judged."""
 
@@ -85,6 +87,7 @@ def read_run(path: Path) -> RunFiles:
         comparisons=_table(shown[0] / COMPARISONS, COMPARISON_KEYS),
         evaluation=shown[1],
         provenance=_json(path / PROVENANCE, dict),
+        cross_play=_cross_play(path / CROSS_PLAY),
         other_evaluations=tuple(f"{place.relative_to(path)} ({_judged(record)})" for place, record in others),
     )
 
@@ -131,6 +134,13 @@ def _table(path: Path, keys: set[str]) -> list[dict[str, Any]]:
         if missing:
             raise RunError(f"{path}: entry {number} has no {min(missing)!r}; run `medserl evaluate` again")
     return rows
+
+
+def _cross_play(path: Path) -> Row:
+    record: Row = _json(path, dict)
+    if record and not is_record(record):
+        raise RunError(f"{path}: is no record of cross-play; delete it, or run `medserl evaluate --cross-play` again")
+    return record
 
 
 def _json(path: Path, kind: type[Kind]) -> Kind:

@@ -31,6 +31,7 @@ def without_notes(run: RunFiles) -> RunFiles:
         path=Path(run.path.resolve().name),
         settings={name: _setting(name, value) for name, value in run.settings.items()},
         provenance=_plain(run.provenance, folders),
+        cross_play=run.cross_play,  # counts, names of run folders, and the notes' file without its folder
         evaluation=_plain(run.evaluation, folders),
         other_evaluations=tuple(_words(line, folders) for line in run.other_evaluations),
     )
