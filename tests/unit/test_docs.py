@@ -79,6 +79,18 @@ def test_links_of_pages_outside_the_site_lead_somewhere(page: Path) -> None:
             assert anchor in map(slug, headings), f"{page.name} links to {link}"
 
 
+_CITED = re.compile(
+    r"(?<![\w/.:-])(?:medserl|docs|tests|scripts|src|benchmarks|configs|containers)/[\w.-]+(?:/[\w.-]+)*(?<!\.)"
+)
+"""Files and folders of the repository; what stands in `data/` may be what a command writes."""
+
+
+@pytest.mark.parametrize("page", prose.pages(), ids=lambda page: page.name)
+def test_no_page_cites_a_file_that_is_not_there(page: Path) -> None:
+    cited = set(_CITED.findall(page.read_text(encoding="utf-8")))
+    assert sorted(name for name in cited if not (ROOT / name).exists()) == []
+
+
 class Asked(HTMLParser):
     """What a browser fetches for a page: scripts, styles, pictures, fonts. Links to click on are none."""
 
@@ -113,12 +125,13 @@ def test_the_site_is_built_and_asks_nobody_else_for_anything(tmp_path: Path) -> 
 
 
 def documented() -> list[tuple[str, str]]:
-    """Every `medserl ...` of a shell block or a code span, with the page that it is on."""
+    """Every `medserl ...` of a shell block, an indented one or a code span, with the page that it is on."""
     found = []
     for page in prose.pages():
         text = page.read_text(encoding="utf-8")
         lines = [line for block in _SHELL.findall(text) for line in block.replace("\\\n", " ").splitlines()]
         lines += [" ".join(span.split()) for span in _INLINE.findall(text)]
+        lines += re.findall(r"^    (medserl .+)$", text, re.MULTILINE)
         calls = (re.search(r"\bmedserl ([a-z-].*)", line.partition("#")[0]) for line in lines)
         found += [(page.name, call[1].strip()) for call in calls if call]
     return found
