@@ -16,6 +16,7 @@ from medserl.data.readers import LoadedNotes
 from medserl.data.sources import AUTO, COLUMN_SETTINGS, NONE, load, run_data
 from medserl.display.console import say
 from medserl.display.markdown import say_markdown
+from medserl.display.shares import as_count
 from medserl.engines import create_engine
 from medserl.errors import ConfigError, DataError
 from medserl.evaluation.discrimination import pair_ordering
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("medserl")
 
 _HELD_OUT = "validation notes"
+PAIRS_ORDERED = "validation_pairs_ordered"
 
 
 def train(settings: Settings) -> Path:
@@ -90,8 +92,7 @@ def warm_up(
     held_out = data.validation.notes if data.validation and measure else ()
     twins = [note for note in held_out if note.is_pair][:measure]
     judge = (lambda rollout: _pairs_ordered(rollout, twins)) if twins else None
-    fresh = settings.with_overrides(adapter="none") if settings.adapter == "auto" else settings
-    run_warm_up(fresh, pairs, plan, output, judge)
+    run_warm_up(settings, pairs, plan, output, judge)
     if _games(held_out, measure, settings.seed):
         rollout = _rollout(settings.with_overrides(adapter=str(output)))
         fitting = fitting_notes(rollout, held_out, _HELD_OUT)
@@ -99,13 +100,15 @@ def warm_up(
         figures = format_skill(rollout, games, settings.seed)
         counts, threshold = dict.fromkeys(figures, len(games)), None
         if judge:
-            figures["validation_pairs_ordered"] = judge(rollout)
-            counts["validation_pairs_ordered"] = sum(note in twins for note in fitting)
+            figures[PAIRS_ORDERED] = judge(rollout)
+            counts[PAIRS_ORDERED] = sum(note in twins for note in fitting)
             threshold = _keep_threshold(rollout, twins, data.validation_name, output)
         add_figures(output, figures, counts, threshold)
         (output / "warmup_metrics.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
         for name, figure in figures.items():
-            say(f"{name}: {figure:.3f} ({len(games)} notes)")
+            n = counts[name]
+            said = as_count(figure, n) or f"{figure:.3f} of {n}"
+            say(f"{name}: {said} {'pairs' if name == PAIRS_ORDERED else 'notes'}")
     say(f"adapter: {output}")
 
 

@@ -102,6 +102,8 @@ class Pipeline:
         changes: dict[str, Any] = {}
         if self.options.warmup_data:
             changes["prompt_data"] = self.options.warmup_data
+        if self.settings.adapter == "auto":
+            changes["adapter"] = "none"  # rebuilt, not gone on with
         settings = self._given(**changes)
         _announce(f"warm-up: both roles are taught on the pairs of {settings.prompt_data}")
         warm_up(

@@ -32,7 +32,7 @@ from medserl.game.prompts import PromptSet, load_prompts
 from medserl.game.roles import MODES, Mode
 from medserl.game.setup import GameSetup
 from medserl.knowledge.neutral import apply_neutral_edit
-from medserl.models import POLICY
+from medserl.models import POLICY, shipped_warmup
 from medserl.models.lora import UPPER_LINEAR
 from medserl.rollout import VCFRolloutGenerator, derive_seed
 from medserl.rounds.auxiliary import SFTExample, target_turns_of, verdict_example
@@ -145,9 +145,9 @@ def _that_fit(twins: Sequence[Twins], rollout: VCFRolloutGenerator) -> list[Twin
 def epoch_examples(
     twins: Sequence[Twins], prompts: PromptSet, batch_size: int, seed: int, epoch: int
 ) -> Iterator[list[SFTExample]]:
-    """The examples of each step of an epoch: both verdicts on every pair, and the edit of every second one.
+    """The examples of each step of an epoch: both verdicts on every pair and one edit of it.
 
-    Two epochs show a pair's edit once, four in both modes. An edit takes fewer examples to learn than a verdict.
+    In one epoch of four that is the error, else a neutral rewording: these are a table to learn by heart.
     """
     rng = random.Random(f"{seed}/{epoch}")
     order = rng.sample(range(len(twins)), len(twins))
@@ -160,9 +160,8 @@ def epoch_examples(
     for step in steps:
         examples = [example for i in step for example in twins[i].verdicts(prompts)]
         for i in step:
-            time, waits = divmod(i + epoch, 2)
-            if not waits:
-                examples += twins[i].edit(prompts, MODES[time % len(MODES)], rng)
+            mode: Mode = "benign" if (i + epoch) % 4 else "error"
+            examples += twins[i].edit(prompts, mode, rng)
         yield examples
 
 
@@ -188,7 +187,8 @@ def step_turns(engine: Engine, examples: Sequence[SFTExample]) -> list[WeightedT
 
 
 def warm_up(settings: Settings, notes: Sequence[Note], plan: WarmUp, output: Path, judge: Judge | None = None) -> Path:
-    """Teach an adapter both roles and save it to `output`, an ordinary PEFT folder.
+    """Teach an adapter both roles and save it to `output`, an ordinary PEFT folder. It goes on from the adapter of the
+    settings; of `auto`, from the one shipped for the model if there is one.
 
     After each epoch `judge` looks at the policy; the best epoch's adapter is what remains. Without one it is the last.
     """
@@ -197,6 +197,8 @@ def warm_up(settings: Settings, notes: Sequence[Note], plan: WarmUp, output: Pat
     if not settings.lora_rank:
         raise ConfigError("warm-up teaches a LoRA adapter: give --lora-rank above 0")
     twins = twins_of(notes)
+    if settings.adapter == "auto":
+        settings = settings.with_overrides(adapter=str(shipped_warmup(settings) or "none"))
     if settings.lora_targets == "auto" and settings.adapter == "none":
         settings = settings.with_overrides(lora_targets=UPPER_LINEAR)  # attention alone learns half as much
     prompts = load_prompts(settings.prompts, settings.injector_format)

@@ -44,11 +44,16 @@ class Threshold:
         """One line for a person: what it is, and how it did where it was chosen."""
         if self.recall is None or self.specificity is None:
             return f"{self.value:.3g}, {self.source or 'chosen on no notes'}"
+        if self.n < FEW_TEXTS:
+            return f"{self.value:.3g}, chosen on {self.n} texts of {self.source}: too few to say how it does"
         return (
             f"{self.value:.3g}, chosen on {self.n} texts of {self.source}: there it flags {100 * self.recall:.0f} % of "
             f"those with an error and passes {100 * self.specificity:.0f} % of the correct ones"
         )
 
+
+FEW_TEXTS = 20
+"""Below so many, recall and specificity are shares of a handful."""
 
 UNCHOSEN = Threshold(0.5)
 """Where nothing is known: the more probable of the two verdicts."""

@@ -44,12 +44,13 @@ def lessons(epoch: int, seed: int = 0) -> list[SFTExample]:
     return [lesson for step in steps for lesson in step]
 
 
-def test_every_epoch_has_both_verdicts_on_every_pair_and_the_edits_of_half() -> None:
+def test_every_epoch_has_both_verdicts_on_every_pair_and_at_most_one_edit() -> None:
     for epoch in range(4):
         said = lessons(epoch)
         verdicts = Counter(parse_verdict(each.answer) for each in said if each.role == "assessor")
         assert verdicts == {"CORRECT": len(NOTES), "INCORRECT": len(NOTES)}
-        assert 0 < sum(each.role == "injector" for each in said) <= len(NOTES) / 2
+        edited = Counter(each.note_id for each in said if each.role == "injector")
+        assert len(edited) > 0.9 * len(NOTES) and set(edited.values()) == {1}  # not every note has a neutral rewording
 
 
 def test_four_epochs_show_each_edit_in_both_modes() -> None:
@@ -57,7 +58,7 @@ def test_four_epochs_show_each_edit_in_both_modes() -> None:
     shown = {str(each.prompt) for epoch in range(4) for each in lessons(epoch) if each.role == "injector"}
     for note in NOTES:
         assert str(prompts.injector(note.correct_note or "", "error", note.error_type)) in shown
-    assert len(shown) > 1.8 * len(NOTES)  # not every note has a neutral rewording
+    assert len(shown) > 1.9 * len(NOTES)
 
 
 def test_lessons_follow_from_the_seed_and_the_epoch() -> None:
