@@ -35,7 +35,7 @@ def start(settings: Settings) -> str:
     if settings.adapter not in ("none", "auto"):
         return f"the adapter {settings.adapter}{merged}"
     if settings.adapter == "auto" and shipped_warmup(settings):
-        return f"the warm-up adapter shipped with MedSeRL, taught on the sample's training pairs{merged}"
+        return f"the warm-up adapter shipped with MedSeRL, taught on pairs of the sample's seen facts{merged}"
     return "the model without an adapter"
 
 

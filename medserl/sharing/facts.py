@@ -139,14 +139,21 @@ def warm_up_facts(settings: Settings, pairs: int, steps: int, batch_size: int) -
         made_by="warm-up",
         base=base_of(settings),
         notes=tuple(notes_of(settings)),
-        start="the model without an adapter"
-        if settings.adapter == "none"
-        else f"the adapter {last_part(settings.adapter)}",
+        start=_start_of_warm_up(settings.adapter),
         signals=(f"the right answers of both roles on {pairs:,} pairs of notes, as lessons",),
         seed=settings.seed,
         prompt=prompt_of(settings),
         length=f"{steps:,} steps of {batch_size} pairs",
     )
+
+
+def _start_of_warm_up(adapter: str) -> str:
+    """What it went on from, and what that had learnt as far as its own card tells."""
+    if adapter == "none":
+        return "the model without an adapter"
+    before = read_facts(Path(adapter))
+    learnt = f", which had learnt {'; '.join(before.signals)} ({before.length})" if before else ""
+    return f"the adapter {last_part(adapter)}{learnt}"
 
 
 def base_of(settings: Settings) -> Base:

@@ -12,7 +12,7 @@ from medserl.config import Settings
 from medserl.errors import ModelError
 from medserl.sharing import card
 from medserl.sharing.evaluated import find_evaluation
-from medserl.sharing.facts import notes_of
+from medserl.sharing.facts import FACTS, notes_of, warm_up_facts
 
 SAMPLE, OWN = "invented patients", "a file of whoever trained this"
 
@@ -81,6 +81,19 @@ def test_a_checkpoint_is_kept_where_its_card_cannot_be_written(
     card.write_run_card(tmp_path, Settings(), 3)
     assert "round 3: its checkpoint has no card: model 'x': no such folder" in caplog.text
     assert [path.name for path in tmp_path.iterdir()] == ["adapter_config.json"]
+
+
+def test_a_warm_up_tells_what_it_went_on_from_and_what_that_had_learnt(tmp_path: Path) -> None:
+    first, plain = tmp_path / "ward 3" / "first", tmp_path / "plain"
+    first.mkdir(parents=True)
+    plain.mkdir()
+    fresh = warm_up_facts(Settings(adapter="none"), 910, 228, 16)
+    (first / FACTS).write_text(fresh.model_dump_json(), encoding="utf-8")
+    assert fresh.start == "the model without an adapter"
+    assert warm_up_facts(Settings(adapter=str(plain)), 5, 1, 16).start == "the adapter plain"
+    start = warm_up_facts(Settings(adapter=str(first)), 3640, 228, 16).start
+    assert start.startswith("the adapter first, which had learnt the right answers of both roles on 910 pairs")
+    assert "228 steps of 16 pairs" in start and "ward" not in start
 
 
 def test_an_engine_that_writes_no_model_gets_no_card(tmp_path: Path) -> None:
