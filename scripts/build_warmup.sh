@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the adapter that is shipped for the embedded default: four passes over the sample's training pairs, then one over
-# four times as many others on the same facts. 2 h 20 min on one core that multiplies bfloat16.
+# four times as many others on the same facts. 2 h 30 min on one busy core that multiplies bfloat16.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 medserl() { "${VENV:-.venv}/bin/medserl" "$@"; }
