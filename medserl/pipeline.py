@@ -177,7 +177,7 @@ def _announce(text: str) -> None:
 
 
 def _about(settings: Settings) -> str:
-    from medserl.models import EMBEDDED
+    from medserl.models.embedded import EMBEDDED
 
     known = settings.model == EMBEDDED and settings.engine in ("auto", "local") and settings.device in ("auto", "cpu")
     return " (about 1 to 2 minutes a round on two CPU cores)" if known else ""

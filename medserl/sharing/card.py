@@ -189,7 +189,7 @@ def _percent(figure: Figure) -> str:
 
 
 def _medserl_example(facts: CardFacts, *, is_adapter: bool) -> str:
-    from medserl.models import EMBEDDED, EMBEDDED_HUB
+    from medserl.models.embedded import EMBEDDED, EMBEDDED_HUB
 
     base = EMBEDDED if facts.base.name == EMBEDDED_HUB else facts.base.name
     model = f"--model {base} --adapter ." if is_adapter else "--model . --adapter none"

@@ -158,7 +158,8 @@ def _start_of_warm_up(adapter: str) -> str:
 
 def base_of(settings: Settings) -> Base:
     """The base model as others know it."""
-    from medserl.models import EMBEDDED_HUB, public_name
+    from medserl.models import public_name
+    from medserl.models.embedded import EMBEDDED_HUB
 
     name, folder = public_name(settings.model), Path(settings.model)
     if name == EMBEDDED_HUB:

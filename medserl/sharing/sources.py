@@ -11,8 +11,9 @@ from medserl.config import Settings
 from medserl.errors import ConfigError, ModelError, RunError
 from medserl.game.prompts import SHIPPED
 from medserl.game.roles import Role
-from medserl.models import EMBEDDED, EMBEDDED_HUB, INJECTOR
+from medserl.models import INJECTOR
 from medserl.models.base_names import is_hub_name
+from medserl.models.embedded import EMBEDDED, EMBEDDED_HUB
 from medserl.models.loading import check_adapter_files, reading
 from medserl.runs.checkpoints import STATE_FILE, find_damage
 from medserl.runs.runlog import CONFIG, RunFolder, read_settings

@@ -399,7 +399,8 @@ def test_an_upload_is_private_and_what_fails_is_told(
 @pytest.mark.model
 def test_the_shipped_adapter_says_the_same_without_medserl(place: Path) -> None:
     """By the hub's name of its base, and merged: greedy answers in float32, token by token."""
-    from medserl.models import EMBEDDED_HUB, embedded_model, shipped_warmup
+    from medserl.models import shipped_warmup
+    from medserl.models.embedded import EMBEDDED_HUB, embedded_model
 
     settings = Settings(dtype="float32", device="cpu")
     shipped = shipped_warmup(settings)

