@@ -24,6 +24,12 @@ from typing import Any
 
 GENERATIONS = 2
 """Completions to a prompt: the fewest that GRPO takes."""
+EQUAL = (
+    "equal: model, adapter, notes, prompts, number type, threads, temperature, KL weight, clip, learning rate, where a "
+    "completion ends, and about as many trained completions a step. Not equal: TRL plays no game, so it has no VCF and "
+    "no retries (ours are in our seconds), judges notes that nobody edited, draws two completions of each prompt, and "
+    "its rewards are coin flips."
+)
 
 
 def main() -> None:
@@ -75,6 +81,7 @@ def summarize(figures: list[tuple[dict[str, float], dict[str, float]]]) -> None:
     print(f"accepted games an hour: MedSeRL {sum(mine['games'] for mine, _ in figures) / hours:.0f}; TRL plays none")
     mine, other = (side["memory"] for side in figures[-1])
     print(f"peak memory: MedSeRL {mine:.1f} GiB, TRL {other:.1f} GiB")
+    print(EQUAL)
 
 
 def settings_of(arguments: argparse.Namespace) -> Any:
@@ -121,7 +128,8 @@ def grpo_steps(connection: Connection, arguments: argparse.Namespace) -> None:
         connection.send("TRL is not installed: pip install -e '.[benchmarks]'")
         return
     wanted = connection.recv()
-    trainer = grpo_trainer(settings, arguments, wanted - wanted % (2 * GENERATIONS), connection)
+    completions = max(wanted - wanted % (2 * GENERATIONS), 2 * GENERATIONS)
+    trainer = grpo_trainer(settings, arguments, completions, connection)
     trainer.train()
 
 
