@@ -43,6 +43,8 @@ class PipelineOptions:
     """Stop the warm-up after so many steps."""
     test_data: str = "sample"
     """Labelled notes to evaluate on: a file, or sample (the embedded test set)."""
+    base_notes: int = 50
+    """Of these notes the untrained base model judges so many, drawn by the seed; 0 for all."""
 
 
 class Pipeline:
@@ -51,6 +53,8 @@ class Pipeline:
     def __init__(self, settings: Settings, options: PipelineOptions) -> None:
         """Raises ConfigError or RunError where a stage is asked for that cannot be."""
         self.settings, self.options = settings, options
+        if options.base_notes < 0:
+            raise ConfigError(f"--base-notes {options.base_notes}: give 0 or more")
         self.first = _first_stage(options.stage)
         self.folder = self._run_folder()
         self.adapter = Path(f"{self.folder}-warmup") if self._needs_warm_up() else None
@@ -147,7 +151,9 @@ class Pipeline:
         systems = ("base", "warmup", "trained") if warm else ("base", "trained")
         evaluate(
             self._given(without=("adapter", "output_dir", "resume")),
-            EvaluationOptions(data=self.options.test_data, run=self.folder, compare=systems),
+            EvaluationOptions(
+                data=self.options.test_data, run=self.folder, compare=systems, base_notes=self.options.base_notes
+            ),
         )
 
     def _report(self) -> None:

@@ -75,11 +75,16 @@ def _figures(found: DetectionMetrics, besides: Sequence[str] = ()) -> dict[str, 
     return {name: estimate for name, estimate in found.items() if name not in left_out}
 
 
+def _widest(results: Mapping[str, DetectionMetrics]) -> DetectionMetrics:
+    """The first of the results on all the texts: some system may have been asked about a sample of them."""
+    return max(results.values(), key=lambda found: found.n_texts)
+
+
 def _guesses(results: Mapping[str, DetectionMetrics], besides: Sequence[str] = ()) -> dict[str, Figures]:
-    """What guessing gets on the texts of these results, which are the same for all systems, where one has a figure."""
-    found = next(iter(results.values()), None)
-    if found is None:
+    """What guessing gets on the texts of these results, where one has a figure."""
+    if not results:
         return {}
+    found = _widest(results)
     left_out = (*besides, *(OF_TWO_CLASSES if found.of_one_class else ()))
     guesses = guess_figures(found.n_errors, found.n_texts - found.n_errors, found.n_pairs)
     measured = {name for each in results.values() for name, estimate in each.items() if estimate.value is not None}
@@ -95,7 +100,7 @@ def group_blocks(texts: Sequence[LabelledText], judgements: Sequence[Judgement])
     for attribute in GROUPINGS:
         groups: dict[str, dict[str, DetectionMetrics]] = defaultdict(dict)
         for one in judgements:
-            for group, found in by_group(texts, one.predictions, attribute).items():
+            for group, found in by_group(one.of(texts), one.predictions, attribute).items():
                 groups[f"{attribute}={group}"][one.name] = found
         if len(groups) > 1:
             shown = {
@@ -113,7 +118,7 @@ def official_results(
     scored = scored_texts(texts)
     return {
         one.name: official_scores_by_collection(
-            scored, one.rows, scorers.available, scorers.left_out | not_asked(one.subtasks)
+            one.of(scored), one.rows, scorers.available, scorers.left_out | not_asked(one.subtasks)
         )
         for one in judgements
     }
@@ -201,7 +206,7 @@ def probability_block(
         figures[one.name] = {name: getattr(results[one.name], name) for name in PROBABILITY_FIGURES}
         if one.name in thresholds:
             threshold = thresholds[one.name]
-            found = detection_metrics(texts, apply_threshold(one.predictions, threshold))
+            found = detection_metrics(one.of(texts), apply_threshold(one.predictions, threshold))
             figures[one.name]["threshold"] = Estimate(threshold.value, None, None, found.n_texts)
             figures[one.name] |= {f"threshold_{name}": estimate for name, estimate in _figures(found).items()}
     if figures:
@@ -215,7 +220,7 @@ def _guessed_probabilities(
     results: Mapping[str, DetectionMetrics], by_threshold: bool
 ) -> dict[str, dict[str, Estimate]]:
     """What each way to guess gets that states its flag rate as P(INCORRECT)."""
-    found = next(iter(results.values()))
+    found = _widest(results)
     errors = found.n_errors / found.n_texts
     rows: dict[str, dict[str, Estimate]] = {}
     for name, figures in _guesses(results).items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from medserl.evaluation.blocks import (
 )
 from medserl.evaluation.checkpoint_metrics import Scorers, load_scorers
 from medserl.evaluation.guessing import FLAG_RATES, GUESSING
-from medserl.evaluation.inputs import Sources, Texts, choose_texts
+from medserl.evaluation.inputs import Sources, Texts, choose_texts, texts_for
 from medserl.evaluation.metrics import detection_metrics
 from medserl.evaluation.official import OfficialScores
 from medserl.evaluation.options import EvaluationOptions
@@ -70,7 +70,7 @@ def evaluate(
     record["settings"] = {name: settings.model_dump(mode="json") for name, settings in models.items()}
     folder = claim(options, record, sources.judged.file.stem)
     try:
-        asked = [ask_model(name, settings, texts.judged, texts.held_out, options) for name, settings in models.items()]
+        asked = [_ask(name, settings, texts, options, seed) for name, settings in models.items()]
         subtasks = max((one.subtasks for one in [*asked, *files]), key=len, default="A")
         judgements = [judge_by_words(texts.train, texts.judged, texts.held_out, subtasks)] if texts.train else []
         judgements += asked
@@ -87,6 +87,15 @@ def evaluate(
     summary = _write_blocks(folder, sources, texts, judgements, official, thresholds, scorers, options)
     write_record(folder, record | _results(texts, judgements, official, thresholds))
     return summary, folder
+
+
+def _ask(name: str, settings: Settings, texts: Texts, options: EvaluationOptions, seed: int) -> Judgement:
+    """What a model says of the texts that it is asked about."""
+    shown = texts_for(name, texts.judged, options, seed)
+    found = ask_model(name, settings, shown, texts.held_out, options)
+    if len(shown) == len(texts.judged):
+        return found
+    return replace(found, asked=frozenset(text.text_id for text in shown))
 
 
 def _check_names(names: Iterable[str]) -> None:
@@ -125,7 +134,7 @@ def _write_blocks(
     options: EvaluationOptions,
 ) -> str:
     """Write the tables; returns those that are to be shown."""
-    results = {one.name: detection_metrics(texts.judged, one.predictions) for one in judgements}
+    results = {one.name: detection_metrics(one.of(texts.judged), one.predictions) for one in judgements}
     comparisons = comparison_table(results)
     last = [row["sentence"] for row in comparisons if row["system"] == judgements[-1].name]
     blocks = [
@@ -199,6 +208,7 @@ def _record(
             "samples": options.samples,
             "thresholds": options.thresholds,
             "limit": options.limit,
+            **({"base_notes": options.base_notes} if options.base_notes else {}),
             "seed": seed,
         },
         "systems": systems,
@@ -211,7 +221,7 @@ def _results(
     """What came of it, beside the tables."""
     return {
         "finished": datetime.now().isoformat(timespec="seconds"),
-        "no_verdict": {one.name: no_verdict_counts(texts.judged, one.predictions) for one in judgements},
+        "no_verdict": {one.name: no_verdict_counts(one.of(texts.judged), one.predictions) for one in judgements},
         "thresholds": {name: asdict(threshold) for name, threshold in thresholds.items()},
         "official": {
             name: {collection: _official_counts(scores) for collection, scores in collections.items()}

@@ -9,15 +9,18 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from medserl.data.readers import LoadedNotes
 from medserl.data.seen import Seen, seen_in
 from medserl.evaluation.options import EvaluationOptions
 from medserl.evaluation.predictions import LabelledText, labelled_texts
-from medserl.evaluation.systems import Judgement
+from medserl.evaluation.systems import BASE, Judgement
 from medserl.game.note import Note
 
 log = logging.getLogger("medserl")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,19 @@ def _fitting_texts(notes: Sequence[Note], published_only: bool) -> tuple[Labelle
     return texts if _of_both_classes(texts) else labelled_texts(notes)
 
 
-def _draw(notes: Sequence[Note], limit: int, seed: int) -> Sequence[Note]:
+def texts_for(
+    name: str, texts: Sequence[LabelledText], options: EvaluationOptions, seed: int
+) -> Sequence[LabelledText]:
+    """The texts that a model is asked about: all, but of the untrained one, where that is asked for, those of a sample
+    of the notes, both twins of each."""
+    notes = list(dict.fromkeys(text.pair_id or text.text_id for text in texts))
+    if name != BASE or not 0 < options.base_notes < len(notes):
+        return texts
+    drawn = set(_draw(notes, options.base_notes, seed))
+    return [text for text in texts if (text.pair_id or text.text_id) in drawn]
+
+
+def _draw(notes: Sequence[T], limit: int, seed: int) -> Sequence[T]:
     return random.Random(seed).sample(notes, limit) if 0 < limit < len(notes) else notes
 
 

@@ -38,6 +38,9 @@ class EvaluationOptions:
     """Local folder of the checkpoint BLEURT-20, for BLEURT of corrections."""
     limit: int = 0
     """Use only so many notes, drawn by the seed; 0 for all."""
+    base_notes: int = 0
+    """Have the untrained `base` judge only so many of the notes, drawn by the seed; 0 for all. Each system is compared
+    with it on these alone."""
     published_only: bool = False
     """Of a MEDEC row with an error judge the published text alone, without its corrected twin."""
     output: Path | None = None
@@ -45,9 +48,13 @@ class EvaluationOptions:
 
     def __post_init__(self) -> None:
         """Raises ConfigError where an option cannot be followed."""
-        if self.samples < 1 or self.limit < 0:
-            name, value, least = ("samples", self.samples, 1) if self.samples < 1 else ("limit", self.limit, 0)
-            raise ConfigError(f"--{name} {value}: give {least} or more")
+        for name, value, least in (
+            ("samples", self.samples, 1),
+            ("limit", self.limit, 0),
+            ("base-notes", self.base_notes, 0),
+        ):
+            if value < least:
+                raise ConfigError(f"--{name} {value}: give {least} or more")
         if self.cross_play and (self.compare or self.run or self.predictions):
             raise ConfigError("--cross-play is an evaluation of its own: leave --compare, --run and --predictions out")
         if self.folder.exists() and not self.folder.is_dir():

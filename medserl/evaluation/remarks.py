@@ -25,6 +25,7 @@ def remarks(sources: Sources, texts: Texts, results: Mapping[str, DetectionMetri
         "always-incorrect, always-correct and coin are what guessing gets; pairs by coin: what a coin would get of the "
         "pairs that gives each verdict as often as the system.",
         *_of_one_class(results),
+        *_sampled(results),
         escape_markdown(texts.seen.sentence(sources.train.file.name)),
         _words(sources, texts, results),
     ]
@@ -36,11 +37,21 @@ def remarks(sources: Sources, texts: Texts, results: Mapping[str, DetectionMetri
 
 
 def _of_one_class(results: Mapping[str, DetectionMetrics]) -> list[str]:
-    found = next(iter(results.values()))
+    found = max(results.values(), key=lambda each: each.n_texts)
     if not found.of_one_class:
         return []
     which, always = ("have an error", "INCORRECT") if found.n_errors else ("are correct", "CORRECT")
     return [f"all {found.n_texts} texts {which}: accuracy and F1 are left out, because always {always} gets 100 %."]
+
+
+def _sampled(results: Mapping[str, DetectionMetrics]) -> list[str]:
+    most = max(found.n_texts for found in results.values())
+    return [
+        f"{escape_markdown(name)} was asked about a sample of {found.n_texts} of the {most} texts, drawn by the seed; "
+        "another system is compared with it on these alone."
+        for name, found in results.items()
+        if found.n_texts < most
+    ]
 
 
 def _words(sources: Sources, texts: Texts, results: Mapping[str, DetectionMetrics]) -> str:

@@ -43,6 +43,8 @@ _NAMED = re.compile(r"([^=/\\]+)=(.+)")
 _FILE_ENDINGS = re.compile(r"(\.predictions|\.submission)?\.(jsonl|txt)$")
 
 TFIDF = "tf-idf"
+BASE = "base"
+"""What the model is called before any training."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Judgement:
     """What one system said.
 
     `predictions` are on the texts that are judged, `rows` the same in the shared task's terms, `held_out` those on the
-    validation texts (none from a file). `subtasks` are the ones that the system answers.
+    validation texts (none from a file). `subtasks` are the ones that the system answers. `asked` are the ids of the
+    texts that it was asked about, where these are not all.
     """
 
     name: str
@@ -58,6 +61,11 @@ class Judgement:
     rows: list[SubmissionRow]
     subtasks: str
     held_out: tuple[Prediction, ...] = ()
+    asked: frozenset[str] | None = None
+
+    def of(self, texts: Sequence[LabelledText]) -> Sequence[LabelledText]:
+        """Those of the texts that the system was asked about."""
+        return texts if self.asked is None else [text for text in texts if text.text_id in self.asked]
 
 
 # -- models ------------------------------------------------------------------------------------------------
@@ -97,7 +105,7 @@ def split_name(given: str) -> tuple[str, str]:
 
 
 def _resolve(name: str, settings: Settings, run: Path | None) -> Settings:
-    if name == "base":
+    if name == BASE:
         return settings.with_overrides(adapter="none")
     if name == "warmup":
         return settings

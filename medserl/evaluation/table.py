@@ -15,7 +15,7 @@ from medserl.display.shares import as_count
 from medserl.display.visible import visible_line
 from medserl.errors import DataError
 from medserl.evaluation.guessing import GUESSING, against_guessing
-from medserl.evaluation.metrics import DetectionMetrics, pairs_right
+from medserl.evaluation.metrics import DetectionMetrics, Outcome, pairs_right
 from medserl.evaluation.statistics import NOTHING, Comparison, Estimate, compare, comparison_sentence
 from medserl.files import private_folder, write_private
 
@@ -86,11 +86,12 @@ def rows(results: Mapping[str, Figures], group: str = "all") -> list[TableRow]:
 def comparison_table(results: Mapping[str, DetectionMetrics]) -> list[TableRow]:
     """Each system against guessing, then against each one before it, in texts judged rightly, and in pairs.
 
+    Two systems are compared on the texts that both were asked about.
     `difference` is the system's share minus the other's, with its 95 % interval. The p-values are not corrected for
     their number. Of texts of one class there are no comparisons: always saying the same would win each.
 
     Raises:
-        DataError: two systems were scored on different texts.
+        DataError: two systems were scored on texts of which neither are all among the other's.
     """
     guessing = {name: against_guessing(found) for name, found in results.items()}
     rows = [
@@ -99,22 +100,29 @@ def comparison_table(results: Mapping[str, DetectionMetrics]) -> list[TableRow]:
         for unit, one in units.items()
     ]
     for other, system in combinations(results, 2):
-        if [o.text_id for o in results[system].outcomes] != [o.text_id for o in results[other].outcomes]:
+        mine, theirs = _of_both(results[system].outcomes, results[other].outcomes)
+        if [o.text_id for o in mine] != [o.text_id for o in theirs]:
             raise DataError(f"{system} and {other} were scored on different texts and cannot be compared")
         for unit, chance in guessing[system].items():
-            comparison = _compare(results[system], results[other], unit)
+            comparison = _compare(mine, theirs, unit)
             sentence = comparison_sentence(system, other, comparison, unit, better_than_guessing=chance.better)
             rows.append(_row(system, other, unit, comparison, sentence))
     return rows
 
 
-def _compare(mine: DetectionMetrics, theirs: DetectionMetrics, unit: str) -> Comparison:
+def _of_both(mine: Sequence[Outcome], theirs: Sequence[Outcome]) -> tuple[Sequence[Outcome], Sequence[Outcome]]:
+    """Of the larger set those on texts of the smaller one; a sample is part of what it was drawn from."""
+    few = {o.text_id for o in min(mine, theirs, key=len)}
+    return [o for o in mine if o.text_id in few], [o for o in theirs if o.text_id in few]
+
+
+def _compare(mine: Sequence[Outcome], theirs: Sequence[Outcome], unit: str) -> Comparison:
     if unit == "pairs":
-        right, other_right = pairs_right(mine.outcomes), pairs_right(theirs.outcomes)
+        right, other_right = pairs_right(mine), pairs_right(theirs)
         clusters = [str(i) for i in range(len(right))]
     else:
-        right, other_right = [o.right for o in mine.outcomes], [o.right for o in theirs.outcomes]
-        clusters = [o.cluster for o in mine.outcomes]
+        right, other_right = [o.right for o in mine], [o.right for o in theirs]
+        clusters = [o.cluster for o in mine]
     return compare(right, other_right, clusters)
 
 
@@ -135,12 +143,22 @@ def _row(system: str, other: str, unit: str, comparison: Comparison, sentence: s
 
 def markdown(results: Mapping[str, Figures]) -> str:
     """Systems down, figures across, each with its 95 % interval; shares in percent."""
-    return _markdown(("system",), [((system,), figures) for system, figures in results.items()])
+    return _markdown(("system",), [((_with_n(system, results),), figures) for system, figures in results.items()])
+
+
+def _with_n(system: str, results: Mapping[str, Figures]) -> str:
+    """A system's name; of one that judged fewer texts than another one, with their number."""
+    counts = {name: figures.get("no_verdict_rate", NOTHING).n for name, figures in results.items()}
+    return f"{system}, n = {counts[system]}" if 0 < counts[system] < max(counts.values()) else system
 
 
 def group_markdown(title: str, groups: Mapping[str, Mapping[str, Figures]]) -> str:
     """The same for several groups of texts in one table, the systems below each other in each group."""
-    lines = [((group, system), figures) for group, results in groups.items() for system, figures in results.items()]
+    lines = [
+        ((group, _with_n(system, results)), figures)
+        for group, results in groups.items()
+        for system, figures in results.items()
+    ]
     return _markdown((title, "system"), lines)
 
 

@@ -219,7 +219,17 @@ def _table(group: Group, table: Sequence[Row]) -> Table:
         ]
         if lines:
             blocks.append((title, lines))
-    return Table(_title(group), _size(rows), [system_name(system) for system in systems], blocks)
+    return Table(_title(group), _size(rows), _with_n(systems, rows), blocks)
+
+
+def _with_n(systems: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """The systems' names; of one that judged fewer texts than another one, with their number."""
+    counts = {row["system"]: row["n"] or 0 for row in rows if row["figure"] in ("no_verdict_rate", "flag accuracy")}
+    most = max(counts.values(), default=0)
+    return [
+        f"{system_name(system)} (n = {counts[system]})" if 0 < counts.get(system, 0) < most else system_name(system)
+        for system in systems
+    ]
 
 
 def _overview(kind: str, groups: Sequence[Group], table: Sequence[Row]) -> Overview:

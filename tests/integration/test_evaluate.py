@@ -104,6 +104,31 @@ def test_flags_of_both_twins(tmp_path: Path, data: Path, capsys: pytest.CaptureF
     assert "warmup is not distinguishable from base in pairs right (p = 1.00)." in capsys.readouterr().out
 
 
+def test_the_base_model_can_be_judged_on_a_sample(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its figures are of the sample, both twins of each note; others are compared with it on these texts alone."""
+    found = evaluate(tmp_path, data, "--compare", "base", "warmup", "--base-notes", "5")
+    said = {
+        name: [json.loads(line) for line in (found.folder / f"{name}.predictions.jsonl").read_text().splitlines()]
+        for name in ("base", "warmup")
+    }
+    drawn = {row["text_id"] for row in said["base"]}
+    assert drawn < {row["text_id"] for row in said["warmup"]} and len(said["warmup"]) == 2 * PAIRS + LONE
+    notes = {text.removesuffix("-corrected") for text in drawn}
+    assert len(notes) == 5
+    assert drawn == {row["text_id"] for row in said["warmup"] if row["text_id"].removesuffix("-corrected") in notes}
+    counts = {row["system"]: row["n"] for row in found.table if (row["group"], row["figure"]) == ("all", "accuracy")}
+    assert counts["base"] == len(drawn) and counts["warmup"] == counts["coin"] == 2 * PAIRS + LONE
+    assert found.record["no_verdict"]["base"] == {}
+    comparisons = json.loads((found.folder / "comparisons.json").read_text())
+    of_texts = {(row["system"], row["against"]): row["n"] for row in comparisons if row["unit"] == "texts"}
+    assert of_texts["warmup", "base"] == len(drawn)
+    assert f"| base, n = {len(drawn)} |" in found.markdown
+    assert f"base was asked about a sample of {len(drawn)} of the {2 * PAIRS + LONE} texts" in found.markdown
+    assert "--base-notes -1: give 0 or more" in error_line(capsys, "--base-notes", "-1")
+
+
 def test_submissions_name_the_published_texts(tmp_path: Path, data: Path) -> None:
     folder = evaluate(tmp_path, data).folder
     lines = (folder / "warmup.submission.txt").read_text().splitlines()

@@ -77,7 +77,19 @@ def test_the_stages_from_notes_to_report(
     monkeypatch.setattr(systems, "_resolve", lambda name, settings, run: settings)
     run = tmp_path / "run"
     flags = ["--run", str(run), "--test-data", str(small), "--no-tensorboard"]
-    main(["pipeline", *flags, "--rollout-batch-size=4", "--eval-notes", "4", "--max-rounds=2", "--frozen-games", "0"])
+    main(
+        [
+            "pipeline",
+            *flags,
+            "--rollout-batch-size=4",
+            "--eval-notes",
+            "4",
+            "--max-rounds=2",
+            "--frozen-games",
+            "0",
+            "--base-notes=3",
+        ]
+    )
     said = capsys.readouterr().out
     assert "warm-up: both roles" not in said, "one is shipped"
     assert [line for line in said.splitlines() if line.startswith("== ")] == [
@@ -87,7 +99,9 @@ def test_the_stages_from_notes_to_report(
     ]
     assert len((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()) == 3
     table = json.loads((run / "eval/table.json").read_text(encoding="utf-8"))
-    assert {"base", "warmup", "trained"} <= {row["system"] for row in table}
+    judged = {row["system"]: row["n"] for row in table if (row["group"], row["figure"]) == ("all", "accuracy")}
+    assert (judged["base"], judged["warmup"], judged["trained"]) == (6, 16, 16), "of 3 notes and of 8, both twins"
+    assert "base model (n = 6)" in (run / "report.html").read_text(encoding="utf-8")
     assert (run / "report.html").is_file()
 
     main(["pipeline", "--stage=report", "--run", str(run)])
