@@ -47,11 +47,12 @@ BATCH = 64
 class Finding:
     """What the Assessor found in one note.
 
-    `p_error` is the probability of INCORRECT, between 0 and 1, after the model's own words; `verdict` what these said,
-    None where they said nothing that can be read. `flagged` is whether `p_error` reaches the threshold. Of a note that
-    is flagged or called INCORRECT the rest is what the model pointed at, as far as it did: the number of a `sentence`,
-    counted from 0, and its text, the words in question as they stand (`says`), others that are suggested
-    (`should_say`), and the sentence with the one replaced by the other (`correction`).
+    `p_error` is the probability of INCORRECT, between 0 and 1, after the model's own words, calibrated where the kept
+    threshold says how (`Threshold`); `verdict` what these said, None where they said nothing that can be read.
+    `flagged` is whether `p_error` reaches the threshold. Of a note that is flagged or called INCORRECT the rest is
+    what the model pointed at, as far as it did: the number of a `sentence`, counted from 0, and its text, the words in
+    question as they stand (`says`), others that are suggested (`should_say`), and the sentence with the one replaced by
+    the other (`correction`).
 
     A note that was read in several `windows` of sentences is judged by the one with the highest `p_error`. Where
     `reason` says why it could not be judged, `verdict`, `p_error` and `flagged` are None.
@@ -127,17 +128,19 @@ class Assessor:
     @cached_property
     def threshold(self) -> Threshold:
         """The given one; else the one kept beside the weights of the run or the adapter; else one that is chosen now
-        on the run's validation notes, and kept; else 0.5, which was chosen on nothing.
+        on the run's validation notes, and kept; else 0.5, which was chosen on nothing. Its calibration is the kept
+        one's, where there is one, also beside a given value.
         """
         from medserl.models import adapter_source
 
-        if self._given is not None:
-            return Threshold(self._given, source="as given")
         key = weights_key(self.settings)
-        for folder in filter(None, (self.run, adapter_source(self.settings))):
-            stored = read_threshold(folder, key)
-            if stored:
-                return stored
+        folders = filter(None, (self.run, adapter_source(self.settings)))
+        stored = next((found for folder in folders if (found := read_threshold(folder, key))), None)
+        if self._given is not None:
+            kept = stored or UNCHOSEN
+            return Threshold(self._given, source="as given", slope=kept.slope, intercept=kept.intercept)
+        if stored:
+            return stored
         chosen = self._chosen_threshold() if self.run else None
         if self.run and chosen:
             write_threshold(self.run, key, chosen)
@@ -185,7 +188,7 @@ class Assessor:
 
     def batches(self, notes: Iterable[Note | str]) -> Iterator[list[Finding]]:
         """The same, `BATCH` notes at a time, each batch when it is asked for."""
-        threshold = self.threshold.value
+        threshold = self.threshold
         texts = (shown_text(note, place) for place, note in enumerate(notes, start=1))
         for batch in batched(texts, BATCH):
             yield [_finding(text, read, threshold) for text, read in zip(batch, self._read(batch), strict=True)]
@@ -284,16 +287,17 @@ def judged_text(note: Note) -> str:
     return (note.incorrect_note if note.incorrect_note is not None else note.correct_note) or ""
 
 
-def _finding(text: ShownText, read: Sequence[Reading] | str, threshold: float) -> Finding:
+def _finding(text: ShownText, read: Sequence[Reading] | str, threshold: Threshold) -> Finding:
     """What the readings of a text's windows come to: the worst one counts."""
     if isinstance(read, str):
         return Finding(text.note_id, None, None, None, reason=read, windows=0)
     worst = worst_of(read)
-    flagged = worst is not None and worst.p_error is not None and worst.p_error >= threshold
+    p_error = None if worst is None or worst.p_error is None else threshold.calibrated(worst.p_error)
+    flagged = p_error is not None and p_error >= threshold.value
     silent = any(each.p_error is None for each in read)
     if worst is None or (silent and not flagged):
         return Finding(text.note_id, None, None, None, reason=_silence(read), windows=len(read))
-    found = Finding(text.note_id, worst.verdict, worst.p_error, flagged, windows=len(read))
+    found = Finding(text.note_id, worst.verdict, p_error, flagged, windows=len(read))
     if not flagged and worst.verdict != "INCORRECT":
         return found
     answer, number = worst.answer, worst.answer.error_sentence_id

@@ -19,6 +19,8 @@ from medserl.data.given import NoteLike
 from medserl.display.progress import RoundPrinter
 from medserl.engines.base import Engine
 from medserl.errors import MedSeRLError, OutputError, RunError
+from medserl.evaluation.systems import has_weights, of_folder
+from medserl.evaluation.thresholds import Threshold, weights_key, write_threshold
 from medserl.evaluation.validation import Validation
 from medserl.game.prompts import load_prompts
 from medserl.rollout import VCFRolloutGenerator
@@ -106,6 +108,7 @@ class MedSeRLTrainer(SelfPlay):
             self._plan = plan if run == "auto" else None
             self._empty_rounds = 0
             self._best: dict[str, float] | None = None
+            self._threshold: Threshold | None = None  # of the round at hand, where that was validated
             self._stop = threading.Event()
             if plan.run:
                 self._go_on(plan)
@@ -175,9 +178,11 @@ class MedSeRLTrainer(SelfPlay):
                 epoch = self.sampler.epoch
                 metrics = self.training_step(self.sampler.next_batch())
                 metrics["epoch"] = epoch
+                self._threshold = None
                 last = self.finished
                 if self.validation and (last or self._due(self.settings.eval_every)):
                     metrics |= self.validation.evaluate(self.rollout)
+                    self._threshold = self.validation.threshold()
                 best = self._is_best(metrics)
                 try:
                     self._record(metrics, printer)
@@ -265,6 +270,8 @@ class MedSeRLTrainer(SelfPlay):
     def _write_policy(self, folder: Path) -> None:
         self.engine.save(folder)
         write_run_card(folder, self.settings, self.round)
+        if self._threshold and has_weights(folder):
+            write_threshold(folder, weights_key(of_folder(str(folder), self.settings)), self._threshold)
 
     def load_checkpoint(self) -> None:
         """Go on from the newest whole checkpoint of the run folder; rounds that it does not hold are played again.

@@ -18,7 +18,7 @@ from medserl.evaluation.statistics import (
     number_clusters,
     resampled_estimate,
 )
-from medserl.evaluation.thresholds import Threshold
+from medserl.evaluation.thresholds import Threshold, logit
 
 BINS = 10
 
@@ -87,6 +87,59 @@ def choose_threshold(texts: Sequence[LabelledText], predictions: Sequence[Predic
     balanced = (recall + specificity) / 2
     best = min(range(len(candidates)), key=lambda i: (-round(balanced[i], 12), abs(candidates[i] - 0.5)))
     return Threshold(float(candidates[best]), float(recall[best]), float(specificity[best]), len(judged), source)
+
+
+def calibrated_threshold(
+    texts: Sequence[LabelledText], predictions: Sequence[Prediction], source: str = ""
+) -> Threshold:
+    """Calibrate P(INCORRECT) on these validation texts, then choose the best threshold on it there.
+
+    Raises:
+        DataError: no probabilities, or texts of one class only.
+    """
+    truth = {text.text_id: text.is_error for text in texts}
+    known = [(one.p_incorrect, truth[one.text_id]) for one in predictions if one.p_incorrect is not None]
+    if len({is_error for _, is_error in known}) < 2:
+        return choose_threshold(texts, predictions, source)
+    slope, intercept = platt_scaling([p for p, _ in known], [is_error for _, is_error in known])
+    fitted = Threshold(0.5, slope=slope, intercept=intercept)
+
+    def brier(probabilities: Sequence[float]) -> float:
+        return sum((p - truth) ** 2 for p, (_, truth) in zip(probabilities, known, strict=True)) / len(known)
+
+    shown = [
+        one if one.p_incorrect is None else replace(one, p_incorrect=fitted.calibrated(one.p_incorrect))
+        for one in predictions
+    ]
+    return replace(
+        choose_threshold(texts, shown, source),
+        slope=slope,
+        intercept=intercept,
+        brier_before=brier([p for p, _ in known]),
+        brier=brier([fitted.calibrated(p) for p, _ in known]),
+    )
+
+
+def platt_scaling(probabilities: Sequence[float], is_error: Sequence[bool]) -> tuple[float, float]:
+    """Slope, at least 0.01, and intercept on the logit of P(INCORRECT) that make these labels most probable.
+
+    Labels are taken for a little less than certain, so that classes that are told apart without a fault give no step
+    (Platt, Advances in Large Margin Classifiers, 1999).
+    """
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
+    x = np.array([logit(p) for p in probabilities])
+    truth = np.array(is_error)
+    target = np.where(truth, (truth.sum() + 1) / (truth.sum() + 2), 1 / ((~truth).sum() + 2))
+
+    def loss(line: Array) -> tuple[float, Array]:
+        z = line[0] * x + line[1]
+        wrong = expit(z) - target
+        return float(np.mean(np.logaddexp(0, z) - target * z)), np.array([np.mean(wrong * x), np.mean(wrong)])
+
+    found = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(0.01, 100), (-100, 100)])
+    return float(found.x[0]), float(found.x[1])
 
 
 def apply_threshold(predictions: Sequence[Prediction], threshold: Threshold) -> list[Prediction]:

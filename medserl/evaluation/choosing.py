@@ -1,4 +1,4 @@
-"""A threshold on P(INCORRECT), chosen on labelled notes that are read as those of a user will be."""
+"""A threshold on P(INCORRECT), calibrated and chosen on labelled notes that are read as those of a user will be."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from medserl.display.progress import track
-from medserl.evaluation.calibration import choose_threshold
+from medserl.evaluation.calibration import calibrated_threshold
 from medserl.evaluation.predict import BATCH
 from medserl.evaluation.predictions import LabelledText, Prediction
 from medserl.evaluation.reading import ShownText, batched, read_texts, worst_of
@@ -17,7 +17,8 @@ log = logging.getLogger("medserl")
 
 
 def threshold_on(rollout: VCFRolloutGenerator, texts: Sequence[LabelledText], source: str) -> Threshold | None:
-    """The best one on these validation texts, which `source` names; None, and why in the log, where there is none."""
+    """The best one on these validation texts, which `source` names, and their calibration; None, and why in the log,
+    where there is none."""
     shown = [ShownText(text.text_id, text.sentences) for text in texts]
     said: list[Prediction] = []
     if len({text.is_error for text in texts}) == 2:
@@ -30,4 +31,4 @@ def threshold_on(rollout: VCFRolloutGenerator, texts: Sequence[LabelledText], so
     if len({text.is_error for text in texts if text.text_id in known}) < 2:
         log.warning("no threshold can be chosen: %s holds no notes of both classes that the model judges", source)
         return None
-    return choose_threshold(texts, said, source)
+    return calibrated_threshold(texts, said, source)

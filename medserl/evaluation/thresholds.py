@@ -1,4 +1,4 @@
-"""Thresholds on P(INCORRECT), and the file that keeps one beside the weights that it was chosen for."""
+"""Thresholds on calibrated P(INCORRECT), and the file that keeps one beside the weights that it was chosen for."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ _WEIGHTS = "weights"
 
 @dataclass(frozen=True)
 class Threshold:
-    """A text is called INCORRECT where its probability of INCORRECT is at least `value`.
+    """A text is called INCORRECT where its calibrated probability of INCORRECT is at least `value`.
 
+    Calibrated is a model's own probability p by sigmoid(slope x logit(p) + intercept), which keeps its order
+    (`calibration.calibrated_threshold`); as it stands, 1 and 0 leave p as it is. It holds where as many notes have an
+    error as among those that it was fitted on. `brier` is the Brier score there after it, `brier_before` before it.
     `recall` and `specificity` are those on the `n` validation texts of `source` on which it was chosen: they flatter,
     and are no result. They are None where it was chosen on no texts; `source` may then say where it is from.
     """
@@ -34,6 +37,14 @@ class Threshold:
     specificity: float | None = None
     n: int = 0
     source: str = ""
+    slope: float = 1.0
+    intercept: float = 0.0
+    brier_before: float | None = None
+    brier: float | None = None
+
+    def calibrated(self, p: float) -> float:
+        """What a model's own probability of INCORRECT comes to."""
+        return p if (self.slope, self.intercept) == (1.0, 0.0) else sigmoid(self.slope * logit(p) + self.intercept)
 
     @property
     def balanced_accuracy(self) -> float | None:
@@ -48,8 +59,13 @@ class Threshold:
             return f"{self.value:.3g}, chosen on {self.n} texts of {self.source}: too few to say how it does"
         return (
             f"{self.value:.3g}, chosen on {self.n} texts of {self.source}: there it flags {100 * self.recall:.0f} % of "
-            f"those with an error and passes {100 * self.specificity:.0f} % of the correct ones"
+            f"those with an error and passes {100 * self.specificity:.0f} % of the correct ones{self._fit()}"
         )
+
+    def _fit(self) -> str:
+        if self.brier is None or self.brier_before is None:
+            return ""
+        return f"; P(error) is calibrated on them (Brier score {self.brier_before:.2f} before, {self.brier:.2f} after)"
 
 
 FEW_TEXTS = 20
@@ -57,6 +73,16 @@ FEW_TEXTS = 20
 
 UNCHOSEN = Threshold(0.5)
 """Where nothing is known: the more probable of the two verdicts."""
+
+
+def logit(p: float) -> float:
+    """Finite: probabilities that are 0 or 1 but for rounding are taken for 1e-12 from there."""
+    p = min(max(p, 1e-12), 1 - 1e-12)
+    return math.log(p) - math.log1p(-p)
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
 
 def weights_key(settings: Settings) -> str:
@@ -105,8 +131,13 @@ def read_threshold(folder: Path, key: str) -> Threshold | None:
 
 def _is_sound(found: Threshold) -> bool:
     shares = (found.value, found.recall, found.specificity)
+    scores = [score for score in (found.brier, found.brier_before) if score is not None]
     return (
-        all(isinstance(share, int | float) and math.isfinite(share) and 0 <= share <= 1 for share in shares)
+        all(isinstance(number, int | float) and math.isfinite(number) for number in (found.slope, found.intercept))
+        and found.slope > 0
+        and all(
+            isinstance(share, int | float) and math.isfinite(share) and 0 <= share <= 1 for share in (*shares, *scores)
+        )
         and isinstance(found.n, int)
         and isinstance(found.source, str)
     )

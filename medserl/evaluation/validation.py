@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from medserl.evaluation.calibration import calibrated_threshold
 from medserl.evaluation.frozen import FrozenOpponent, meet_frozen_opponent
 from medserl.evaluation.metrics import detection_metrics
 from medserl.evaluation.predict import predict
-from medserl.evaluation.predictions import labelled_texts
+from medserl.evaluation.predictions import Prediction, labelled_texts
+from medserl.evaluation.thresholds import Threshold
 from medserl.game.note import Note
 from medserl.rollout import VCFRolloutGenerator
 from medserl.runs.runlog import RunFolder
@@ -35,6 +37,8 @@ class Validation:
         self.notes = random.Random(seed).sample(list(notes), min(limit, len(notes)))
         self.texts = labelled_texts(note for note in self.notes if note.labelled)
         self.opponent: FrozenOpponent | None = None
+        self.said: list[Prediction] = []
+        """What was said of them at the last validation."""
 
     def meet_opponent(self, rollout: VCFRolloutGenerator, run: RunFolder | None, round_number: int) -> None:
         """Have the frozen opponent's games at hand: call it before the first round, and again after a resume."""
@@ -47,9 +51,16 @@ class Validation:
         """
         figures: dict[str, float | None] = {}
         if self.texts:
-            said = predict(rollout, self.texts, probabilities=rollout.engine.weighs)
-            found = detection_metrics(self.texts, said)
+            self.said = predict(rollout, self.texts, probabilities=rollout.engine.weighs)
+            found = detection_metrics(self.texts, self.said)
             figures = {f"eval_{name}": getattr(found, name).value for name in FIGURES}
             if len({text.is_error for text in self.texts}) < 2:
                 figures["eval_accuracy"] = None
         return figures | (self.opponent.evaluate(rollout) if self.opponent else {})
+
+    def threshold(self) -> Threshold | None:
+        """The best one by what was said at the last validation; None without probabilities on texts of both classes."""
+        known = {one.text_id for one in self.said if one.p_incorrect is not None}
+        if len({text.is_error for text in self.texts if text.text_id in known}) < 2:
+            return None
+        return calibrated_threshold(self.texts, self.said, "the run's validation notes")

@@ -112,7 +112,7 @@ def _write(shared: Shared, folder: Path, merged: bool, dtype: str) -> None:
 def _threshold(shared: Shared) -> Threshold | None:
     """The one that was chosen for these very weights, in the run or beside them; its source is named, not located."""
     key = weights_key(_judging(shared))
-    for folder in (shared.folder, shared.run):
+    for folder in (shared.run, shared.folder):
         found = read_threshold(folder, key) if folder else None
         if found:
             return replace(found, source=last_part(found.source) or "validation notes")

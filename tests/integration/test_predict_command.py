@@ -246,7 +246,7 @@ def test_what_is_flagged_against_the_models_word_still_has_a_place(tmp_path: Pat
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run whose 28 validation texts the Finder judges with 0.9 and 0.6."""
+    """A run whose 28 validation texts the Finder judges with 0.9 and 0.6: calibrated, half is between them."""
     write_notes(tmp_path / "train.jsonl", 100)
     write_notes(tmp_path / "validation.jsonl", 200)
     settings = Settings(
@@ -268,10 +268,12 @@ def test_a_runs_threshold_is_chosen_on_its_validation_notes_and_kept(
     notes: Path, run: Path, finder: type[Finder], capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = predict(notes, "--run", run)
-    line = "threshold: 0.75, chosen on 28 texts of validation.jsonl: there it flags 100 % of those with an error and"
+    line = "threshold: 0.5, chosen on 28 texts of validation.jsonl: there it flags 100 % of those with an error and"
     assert line in capsys.readouterr().out
-    assert {row["threshold"] for row in found} == {0.75}
-    assert json.loads((run / THRESHOLD).read_text())["recall"] == 1.0
+    assert {row["threshold"] for row in found} == {0.5}
+    kept = json.loads((run / THRESHOLD).read_text())
+    assert kept["recall"] == 1.0 and kept["brier"] < kept["brier_before"]
+    assert all(row["flagged"] == (row["p_error"] >= 0.5) for row in found)
     asked = sum(finder.asked)
     assert asked == COUNT + 28
     main(["predict", str(notes), "--run", str(run), "--output", "other.jsonl"])
@@ -289,7 +291,7 @@ def test_a_threshold_of_an_older_checkpoint_is_not_used(
     folder.close()
     (run / THRESHOLD).write_text(json.dumps(before | {"value": 0.999}))
     main(["predict", str(notes), "--run", str(run), "--output", "other.jsonl"])
-    assert {row["threshold"] for row in rows(Path("other.jsonl"))} == {0.75}
+    assert {row["threshold"] for row in rows(Path("other.jsonl"))} == {0.5}
     assert f"{THRESHOLD} is of other weights or another prompt, so it is not used" in capsys.readouterr().err
     assert json.loads((run / THRESHOLD).read_text())["weights"] != before["weights"]
 
@@ -335,7 +337,34 @@ def test_an_adapter_brings_its_own_threshold(tmp_path: Path, notes: Path, run: P
     write_adapter(adapter, b"first")
     (adapter / THRESHOLD).write_bytes((run / THRESHOLD).read_bytes())
     with Assessor(Settings(engine="scripted", adapter=str(adapter))) as assessor:
-        assert assessor.threshold.value == 0.75
+        assert (assessor.threshold.value, assessor.threshold.n) == (0.5, 28)
+    with Assessor(Settings(engine="scripted", adapter=str(adapter)), 0.3) as assessor:
+        assert assessor.threshold.value == 0.3
+        assert assessor.threshold.calibrated(0.9) > 0.9, "the calibration is the weights'"
+
+
+def test_a_checkpoint_brings_the_threshold_of_its_rounds_validation(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is read again to choose it."""
+    for name in ("MEDSERL_ENGINE", "MEDSERL_ADAPTER"):
+        monkeypatch.delenv(name)
+    rows = [
+        {"id": f"p{i}", "correct_note": f"She has fever {i}.", "incorrect_note": f"She has cough {i}."}
+        for i in range(2)
+    ]
+    Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    model = ["--model", str(tiny_llama), "--device", "cpu", "--adapter", "none", "--lora-rank", "2"]
+    rooms = ["--max-new-tokens-injector", "4", "--max-new-tokens-assessor", "4", "--vcf-max-attempts", "1"]
+    files = ["--prompt-data", "pairs.jsonl", "--validation-data", "pairs.jsonl", "--output-dir", "learnt"]
+    rounds = ["--max-rounds", "2", "--max-epochs", "2", "--rollout-batch-size", "2", "--save-every", "1"]
+    main(["train", *model, *rooms, *files, *rounds, "--gold-lessons", "1", "--frozen-games", "0", "--no-tensorboard"])
+    assert not Path("learnt/checkpoints/round_1", THRESHOLD).exists(), "nothing was validated then"
+    kept = json.loads(Path("learnt/checkpoints/round_2", THRESHOLD).read_text())
+    assert (kept["n"], kept["source"]) == (4, "the run's validation notes")
+    with Assessor.from_run("learnt") as assessor:
+        assert (assessor.threshold.value, assessor.threshold.slope) == (kept["value"], kept["slope"])
+        assert "_players" not in vars(assessor), "no model was asked"
 
 
 def test_a_warm_up_keeps_a_threshold_beside_its_adapter(
@@ -362,8 +391,9 @@ def test_a_broken_threshold_is_named_and_not_used(
     content: str, notes: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (run / THRESHOLD).write_text(content)
-    assert {row["threshold"] for row in predict(notes, "--run", run)} == {0.75}
-    assert "cannot be read" in capsys.readouterr().err
+    assert {row["threshold"] for row in predict(notes, "--run", run)} == {0.5}
+    said = capsys.readouterr()
+    assert "cannot be read" in said.err and "chosen on 28 texts" in said.out
 
 
 def test_validation_notes_of_one_class_choose_nothing(

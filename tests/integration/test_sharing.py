@@ -231,7 +231,11 @@ def test_the_threshold_goes_with_the_weights_that_it_was_chosen_for(run: Path, t
     assert read_threshold(tmp_path / "out", there) == Threshold(0.4, 0.8, 0.7, 16, "our notes.jsonl")
     write_threshold(copy, "of other weights", Threshold(0.3))
     main(["export", str(copy), str(tmp_path / "out")])
-    assert not (tmp_path / "out" / "threshold.json").exists()
+    beside = read_threshold(checkpoint_of(copy), key)
+    assert beside is not None and beside.source == "the run's validation notes"
+    assert read_threshold(tmp_path / "out", there) == beside
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert f"sigmoid({beside.slope:.3g} x logit(p) {beside.intercept:+.3g})" in card
 
 
 def test_what_nobody_recorded_is_not_made_up(
