@@ -19,7 +19,7 @@ from medserl.data.given import NoteLike
 from medserl.display.progress import RoundPrinter
 from medserl.engines.base import Engine
 from medserl.errors import MedSeRLError, OutputError, RunError
-from medserl.evaluation.systems import has_weights, of_folder
+from medserl.evaluation.systems import system_of
 from medserl.evaluation.thresholds import Threshold, weights_key, write_threshold
 from medserl.evaluation.validation import Validation
 from medserl.game.prompts import load_prompts
@@ -270,8 +270,9 @@ class MedSeRLTrainer(SelfPlay):
     def _write_policy(self, folder: Path) -> None:
         self.engine.save(folder)
         write_run_card(folder, self.settings, self.round)
-        if self._threshold and has_weights(folder):
-            write_threshold(folder, weights_key(of_folder(str(folder), self.settings)), self._threshold)
+        written = system_of(folder, self.settings)
+        if self._threshold and written is not self.settings:
+            write_threshold(folder, weights_key(written), self._threshold)
 
     def load_checkpoint(self) -> None:
         """Go on from the newest whole checkpoint of the run folder; rounds that it does not hold are played again.

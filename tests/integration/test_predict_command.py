@@ -358,7 +358,20 @@ def test_a_checkpoint_brings_the_threshold_of_its_rounds_validation(
     rooms = ["--max-new-tokens-injector", "4", "--max-new-tokens-assessor", "4", "--vcf-max-attempts", "1"]
     files = ["--prompt-data", "pairs.jsonl", "--validation-data", "pairs.jsonl", "--output-dir", "learnt"]
     rounds = ["--max-rounds", "2", "--max-epochs", "2", "--rollout-batch-size", "2", "--save-every", "1"]
-    main(["train", *model, *rooms, *files, *rounds, "--gold-lessons", "1", "--frozen-games", "0", "--no-tensorboard"])
+    main(
+        [
+            "train",
+            *model,
+            *rooms,
+            *files,
+            *rounds,
+            "--sft-verdict-pairs",
+            "1",
+            "--frozen-games",
+            "0",
+            "--no-tensorboard",
+        ]
+    )
     assert not Path("learnt/checkpoints/round_1", THRESHOLD).exists(), "nothing was validated then"
     kept = json.loads(Path("learnt/checkpoints/round_2", THRESHOLD).read_text())
     assert (kept["n"], kept["source"]) == (4, "the run's validation notes")
