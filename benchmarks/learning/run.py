@@ -257,7 +257,11 @@ def predictions_of(path: Path, test_data: str) -> bytes:
 def games_of(run: Path) -> bytes:
     """A line for each game: how it was meant, what is true of it, and what the Assessor said and earned."""
     games = map(json.loads, (run / "episodes.jsonl").read_text(encoding="utf-8").splitlines())
-    lines = [{name: game[name] for name in OF_A_GAME} | {"right_words": right_words(game)} for game in games]
+    lines = [
+        {name: game[name] for name in OF_A_GAME}
+        | {"accepted": game["modified"] is not None, "right_words": right_words(game)}
+        for game in games
+    ]
     return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
 

@@ -186,7 +186,7 @@ def thirds(run: Run) -> list[list[Row]]:
     parts: list[list[Row]] = [[] for _ in range(STAGES)]
     last = max((game["round"] for game in run.games), default=0)
     for game in run.games:
-        if game["reward_assessor"] is not None and not game["past_role"]:
+        if game.get("accepted", is_judged(game)) and not game["past_role"]:  # an older run.py did not keep it
             parts[(game["round"] - 1) * STAGES // last].append(game)
     return parts
 
@@ -203,7 +203,9 @@ def earned(games: Sequence[Row], verdict: str) -> str:
 def told_apart(games: Sequence[Row]) -> str:
     from scipy.stats import fisher_exact
 
-    said = [[is_flagged(game) for game in games if game["mode"] == mode] for mode in MODES]
+    said = [
+        [flag for game in games if game["mode"] == mode and (flag := is_flagged(game)) is not None] for mode in MODES
+    ]
     if not all(said):
         return "-"
     return format_p(float(fisher_exact([[sum(each), len(each) - sum(each)] for each in said]).pvalue))
@@ -223,11 +225,18 @@ def share(games: Sequence[Row], of: Callable[[Row], bool | None], mode: str | No
     return f"{sum(looked_at)} of {len(looked_at)}" if looked_at else "-"
 
 
-def is_flagged(game: Row) -> bool:
-    return bool(game["verdict"] == "INCORRECT")
+def is_judged(game: Row) -> bool:
+    """Whether an Assessor was asked: none is where lessons alone are learnt."""
+    return game.get("reward_assessor", 0.0) is not None
 
 
-def is_right(game: Row) -> bool:
+def is_flagged(game: Row) -> bool | None:
+    return bool(game["verdict"] == "INCORRECT") if is_judged(game) else None
+
+
+def is_right(game: Row) -> bool | None:
+    if not is_judged(game):
+        return None
     return game["verdict"] is not None and is_flagged(game) == (game["mode"] == "error")
 
 

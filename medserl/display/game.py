@@ -75,5 +75,5 @@ def outcome(episode: Episode) -> str:
         )
     if episode.verdict is None:
         return "The Assessor gave no verdict: it loses, and the Injector has won nothing."
-    winner = "Assessor" if episode.rewards.assessor == 1.0 else "Injector"
+    winner = "Injector" if episode.fooled else "Assessor"
     return f"The Assessor says {episode.verdict}. {winner} wins."

@@ -24,6 +24,7 @@ from medserl.config import Settings, validate
 from medserl.data.readers import load_notes
 from medserl.data.sample_paths import sample_path
 from medserl.engines.scripted import ScriptedEngine
+from medserl.evaluation.predictions import LabelledText, Prediction
 from medserl.game.episode import Completion, Turn
 from medserl.game.parsing import number_sentences
 from medserl.game.prompts import Messages, load_prompts
@@ -195,15 +196,15 @@ def test_the_frozen_opponents_notes_have_intervals_and_paired_tests(done: Path) 
     module = script("table")
     folder = done / "results" / "sample"
     runs = {run.arm: [run] for run in module.read_runs(folder)}
-    notes = [module.LabelledText(f"{n}{twin}", "", not twin, pair_id=n) for n in "abcd" for twin in ("", "-corrected")]
+    notes = [LabelledText(f"{n}{twin}", "", not twin, pair_id=n) for n in "abcd" for twin in ("", "-corrected")]
     games = [
         *({"note_id": f"{n}-error", "of_note": n, "incorrect_note": "x", "still_true": "unknown"} for n in "abc"),
         {"note_id": "d-benign", "of_note": "d", "incorrect_note": None, "still_true": "false"},
     ]
     right = {"a-corrected": "CORRECT", "b-corrected": "CORRECT", "a-error": "INCORRECT", "c-error": "INCORRECT"}
-    said = [module.Prediction(name, verdict) for name, verdict in {**right, "d-benign": "CORRECT"}.items()]
+    said = [Prediction(name, verdict) for name, verdict in {**right, "d-benign": "CORRECT"}.items()]
     players = {
-        "warmup": [replace(runs["warmup"][0], predictions=[], frozen=[module.Prediction("a-error", "CORRECT")])],
+        "warmup": [replace(runs["warmup"][0], predictions=[], frozen=[Prediction("a-error", "CORRECT")])],
         "plan": [replace(runs["plan"][0], predictions=said[:2], frozen=said[2:])],
         "best": [replace(runs["best"][0], frozen=[])],
     }
@@ -254,6 +255,25 @@ def test_shares_are_of_the_games_that_they_can_be_told_of() -> None:
     assert table.share([{**benign, "still_true": "false"}], table.label_is_wrong, "benign") == "1 of 1"
     assert table.share(games, table.label_is_wrong, "benign") == "-"
     assert table.share(games, table.flagged_in_right_words) == "1 of 1"
+
+
+def test_of_games_that_nobody_judged_the_labels_are_told_and_no_verdicts() -> None:
+    table = script("table")
+    game = {
+        "round": 1,
+        "mode": "error",
+        "verdict": None,
+        "reward_assessor": None,
+        "still_true": "false",
+        "past_role": None,
+    }
+    games = [{**game, "accepted": True}, {**game, "accepted": True, "still_true": "true"}, {**game, "accepted": False}]
+    run = table.Run("A", 0, [], [], games, [])
+    (accepted,) = [part for part in table.thirds(run) if part]
+    assert len(accepted) == 2 and table.mix(accepted) == "2 to 0"
+    assert table.share(accepted, table.label_is_wrong, "error") == "1 of 2"
+    assert table.share(accepted, table.is_flagged) == table.share(accepted, table.is_right) == "-"
+    assert table.told_apart(accepted) == table.earned(accepted, "INCORRECT") == "-"
 
 
 def test_an_arm_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
