@@ -5,9 +5,7 @@ Every stage is the command of its name with the same settings. Its model is drop
 
 from __future__ import annotations
 
-import gc
 import logging
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +21,8 @@ log = logging.getLogger("medserl")
 STAGES = ("warmup", "train", "evaluate", "report")
 ENVIRONMENT = "env"
 """The stage of `scripts/run_medserl_pipeline.sh` before these; where this runs, it is done."""
+HELD_OUT = "held_out.jsonl"
+"""The file of a run folder that holds the notes which judged the run, where they are a part of the training file."""
 DEMONSTRATION_ROUNDS = 5
 """Rounds where no flag, file or variable says how long the run is."""
 
@@ -41,8 +41,8 @@ class PipelineOptions:
     """Pairs to warm up on, where the training notes hold none: a file, or sample. Default: the training notes."""
     warmup_steps: int | None = None
     """Stop the warm-up after so many steps."""
-    test_data: str = "sample"
-    """Labelled notes to evaluate on: a file, or sample (the embedded test set)."""
+    test_data: str | None = None
+    """Labelled notes to evaluate on: a file, or sample. Default: those that go with the training notes."""
     base_notes: int = 50
     """Of these notes the untrained base model judges so many, drawn by the seed; 0 for all."""
 
@@ -90,10 +90,12 @@ class Pipeline:
         Raises:
             KeyboardInterrupt: a signal ended a stage; those after it are left out.
         """
+        from medserl.models.memory import free_unused_memory
+
         stages: list[Callable[[], None]] = [self._warm_up, self._train, self._evaluate, self._report]
         for stage in stages[self.first :]:
             stage()
-            _drop_models()
+            free_unused_memory()
 
     # -- stages ---------------------------------------------------------------------------------------------------
 
@@ -140,20 +142,21 @@ class Pipeline:
 
     def _evaluate(self) -> None:
         from medserl.commands import evaluate
+        from medserl.data.sample_paths import is_sample
+        from medserl.data.sources import test_source
         from medserl.evaluation.options import EvaluationOptions
         from medserl.runs.runlog import read_settings
 
         played = read_settings(self.folder)
         warm = played.adapter != "none"
-        _announce(f"evaluation: base, {'warm-up, ' if warm else ''}trained, on {self.options.test_data}")
-        if self.options.test_data == "sample" and played.prompt_data != "sample":
+        notes = self.options.test_data or test_source(played, self.folder / HELD_OUT)
+        _announce(f"evaluation: base, {'warm-up, ' if warm else ''}trained, on {notes}")
+        if notes == "sample" and not is_sample(played.prompt_data):
             log.warning("the sample's invented notes are judged: give --test-data FILE for labelled notes of your own")
         systems = ("base", "warmup", "trained") if warm else ("base", "trained")
         evaluate(
             self._given(without=("adapter", "output_dir", "resume")),
-            EvaluationOptions(
-                data=self.options.test_data, run=self.folder, compare=systems, base_notes=self.options.base_notes
-            ),
+            EvaluationOptions(data=notes, run=self.folder, compare=systems, base_notes=self.options.base_notes),
         )
 
     def _report(self) -> None:
@@ -187,11 +190,3 @@ def _about(settings: Settings) -> str:
 
     known = settings.model == EMBEDDED and settings.engine in ("auto", "local") and settings.device in ("auto", "cpu")
     return " (about 1 to 2 minutes a round on two CPU cores)" if known else ""
-
-
-def _drop_models() -> None:
-    """Nothing refers to the stage's model any more but cycles, and the allocator's cache on a GPU."""
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -147,7 +147,8 @@ def epoch_examples(
 ) -> Iterator[list[SFTExample]]:
     """The examples of each step of an epoch: both verdicts on every pair and one edit of it.
 
-    In one epoch of four that is the error, else a neutral rewording: these are a table to learn by heart.
+    In one epoch of four that is the error, else a neutral rewording: these are a table to learn by heart. Where the
+    Assessor reasons (`PromptSet.reasons`) it is taught nothing: a verdict without reasons would train those away.
     """
     rng = random.Random(f"{seed}/{epoch}")
     order = rng.sample(range(len(twins)), len(twins))
@@ -158,11 +159,12 @@ def epoch_examples(
         few = [together[i : i + batch_size] for i in range(0, len(together), batch_size)]
         steps += rng.sample(few, len(few))
     for step in steps:
-        examples = [example for i in step for example in twins[i].verdicts(prompts)]
+        examples = [] if prompts.reasons else [example for i in step for example in twins[i].verdicts(prompts)]
         for i in step:
             mode: Mode = "benign" if (i + epoch) % 4 else "error"
             examples += twins[i].edit(prompts, mode, rng)
-        yield examples
+        if examples:
+            yield examples
 
 
 def own_words(judged: Sequence[WeightedTurn]) -> list[WeightedTurn]:
@@ -206,6 +208,8 @@ def warm_up(settings: Settings, notes: Sequence[Note], plan: WarmUp, output: Pat
     rollout = VCFRolloutGenerator(engine, prompts, settings)
     twins = _that_fit(twins, rollout)
     total = min(plan.epochs * -(-len(twins) // plan.batch_size), plan.steps or 2**31)
+    if prompts.reasons:
+        log.info("prompts %s: the Assessor reasons, so the warm-up teaches the Injector alone", settings.prompts)
     log.info("warm-up: %d pairs, %d steps of %d pairs", len(twins), total, plan.batch_size)
     best = -1.0
     with counting("warm-up", total) as steps:
@@ -217,6 +221,8 @@ def warm_up(settings: Settings, notes: Sequence[Note], plan: WarmUp, output: Pat
                 rate = plan.learning_rate * min(1.0, (steps.done + 1) / RISING_STEPS) * (1 - steps.done / total)
                 losses.append(engine.update(step_turns(engine, few), learning_rate=rate).lesson_nll)
                 steps.advance()
+            if not losses and not steps.done:
+                raise DataError(f"{len(twins)} pairs to warm up on: nothing to teach, no edit of theirs can be said")
             if not losses:
                 break
             figure = judge(rollout) if judge else None

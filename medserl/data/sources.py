@@ -9,6 +9,7 @@ from pathlib import Path
 
 from medserl.config import Settings
 from medserl.data.columns import ColumnNames, known_names
+from medserl.data.given import note_lines
 from medserl.data.holdout import split_notes
 from medserl.data.labels import NO_LABELS
 from medserl.data.readers import BY_GUESS, LoadedNotes, kinds_of, load_notes
@@ -17,13 +18,14 @@ from medserl.data.seen import seen_in
 from medserl.data.standard_input import spooled
 from medserl.data.tabular import HUB, Place
 from medserl.errors import DataError
+from medserl.files import write_private
 
 log = logging.getLogger("medserl")
 
 SAMPLE, AUTO, NONE, STANDARD_INPUT = "sample", "auto", "none", "-"
 COLUMN_SETTINGS = {"id_column": "id", "note_column": "note", "incorrect_column": "incorrect", "label_column": "flag"}
 """The settings that name columns of a person's own file, and what is in each."""
-_MEDEC_TRAIN, _MEDEC_VALIDATION = "medec_train.jsonl", "medec_validation.jsonl"
+_MEDEC_TRAIN = "medec_train.jsonl"
 _ROWS_NAMED = 10
 """Rows left out of a file that are named one by one; MEDEC's test file has 328."""
 
@@ -162,8 +164,40 @@ def data_files(settings: Settings) -> dict[str, Path]:
 def _automatic(prompt_data: str) -> str:
     if is_sample(prompt_data):
         return SAMPLE
-    published = Path(prompt_data).with_name(_MEDEC_VALIDATION)
-    return str(published) if Path(prompt_data).name == _MEDEC_TRAIN and published.is_file() else AUTO
+    published = _published(prompt_data, "validation")
+    return str(published) if published else AUTO
+
+
+def _published(prompt_data: str, split: SampleSplit) -> Path | None:
+    """MEDEC's notes of that split, where they lie beside its training notes."""
+    file = Path(prompt_data).with_name(f"medec_{split}.jsonl")
+    return file if Path(prompt_data).name == _MEDEC_TRAIN and file.is_file() else None
+
+
+def test_source(settings: Settings, kept: Path) -> str:
+    """The labelled notes that a run with these settings is to be evaluated on: they follow its training notes.
+
+    The sample's test notes for the sample; MEDEC's test notes, or else its validation notes, where they lie beside its
+    training notes; for any other file the notes that judged the run, written to `kept` where they are a part of that
+    file. Where these are not of both kinds, correct and wrong, there is nothing to score on them: the sample's.
+
+    Raises:
+        DataError: a source cannot be used.
+        OutputError: the notes cannot be written.
+    """
+    if is_sample(settings.prompt_data):
+        return SAMPLE
+    published = _published(settings.prompt_data, "test") or _published(settings.prompt_data, "validation")
+    if published:
+        return str(published)
+    data = run_data(settings)
+    judged = data.validation.notes if data.validation else ()
+    if not any(note.incorrect_note for note in judged) or not any(note.correct_note for note in judged):
+        return SAMPLE
+    if not data.is_split and data.validation:
+        return data.validation.source
+    write_private(kept, note_lines(judged))
+    return str(kept)
 
 
 def _told(data: RunData) -> RunData:

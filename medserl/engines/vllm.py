@@ -25,6 +25,7 @@ from medserl.game.prompts import Messages
 from medserl.models import adapter_source, model_source, pick_dtype
 from medserl.models.chat import ChatRenderer, check_context, stop_token_ids
 from medserl.models.loading import read_tokenizer, reason
+from medserl.models.memory import free_unused_memory
 
 CPU_MEMORY_SHARE = 0.4
 """Of this machine's memory, for vLLM on a CPU; its own 0.92 fails wherever anything else runs."""
@@ -214,6 +215,7 @@ def start_llm(name: str, settings: Settings, device: str, **options: Any) -> Any
     """A `vllm.LLM` with the model of that name or folder; `options` are vLLM's own, beside what all of ours share."""
     from vllm import LLM
 
+    free_unused_memory()  # of a model before this one
     return LLM(
         model=name,
         dtype=pick_dtype(settings.dtype, device),

@@ -26,6 +26,7 @@ from medserl.models.loading import (
     reason,
 )
 from medserl.models.lora import freeze_all_but_language, has_transposed_layers, layers_to_transform, target_modules
+from medserl.models.memory import free_unused_memory
 
 if TYPE_CHECKING:
     from medserl.config import Settings
@@ -66,6 +67,7 @@ def load_model(settings: Settings, *, trainable: bool = True) -> LoadedModel:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    free_unused_memory()  # of a model before this one
     device, name = pick_device(settings.device), model_source(settings.model)
     lora = settings.lora_rank > 0
     dtype = getattr(torch, pick_dtype(settings.dtype, device, full_training=trainable and not lora))

@@ -151,7 +151,7 @@ def test_every_setting_that_reading_and_loading_need_reaches_every_stage(
                 break
     assert set(given) == set(section.model_fields)
     stages = Stages(monkeypatch)
-    Pipeline(validate(given), PipelineOptions(run=tmp_path / "run", rebuild_warmup=True)).play()
+    Pipeline(validate(given), PipelineOptions(run=tmp_path / "run", rebuild_warmup=True, test_data="sample")).play()
     for stage in ("warmup", "train", "evaluate"):
         reached = stages.called[stage].model_dump(include=stages.called[stage].model_fields_set)
         own = {"adapter"} if stage != "warmup" else set()
@@ -206,6 +206,7 @@ def test_a_warm_up_on_the_samples_pairs_leaves_the_notes_to_train_on(
 ) -> None:
     stages = Stages(monkeypatch)
     flags = ["--model", "some/model", "--prompt-data", str(own_notes), "--warmup-data", "sample"]
+    flags += ["--test-data", "sample"]
     main(["pipeline", "--run", str(tmp_path / "run"), *flags])
     assert stages.called["warmup"].prompt_data == "sample"
     assert stages.called["train"].prompt_data == str(own_notes)
@@ -296,6 +297,47 @@ def test_each_stage_drops_its_model(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         gc.enable()
     assert alive == [0, 0, 0]
     assert list(stages.called) == ["warmup", "train", "evaluate", "report"]
+
+
+# -- what is evaluated on -----------------------------------------------------------------------------------------
+
+
+def evaluated_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prompt_data: Path | str, *flags: str) -> str:
+    stages = Stages(monkeypatch)
+    main(["pipeline", "--run", str(tmp_path / "run"), "--adapter=none", "--prompt-data", str(prompt_data), *flags])
+    return str(stages.options.data)
+
+
+def pairs(file: Path, count: int = 24) -> Path:
+    rows = (ROOT / "data/medec_train_sample.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    file.write_text("".join(rows[:count]), encoding="utf-8")
+    return file
+
+
+def test_medecs_own_notes_judge_what_was_trained_on_medec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    train = pairs(tmp_path / "medec_train.jsonl")
+    validation = pairs(tmp_path / "medec_validation.jsonl")
+    assert evaluated_on(monkeypatch, tmp_path, train) == str(validation)
+    test = pairs(tmp_path / "medec_test.jsonl")
+    assert evaluated_on(monkeypatch, tmp_path, train) == str(test)
+    assert evaluated_on(monkeypatch, tmp_path, train, "--test-data", str(validation)) == str(validation)
+    assert evaluated_on(monkeypatch, tmp_path, "sample") == "sample"
+
+
+def test_other_notes_are_judged_by_those_that_were_held_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own_notes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judged = Path(evaluated_on(monkeypatch, tmp_path, pairs(tmp_path / "pairs.jsonl", 120)))
+    assert judged == tmp_path / "run" / "held_out.jsonl"
+    held_out = {json.loads(line)["note_id"] for line in judged.read_text(encoding="utf-8").splitlines()}
+    assert 0 < len(held_out) < 60
+    given = pairs(tmp_path / "given.jsonl")
+    found = evaluated_on(monkeypatch, tmp_path, tmp_path / "pairs.jsonl", "--validation-data", str(given))
+    assert found == str(given)
+    capsys.readouterr()
+    columns = ("--note-column", "report", "--id-column", "key")
+    assert evaluated_on(monkeypatch, tmp_path, own_notes, *columns) == "sample", "no wrong note among them"
+    assert "the sample's invented notes are judged" in capsys.readouterr().err
 
 
 # -- the script -------------------------------------------------------------------------------------------------

@@ -89,3 +89,12 @@ def test_a_setting_of_before_is_told_what_became_of_it(
     monkeypatch.setenv(f"MEDSERL_{name.upper()}", "1")
     with pytest.raises(ConfigError, match=re.escape(why)):
         check_variables()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_all_weights_in_16_bits_are_not_trained(dtype: str) -> None:
+    """A step of 1e-6 is lost in them; float32 keeps it, and so does OpenRLHF, which has a float32 copy."""
+    with pytest.raises(ConfigError, match=f"lora_rank 0 with dtype {dtype}: steps .* are lost"):
+        Settings(lora_rank=0, dtype=dtype).require_trainable()  # type: ignore[arg-type]
+    for fine in ({"lora_rank": 0}, {"dtype": dtype}, {"lora_rank": 0, "dtype": dtype, "engine": "openrlhf"}):
+        validate(fine).require_trainable()

@@ -61,6 +61,40 @@ def test_four_epochs_show_each_edit_in_both_modes() -> None:
     assert len(shown) > 1.9 * len(NOTES)
 
 
+def test_an_assessor_that_reasons_is_taught_no_bare_verdict() -> None:
+    """`full` asks for reasons first: an answer without any would train them away. The Injector is taught all edits."""
+    prompts = load_prompts("full", "edit")
+    epochs = [list(epoch_examples(twins_of(NOTES), prompts, 8, 0, epoch)) for epoch in range(4)]
+    said = [each for epoch in epochs for step in epoch for each in step]
+    assert {each.role for each in said} == {"injector"}
+    shown = {str(each.prompt) for each in said}
+    for note in NOTES:
+        assert str(prompts.injector(note.correct_note or "", "error", note.error_type)) in shown
+
+
+def test_pairs_without_an_edit_that_the_game_can_say_teach_a_reasoning_set_nothing(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    pairs = [Note("a", "He has fever.", "Other words, all of them, from the first to the very last of these.")]
+    short = settings(tiny_llama).with_overrides(prompts=str(own_prompts(tmp_path)))
+    with pytest.raises(DataError, match="nothing to teach"):
+        warm_up(short, pairs, WarmUp(batch_size=2), tmp_path / "adapter")
+    assert not (tmp_path / "adapter").exists()
+
+
+def own_prompts(tmp_path: Path) -> Path:
+    """Short prompts whose Assessor reasons."""
+    kinds = ("diagnosis", "management", "treatment", "pharmacotherapy", "causalOrganism")
+    types = "".join(f'{name} = "{name}"\n' for name in kinds)
+    injector = 'max_new_tokens = 9\nerror = "$note e"\nbenign = "$note b"\n'
+    file = tmp_path / "prompts.toml"
+    file.write_text(
+        f'system = "s"\n[error_types]\n{types}[assessor]\nmax_new_tokens = 9\nreasons = true\n'
+        f'user = "$note final_answer"\n[injector.edit]\n{injector}[injector.note]\n{injector}'
+    )
+    return file
+
+
 def test_lessons_follow_from_the_seed_and_the_epoch() -> None:
     assert lessons(0) == lessons(0)
     assert lessons(0) != lessons(0, seed=1) and lessons(0) != lessons(1)

@@ -50,6 +50,9 @@ class PromptSet:
     injector_user: dict[Mode, str]
     injector_tokens: int
     answer: str = PLAIN_ANSWER
+    reasons: bool = False
+    """Whether the Assessor reasons in its own words before it answers: lessons that begin with the answer would train
+    that away."""
 
     def assessor(self, note: str, sentences: Sequence[str] = ()) -> Messages:
         """What the Assessor sees: the modified note, and nothing else of the game.
@@ -141,6 +144,7 @@ def _prompt_set(table: Mapping[str, Any], form: InjectorFormat) -> PromptSet:
         injector_user={mode: _text(table, f"{injector}.{mode}") for mode in MODES},
         injector_tokens=_room(table, f"{injector}.max_new_tokens"),
         answer=_text(table, "assessor.answer") if "answer" in _entry(table, "assessor") else PLAIN_ANSWER,
+        reasons=_entry(table, "assessor").get("reasons") is True,
     )
 
 
