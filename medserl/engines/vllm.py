@@ -19,7 +19,8 @@ from typing import Any
 from medserl.config import Settings
 from medserl.engines.base import Sampling
 from medserl.engines.reply_probabilities import probabilities_by_logprobs
-from medserl.errors import ConfigError, MedSeRLError, ModelError, RunError
+from medserl.engines.vllm_process import VLLMProcess, start
+from medserl.errors import ConfigError, MedSeRLError, ModelError
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages
 from medserl.models import adapter_source, model_source, pick_dtype
@@ -47,9 +48,12 @@ class VLLMEngine:
         settings: Settings,
         lora: Any = None,
         logprobs_mode: str = RAW_LOGPROBS,
+        process: VLLMProcess | None = None,
     ) -> None:
-        """`lora` is the `LoRARequest` of the adapter, if there is one; `logprobs_mode` the one that `llm` has."""
+        """`lora` is the `LoRARequest` of the adapter, if there is one; `logprobs_mode` the one that `llm` has;
+        `process` where it runs, if that is not here."""
         self.llm = llm
+        self.process = process or VLLMProcess()
         self.tokenizer = tokenizer
         self.chat = ChatRenderer(tokenizer, settings.thinking)
         self._stop_ids = stop_ids
@@ -141,28 +145,16 @@ class VLLMEngine:
         """vLLM's output for each prompt, in order. Raises RunError where its process has died."""
         from vllm import SamplingParams
 
-        with while_it_lives():
-            outputs: list[Any] = self.llm.generate(
-                [{"prompt_token_ids": list(prompt)} for prompt in prompts],
-                [SamplingParams(detokenize=False, **each) for each in options],
-                lora_request=lora,
-                use_tqdm=False,
-            )
+        asked = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+        params = [SamplingParams(detokenize=False, **each) for each in options]
+        outputs: list[Any] = self.process.ask(
+            lambda: self.llm.generate(asked, params, lora_request=lora, use_tqdm=False)
+        )
         return outputs
 
     def close(self) -> None:
         self.llm.llm_engine.engine_core.shutdown()
-
-
-@contextmanager
-def while_it_lives() -> Iterator[None]:
-    """Inside, the death of vLLM's process is a RunError of one line."""
-    from vllm.v1.engine.exceptions import EngineDeadError
-
-    try:
-        yield
-    except EngineDeadError as error:
-        raise RunError("vLLM's process died, see its own lines above; give the same command to go on") from error
+        self.process.close()
 
 
 def logprobs_mode(temperature: float) -> str:
@@ -188,16 +180,17 @@ def load_vllm(settings: Settings) -> VLLMEngine:
             _check_adapter(adapter, name, settings)
         tokenizer = read_tokenizer(name, settings)
         stop_ids = stop_token_ids(generation_config(name, settings.trust_remote_code), tokenizer)
-        llm = start_llm(
+        llm, process = start_llm(
             name,
             settings,
             device,
             max_model_len=-1,  # the model's own, or what fits into memory
+            enforce_eager=settings.vllm_eager,
             logprobs_mode=RAW_LOGPROBS,
             **(lora_options(rank_of(adapter), at_once=1, kept=1) if adapter else {}),
         )
     lora = _load_adapter(llm, adapter, settings.model) if adapter else None
-    return VLLMEngine(llm, tokenizer, stop_ids, settings, lora)
+    return VLLMEngine(llm, tokenizer, stop_ids, settings, lora, process=process)
 
 
 @contextmanager
@@ -211,18 +204,22 @@ def starting(model: str) -> Iterator[None]:
         raise ModelError(f"vLLM cannot load {model!r}: {reason(error)}") from error
 
 
-def start_llm(name: str, settings: Settings, device: str, **options: Any) -> Any:
-    """A `vllm.LLM` with the model of that name or folder; `options` are vLLM's own, beside what all of ours share."""
+def start_llm(name: str, settings: Settings, device: str, **options: Any) -> tuple[Any, VLLMProcess]:
+    """A `vllm.LLM` with the model of that name or folder, and where it runs; `options` are vLLM's own, beside what all
+    of ours share."""
     from vllm import LLM
 
     free_unused_memory()  # of a model before this one
-    return LLM(
-        model=name,
-        dtype=pick_dtype(settings.dtype, device),
-        trust_remote_code=settings.trust_remote_code,
-        seed=settings.seed,
-        generation_config="vllm",  # no sampling defaults of the model's: ours are complete
-        **{**({"gpu_memory_utilization": CPU_MEMORY_SHARE} if device == "cpu" else {}), **options},
+    share = {"gpu_memory_utilization": CPU_MEMORY_SHARE} if device == "cpu" else {}
+    return start(
+        lambda: LLM(
+            model=name,
+            dtype=pick_dtype(settings.dtype, device),
+            trust_remote_code=settings.trust_remote_code,
+            seed=settings.seed,
+            generation_config="vllm",  # no sampling defaults of the model's: ours are complete
+            **{**share, **options},
+        )
     )
 
 

@@ -8,23 +8,26 @@ level 1, because level 2 loses the adapters' buffers.
 
 from __future__ import annotations
 
-import gc
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from medserl.config import Settings
 from medserl.engines.base import Sampling
-from medserl.engines.vllm import VLLMEngine, while_it_lives
+from medserl.engines.vllm import VLLMEngine
+from medserl.engines.vllm_process import VLLMProcess
 from medserl.errors import MedSeRLError, RunError
 from medserl.models.loading import reason
+from medserl.models.memory import free_unused_memory
 
 IN_MEMORY = Path("/dev/shm")
 SLEEP_LEVEL = 1
 """Weights wait in the CPU's memory, the cache is given back."""
+
+T = TypeVar("T")
 
 Write = Callable[[Path], None]
 """Writes weights as a folder that does not exist yet."""
@@ -41,8 +44,9 @@ class VLLMPlayer(VLLMEngine):
         settings: Settings,
         logprobs_mode: str,
         lora_name: Callable[[Sampling], str] | None,
+        process: VLLMProcess | None = None,
     ) -> None:
-        super().__init__(llm, tokenizer, stop_ids, settings, logprobs_mode=logprobs_mode)
+        super().__init__(llm, tokenizer, stop_ids, settings, logprobs_mode=logprobs_mode, process=process)
         self._lora_name = lora_name
         self._loras: dict[str, Any] = {}
         self._serial = 0
@@ -64,18 +68,18 @@ class VLLMPlayer(VLLMEngine):
 
         self._serial += 1
         version = f"{name}_{self._serial}"
-        with self._asking("take the new adapter"), files_in_memory(size) as folder:
+        with files_in_memory(size) as folder:
             write(folder / version)
             request = LoRARequest(version, self._serial, str(folder / version))
-            self.llm.llm_engine.add_lora(request)  # and kept: vLLM has room for all that are ever there at once
+            # and kept: vLLM has room for all that are ever there at once
+            self._ask("take the new adapter", lambda: self.llm.llm_engine.add_lora(request))
         self.drop_adapter(name)
         self._loras[name] = request
 
     def drop_adapter(self, name: str) -> None:
         before = self._loras.pop(name, None)
         if before:
-            with self._asking("drop an adapter"):
-                self.llm.llm_engine.remove_lora(before.lora_int_id)
+            self._ask("drop an adapter", lambda: self.llm.llm_engine.remove_lora(before.lora_int_id))
 
     @property
     def adapters(self) -> list[str]:
@@ -83,42 +87,37 @@ class VLLMPlayer(VLLMEngine):
 
     def take_weights(self, write: Write, size: int) -> None:
         """Play with new weights from now on. Raises RunError where vLLM cannot take them."""
-        with self._asking("take the new weights"), files_in_memory(size) as folder:
+        with files_in_memory(size) as folder:
             write(folder / "weights")
-            self.llm.collective_rpc("read_weights", args=(str(folder / "weights"),))
-            self.llm.reset_prefix_cache()
+            read = (str(folder / "weights"),)
+            self._ask("take the new weights", lambda: self.llm.collective_rpc("read_weights", args=read))
+        self._ask("forget what the old weights read", self.llm.reset_prefix_cache)
 
     def lost_weight(self) -> str | None:
         """A layer whose weight vLLM cannot replace, if there is one."""
-        found: str | None = self.llm.collective_rpc("lost_weight")[0]
-        return found
+        found: list[str | None] = self._ask("tell of its weights", lambda: self.llm.collective_rpc("lost_weight"))
+        return found[0]
 
     # -- memory -------------------------------------------------------------------------------------------------
 
     def sleep(self) -> None:
         """Give the GPU's memory back until `wake`."""
         if not self._asleep:
-            with self._asking("give its memory back"):
-                self.llm.sleep(level=SLEEP_LEVEL)
+            self._ask("give its memory back", lambda: self.llm.sleep(level=SLEEP_LEVEL))
             self._asleep = True
 
     def wake(self) -> None:
         """Take the memory again. Raises RunError where something else has taken it meanwhile."""
         if self._asleep:
-            import torch
-
-            gc.collect()
-            torch.cuda.empty_cache()
-            with self._asking("take the GPU's memory again (try a lower vllm_gpu_memory or training_token_budget)"):
-                self.llm.wake_up()
+            free_unused_memory()
+            hint = "try a lower vllm_gpu_memory or training_token_budget"
+            self._ask(f"take the GPU's memory again ({hint})", self.llm.wake_up)
             self._asleep = False
 
-    @contextmanager
-    def _asking(self, what: str) -> Iterator[None]:
-        """Inside, whatever vLLM raises is a RunError of one line."""
+    def _ask(self, what: str, call: Callable[[], T]) -> T:
+        """What `call` gives. Whatever vLLM raises is a RunError of one line."""
         try:
-            with while_it_lives():
-                yield
+            return self.process.ask(call)
         except MedSeRLError:
             raise
         except Exception as error:

@@ -7,9 +7,7 @@ weights are trained it reads all of them anew. Checkpoints are the local engine'
 from __future__ import annotations
 
 import logging
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -210,19 +208,17 @@ def _start_player(settings: Settings, device: str, lora_name: Any, *, sleeps: bo
     with starting(settings.model):
         tokenizer = read_tokenizer(name, settings)
         own = generation_config(name, settings.trust_remote_code)
-        with _left_alone_by_ctrl_c():
-            llm = start_llm(
-                name,
-                settings,
-                device,
-                max_model_len=_context(name, settings),
-                enforce_eager=settings.vllm_eager,
-                logprobs_mode=mode,
-                **options,
-            )
-    return VLLMPlayer(
-        llm, tokenizer, stop_token_ids(own, tokenizer), settings, mode, lora_name if settings.lora_rank else None
-    )
+        llm, process = start_llm(
+            name,
+            settings,
+            device,
+            max_model_len=_context(name, settings),
+            enforce_eager=settings.vllm_eager,
+            logprobs_mode=mode,
+            **options,
+        )
+    named = lora_name if settings.lora_rank else None
+    return VLLMPlayer(llm, tokenizer, stop_token_ids(own, tokenizer), settings, mode, named, process)
 
 
 def _context(name: str, settings: Settings) -> int:
@@ -232,13 +228,3 @@ def _context(name: str, settings: Settings) -> int:
 
     own = context_length(AutoConfig.from_pretrained(name, trust_remote_code=settings.trust_remote_code))
     return min(own or settings.vllm_context, settings.vllm_context)
-
-
-@contextmanager
-def _left_alone_by_ctrl_c() -> Iterator[None]:
-    """Processes that are started inside never get the terminal's SIGINT: a run ends with its round, and needs them."""
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -12,7 +15,7 @@ from typing import Any
 import pytest
 
 from medserl.config import Settings
-from medserl.engines import create_engine, vllm_player, vllm_training
+from medserl.engines import create_engine, vllm_player, vllm_process, vllm_training
 from medserl.engines.base import Sampling, UpdateStats
 from medserl.engines.vllm_player import VLLMPlayer
 from medserl.engines.vllm_training import VLLMTrainingEngine
@@ -210,6 +213,75 @@ def test_learning_has_the_gpu_to_itself_where_vllm_sleeps(
     assert engine.update([lesson], learning_rate=1.0).vllm_kl is None
 
 
+# -- a process that dies -----------------------------------------------------------------------------------
+
+
+class Dying:
+    """A process that is dead from the second look on."""
+
+    pid = None
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def is_alive(self) -> bool:
+        self.looks += 1
+        if self.looks > 2:
+            raise ValueError("process object is closed")
+        return self.looks < 2
+
+
+def test_an_answer_that_never_comes_is_not_waited_for(llm: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM's own client would wait for ever."""
+    monkeypatch.setattr(vllm_process, "LOOKED_AFTER", 0.01)
+    monkeypatch.setattr(vllm_process, "LAST_WORDS", 0.01)
+    never = threading.Event()
+    with pytest.raises(RunError, match="vLLM's process died"):
+        vllm_process.VLLMProcess([Dying()]).ask(never.wait)
+    never.set()
+
+
+def test_answers_and_errors_of_a_process_that_lives_are_its_own(llm: Recorder) -> None:
+    process = vllm_process.VLLMProcess([Living()])
+    assert process.ask(lambda: 7) == 7
+    empty: dict[str, int] = {}
+    with pytest.raises(KeyError, match="mine"):
+        process.ask(lambda: empty["mine"])
+
+
+class Living:
+    pid = None
+
+    def is_alive(self) -> bool:
+        return True
+
+
+WITH_A_CHILD = """
+import multiprocessing, os, signal, time
+from medserl.engines.vllm_process import start
+
+def make():
+    child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    child.start()
+    print(child.pid, flush=True)
+
+if __name__ == "__main__":
+    _, process = start(make)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_vllms_processes_end_with_ours_though_it_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(WITH_A_CHILD, encoding="utf-8")
+    done = subprocess.run([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL
+    child = Path(f"/proc/{int(done.stdout)}/stat")
+    deadline = time.monotonic() + 60
+    while child.exists() and child.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline, "the child lives"
+
+
 # -- what is refused ---------------------------------------------------------------------------------------
 
 
@@ -243,6 +315,6 @@ def test_weights_that_vllm_has_thrown_away_cannot_be_replaced(llm: Recorder, pla
 def test_vllms_processes_do_not_get_the_terminals_ctrl_c() -> None:
     """The mask of blocked signals is what a started process inherits."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    with vllm_training._left_alone_by_ctrl_c():
+    with vllm_process._left_alone_by_ctrl_c():
         assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
