@@ -62,15 +62,17 @@ else:
 
 
 @app.command(config=SOURCES)
-def train(*, settings: TrainFlags = None, config: Path | None = None) -> None:
+def train(*, settings: TrainFlags = None, config: Path | None = None, dry_run: bool = False) -> None:
     """Play the game online and learn from it: Injector, VCF, Assessor, REINFORCE++, round after round.
 
     Args:
         config: TOML file of settings.
+        dry_run: Say what memory training takes here, and stop: no weight is read or downloaded.
     """
+    from medserl.commands import tell_memory
     from medserl.commands import train as run
 
-    run(settings or Settings())
+    (tell_memory if dry_run else run)(settings or Settings())
 
 
 @app.command(config=SOURCES)

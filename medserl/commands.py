@@ -17,7 +17,7 @@ from medserl.data.sources import AUTO, COLUMN_SETTINGS, NONE, load, run_data
 from medserl.display.console import say
 from medserl.display.markdown import say_markdown
 from medserl.display.shares import as_count
-from medserl.engines import create_engine
+from medserl.engines import create_engine, training_engine_name
 from medserl.errors import ConfigError, DataError
 from medserl.evaluation.discrimination import pair_ordering
 from medserl.evaluation.options import EvaluationOptions
@@ -64,6 +64,14 @@ def train(settings: Settings) -> Path:
         raise KeyboardInterrupt
     say(f"done: medserl report {folder.path}")
     return folder.path
+
+
+def tell_memory(settings: Settings) -> None:
+    """Say what training takes of this machine's memory, as far as it can be told without the model."""
+    from medserl.models.footprint import estimate
+
+    for line in estimate(settings, training_engine_name(settings)):
+        say(line)
 
 
 def warm_up(

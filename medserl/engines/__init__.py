@@ -25,6 +25,7 @@ def create_engine(settings: Settings, *, trainable: bool = True) -> Engine:
 
         return ScriptedEngine()
     from medserl.models import adapter_source
+    from medserl.models.footprint import fitted
 
     name = training_engine_name(settings) if trainable else "local"
     if not trainable and settings.engine == "vllm":
@@ -34,6 +35,7 @@ def create_engine(settings: Settings, *, trainable: bool = True) -> Engine:
         return _create_openrlhf(settings)
     if name == "vllm":
         return _create_vllm(settings)
+    settings = fitted(settings, "local")
     if trainable and settings.async_rollout:
         raise ConfigError("async_rollout needs engine openrlhf: the local one plays and learns with the same weights")
     from medserl.engines.local import LocalEngine
@@ -57,6 +59,7 @@ def training_engine_name(settings: Settings) -> str:
     import torch
 
     from medserl.engines.openrlhf.constraints import gpus_needed, missing_packages
+    from medserl.models.footprint import fits_beside_vllm
 
     gpus = torch.cuda.device_count()
     needed = max(2, gpus_needed(settings))
@@ -72,6 +75,8 @@ def training_engine_name(settings: Settings) -> str:
         name, why = "openrlhf", f"OpenRLHF is installed and there are {gpus} GPUs"
     elif gpus and settings.device in ("auto", "cuda") and find_spec("vllm") and not settings.async_rollout:
         name, why = "vllm", f"vLLM is installed and there is a GPU: it plays, the local engine learns ({no_cluster})"
+        if not fits_beside_vllm(settings):
+            name, why = "local", "the GPU's memory does not hold the model twice, for vLLM and for learning"
     else:
         name, why = "local", no_cluster
     log.info("engine %s: %s", name, why)
@@ -81,10 +86,11 @@ def training_engine_name(settings: Settings) -> str:
 def _create_vllm(settings: Settings) -> Engine:
     from medserl.engines.vllm_training import VLLMTrainingEngine, check_settings
     from medserl.models import adapter_source
+    from medserl.models.footprint import fitted
     from medserl.models.lora import trained_in_words
 
     check_settings(settings)
-    engine = VLLMTrainingEngine(settings)
+    engine = VLLMTrainingEngine(fitted(settings, "vllm"))
     learner = engine.learner.model
     place = f"{learner.dtype} on {learner.device}".removeprefix("torch.")
     said = f"vLLM plays with {engine.player.dtype}, the local engine learns with {place}"

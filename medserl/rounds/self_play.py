@@ -220,6 +220,11 @@ class SelfPlay:
             return stats
         except RunError as error:
             raise RunError(f"round {self.round}: {error}") from error
+        except torch.OutOfMemoryError as error:
+            raise RunError(
+                f"round {self.round}: the GPU's memory does not suffice for the update: go on with a lower "
+                "training_token_budget, or with gradient_checkpointing"
+            ) from error
 
     def learning_rate(self) -> float:
         """That of the round at hand: `lr_warmup_rounds` lead up to the setting, `lr_schedule` down from it."""

@@ -87,6 +87,18 @@ def test_heads_are_shared_out_evenly() -> None:
         check_model(Settings(vllm_tensor_parallel=4), attention_heads=9)
 
 
+def test_a_lora_that_passes_by_the_experts_is_refused() -> None:
+    from transformers import MixtralConfig, Qwen3Config, Qwen3MoeConfig
+
+    for targets in ("all-linear", "upper-linear"):
+        for config in (Qwen3MoeConfig(), MixtralConfig()):
+            with pytest.raises(ConfigError, match=f"lora_targets {targets}: the experts of this model"):
+                constraints.check_experts(Settings(lora_targets=targets), config)
+        constraints.check_experts(Settings(lora_targets=targets), Qwen3Config())
+    constraints.check_experts(Settings(lora_targets="attention"), Qwen3MoeConfig())
+    constraints.check_experts(Settings(lora_rank=0, lora_targets="all-linear"), Qwen3MoeConfig())
+
+
 # -- which engine trains -----------------------------------------------------------------------------------
 
 

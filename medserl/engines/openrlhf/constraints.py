@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import Any
 
 from medserl.config import Settings
 from medserl.errors import ConfigError
@@ -55,6 +56,21 @@ def check_model(settings: Settings, attention_heads: int) -> None:
         raise ConfigError(
             f"vllm_tensor_parallel is {settings.vllm_tensor_parallel}, and the model's {attention_heads} attention "
             "heads cannot be shared out evenly: choose a divisor"
+        )
+
+
+def check_experts(settings: Settings, config: Any) -> None:
+    """Refuse a LoRA on all linear layers of a mixture of experts: its experts are none, and would go without.
+
+    Raises:
+        ConfigError: the model has experts, and `lora_targets` means them.
+    """
+    names = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+    experts = any(isinstance(count := getattr(config, name, None), int) and count > 1 for name in names)
+    if experts and settings.lora_rank and settings.lora_targets in ("all-linear", "upper-linear"):
+        raise ConfigError(
+            f"lora_targets {settings.lora_targets}: the experts of this model are no linear layers and would get no "
+            "LoRA; give --lora-targets attention, which trains what it says"
         )
 
 

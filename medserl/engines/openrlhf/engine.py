@@ -17,7 +17,7 @@ from medserl.engines.base import Sampling, UpdateStats, WeightedTurn
 from medserl.engines.openrlhf.actors import STATE_TAG
 from medserl.engines.openrlhf.arguments import openrlhf_arguments
 from medserl.engines.openrlhf.cluster import Cluster
-from medserl.engines.openrlhf.constraints import check_model, check_settings
+from medserl.engines.openrlhf.constraints import check_experts, check_model, check_settings
 from medserl.engines.openrlhf.pool import EnginePool
 from medserl.engines.openrlhf.trainer import RoundTrainer
 from medserl.engines.openrlhf.watch import Watch
@@ -50,6 +50,7 @@ class OpenRLHFEngine:
         model = _reachable_everywhere(model_source(settings.model))
         config, tokenizer = _read_model(settings, model)
         check_model(settings, config.get_text_config().num_attention_heads)
+        check_experts(settings, config.get_text_config())
         stop_ids = stop_token_ids(generation_config(model, settings.trust_remote_code), tokenizer)
         strategy = get_strategy(openrlhf_arguments(self.settings, model))
         self.cluster = Cluster(settings, Watch())
