@@ -106,7 +106,7 @@ def test_a_dry_run_says_what_is_needed_and_loads_nothing(
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a model is loaded, or something downloaded")
 
-    for name in ("load_model", "embedded_model"):
+    for name in ("load_model", "embedded.embedded_model"):
         monkeypatch.setattr(f"medserl.models.{name}", refuse)
     run = tmp_path / "run"
     main(["train", "--dry-run", "--model", "Qwen/Qwen3-4B", "--adapter", "none", "--output-dir", str(run)])
