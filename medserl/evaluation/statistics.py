@@ -6,8 +6,10 @@ of a pair, or one lone text), and it is clusters that intervals and tests take t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,13 +59,19 @@ def share_estimate(hits: Sequence[bool], clusters: Sequence[str] | None = None) 
     """
     if not len(hits):
         return NOTHING
-    from statsmodels.stats.proportion import proportion_confint
-
     values = np.asarray(hits, dtype=float)
     share = float(values.mean())
     size = _effective_size(values, clusters) if clusters is not None else float(len(values))
-    low, high = proportion_confint(share * size, size, alpha=1 - CONFIDENCE, method="wilson")
-    return Estimate(share, min(float(low), share), max(float(high), share), len(values))
+    low, high = wilson_interval(share, size)
+    return Estimate(share, min(low, share), max(high, share), len(values))
+
+
+def wilson_interval(share: float, size: float) -> tuple[float, float]:
+    """The interval of a share (Wilson, JASA 22, 1927). SciPy's is for whole sizes alone; an effective one is none."""
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    middle = share + z**2 / (2 * size)
+    half = z * math.sqrt(share * (1 - share) / size + z**2 / (4 * size**2))
+    return (middle - half) / (1 + z**2 / size), (middle + half) / (1 + z**2 / size)
 
 
 def _effective_size(values: Array, clusters: Sequence[str]) -> float:
@@ -147,11 +155,12 @@ def share_against(found: Estimate, chance: float) -> Comparison:
 
 def mcnemar_p(a: Sequence[bool], b: Sequence[bool]) -> float:
     """Two-sided p-value of McNemar's exact test on paired hits (McNemar, Psychometrika 12, 1947)."""
-    from statsmodels.stats.contingency_tables import mcnemar
+    from scipy.stats import binomtest
 
     x, y = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
-    table = [[int((x & y).sum()), int((x & ~y).sum())], [int((~x & y).sum()), int((~x & ~y).sum())]]
-    return min(1.0, float(mcnemar(table, exact=True).pvalue))
+    only_x, only_y = int((x & ~y).sum()), int((~x & y).sum())
+    apart = only_x + only_y
+    return min(1.0, float(binomtest(only_x, apart, 0.5).pvalue)) if apart else 1.0
 
 
 def permutation_p(a: Sequence[float], b: Sequence[float], clusters: Sequence[str], seed: int = 0) -> float:

@@ -46,7 +46,7 @@ from medserl.serve.review import MOST_COMMENT, Action, Item, Review
 MOST_NOTES = 64
 """Notes of one request."""
 _CSS, _JS = "text/css; charset=utf-8", "text/javascript; charset=utf-8"
-_FILES = {"/base.css": _CSS, "/page.css": _CSS, "/game.js": _JS, "/ask.js": _JS, "/page.js": _JS}
+_FILES = {"/base.css": _CSS, "/page.css": _CSS, "/game.js": _JS, "/ask.js": _JS, "/more.js": _JS, "/page.js": _JS}
 """What the page loads; `base.css` and `game.js` are those of reports."""
 _OF_REPORTS = ("base.css", "game.js")
 

@@ -403,7 +403,9 @@ def test_no_path_leads_to_a_file(tmp_path: Path, path: str) -> None:
         assert answer.json() == {"error": "Not Found"}
 
 
-@pytest.mark.parametrize("path", ["/", "/page.css", "/base.css", "/page.js", "/game.js", "/ask.js", READ, "/nothing"])
+@pytest.mark.parametrize(
+    "path", ["/", "/page.css", "/base.css", "/page.js", "/game.js", "/ask.js", "/more.js", READ, "/nothing"]
+)
 def test_every_answer_forbids_what_is_from_elsewhere(client: TestClient, path: str) -> None:
     answer = client.get(path)
     policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
@@ -417,7 +419,7 @@ def test_every_answer_forbids_what_is_from_elsewhere(client: TestClient, path: s
 
 def test_the_page_loads_nothing_from_elsewhere_and_says_what_it_is_not(client: TestClient) -> None:
     assert "not a medical device" in client.get("/").text
-    for file in ("/", "/page.css", "/base.css", "/page.js", "/game.js", "/ask.js"):
+    for file in ("/", "/page.css", "/base.css", "/page.js", "/game.js", "/ask.js", "/more.js"):
         text = client.get(file).text
         assert len(text) > 500
         elsewhere = ("http:", "https:", '="//', "url(", "@import", "innerHTML", "style=")
