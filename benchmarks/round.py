@@ -8,10 +8,10 @@ model, for each game of the round. `read`: of passes over more than one token a 
 same without padding, where rows are packed; `written`: of completions. An update goes back over what it reads, too.
 
 Without --against or --originals: the ratio of the round's time to that of the same calls for writing and learning, made
-bare, with nothing of the game, the rewards, the reference or the records around them. --originals has the Assessor
-judge the original of each accepted game too, before the update, and says what that adds to a round. --against plays the
-rounds with the version of a commit as well, with its own prompts and adapter. Each version has a process of its own and
-waits while the other plays; the one that begins changes with each round.
+bare, with nothing of the game, the rewards, the reference or the records around them. --originals plays each round
+with `judge_originals` as well, where the Assessor judges the original of each accepted error and learns from it, and
+says what that costs. --against plays the rounds with the version of a commit as well, with its own prompts and adapter.
+Each side has a process of its own and waits while the other plays; the one that begins changes with each round.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent.parent
-PHASES = ("inject", "assess", "reference", "update", "sync", "originals", "round")
+PHASES = ("inject", "assess", "reference", "update", "sync", "round")
+ORIGINALS = "with originals"
 TOKENS = ("read", "unpadded", "written")
 
 
@@ -65,14 +66,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--notes", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--against", metavar="COMMIT", help="a commit since 25e575d")
-    parser.add_argument("--originals", action="store_true")
+    asked = parser.add_mutually_exclusive_group()
+    asked.add_argument("--against", metavar="COMMIT", help="a commit since 25e575d")
+    asked.add_argument("--originals", action="store_true")
     arguments = parser.parse_args()
 
     with ExitStack() as stack:
         trees = {"now": HERE}
         if arguments.against:
             trees = {arguments.against: stack.enter_context(checked_out(arguments.against)), **trees}
+        if arguments.originals:
+            trees[ORIGINALS] = HERE
         sides = [stack.enter_context(at_work(name, tree, arguments)) for name, tree in trees.items()]
         for number in range(arguments.rounds):
             for side in sides if number % 2 == 0 else reversed(sides):
@@ -82,15 +86,11 @@ def main() -> None:
 
     print(machine(sides))
     print_table(sides, arguments.notes)
-    if arguments.against:
+    if len(sides) == 2:
         print_ratios(*sides)
-    for side in sides:
-        shares = [o / r for o, r in zip(side.seconds("originals"), side.seconds("round"), strict=True)]
-        if arguments.originals:
-            print(f"judging originals too adds to a round, {side.name}: {spread(shares)}")
-        elif not arguments.against:
-            bare = [each["seconds"]["round"] / each["bare"] for each in side.rounds]
-            print(f"a round's time to the bare work's: {spread(bare)}")
+    else:
+        bare = [each["seconds"]["round"] / each["bare"] for each in sides[0].rounds]
+        print(f"a round's time to the bare work's: {spread(bare)}")
 
 
 def print_ratios(before: Side, now: Side) -> None:
@@ -124,7 +124,7 @@ def at_work(name: str, tree: Path, arguments: argparse.Namespace) -> Iterator[Si
         str(HERE / "benchmarks" / "round_worker.py"),
         f"--tree={tree}",
     ]
-    command += [f"--notes={arguments.notes}"] + ["--originals"] * arguments.originals
+    command += [f"--notes={arguments.notes}"] + ["--originals"] * (name == ORIGINALS)
     command += ["--bare"] * (not arguments.against and not arguments.originals)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tree), os.environ.get("PYTHONPATH", "")]).strip(":")}
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}

@@ -19,8 +19,12 @@ from typing import Any
 import medserl
 from medserl.config import Settings
 from medserl.engines import create_engine, local
-from medserl.rounds.sampler import sample_notes
 from medserl.trainer import MedSeRLTrainer
+
+try:
+    from medserl.rounds.sampler import sample_notes
+except ImportError:  # an older tree
+    from medserl.data.sampler import sample_notes
 
 GENERATING = {"injector": "inject", "assessor": "assess"}
 BARE = ("inject", "assess", "update")
@@ -37,7 +41,6 @@ class Meter:
 
     def __init__(self, engine: Any) -> None:
         self.engine = engine
-        self.aside = ""  # a phase that calls belong to, whoever makes them
         self.read: Counter[str] = Counter()
         self.written: Counter[str] = Counter()
         self.unpadded: Counter[str] = Counter()
@@ -53,7 +56,7 @@ class Meter:
             kept.clear()
 
     def generate(self, prompts: Any, sampling: Any) -> Any:
-        phase = self.aside or GENERATING[sampling.role]
+        phase = GENERATING[sampling.role]
         completions = self._during(phase, self.engine.generate, prompts, sampling)
         self.written[phase] += sum(len(completion.token_ids) for completion in completions)
         return completions
@@ -90,37 +93,24 @@ class Player:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
-        settings = Settings(rollout_batch_size=arguments.notes, learning_rate=STILL, engine="local")
+        asked = {"judge_originals": True} if arguments.originals else {}
+        settings = Settings(rollout_batch_size=arguments.notes, learning_rate=STILL, engine="local", **asked)
         self.meter = Meter(create_engine(settings))
         self.trainer: Any = MedSeRLTrainer(settings, self.meter)
-        self.originals = 0.0
-        if arguments.originals:
-            self.trainer.play = partial(self._play_and_judge_originals, self.trainer.play)
-
-    def _play_and_judge_originals(self, play: Any, batch: Any, number: int, clock: Any) -> Any:
-        """Before the update, with which the prefixes that have been read are void."""
-        played = play(batch, number, clock)
-        originals = [episode.original for episode in played.episodes if episode.modified is not None]
-        start = time.perf_counter()
-        self.meter.aside = "originals"
-        self.trainer.rollout.read(originals, number)
-        self.meter.aside = ""
-        self.originals = time.perf_counter() - start
-        return played
 
     def round(self, notes: int, seed: int) -> dict[str, Any]:
-        """Seconds and tokens by phase; the whole round without what was asked for beside it."""
+        """Seconds and tokens by phase."""
         batch = sample_notes(size=notes, seed=seed)
         self.meter.clear()
         start = time.perf_counter()
         metrics = self.trainer.training_step(batch)
-        whole = time.perf_counter() - start - self.originals
+        whole = time.perf_counter() - start
         seconds = {name.removeprefix("seconds_"): metrics[name] for name in metrics if name.startswith("seconds_")}
         told = {
             "accepted": metrics["accepted_games"],
             "turns": metrics["samples"],
             "dtype": str(self.meter.engine.model.dtype).removeprefix("torch."),
-            "seconds": {**seconds, "originals": self.originals, "round": whole},
+            "seconds": {**seconds, "round": whole},
             "read": dict(self.meter.read),
             "unpadded": dict(self.meter.unpadded),
             "written": dict(self.meter.written),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -310,10 +311,16 @@ def pick_dtype(name: str, device: str, *, full_training: bool = False) -> str:
     return "bfloat16" if narrow else "float32"
 
 
+_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
+"""Instructions that ONEDNN_MAX_CPU_ISA may hold torch's products to."""
+
+
 def cpu_multiplies_bfloat16() -> bool:
     """Whether bfloat16 is the faster type here: 2.8 times where the CPU has it, 7 times slower where it has not."""
     import torch
 
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper() in _WITHOUT_BFLOAT16:
+        return False
     # Private names, but nothing public tells; where a torch lacks them, float32 is the safe answer.
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, check)() for check in checks if hasattr(torch.cpu, check))

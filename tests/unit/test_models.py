@@ -103,3 +103,12 @@ def test_the_dtype_is_wide_where_all_weights_are_trained_or_the_cpu_knows_no_oth
     assert models.pick_dtype("auto", device, full_training=True) == "float32"
     assert models.pick_dtype("auto", device) == ("bfloat16" if native or device == "cuda" else "float32")
     assert models.pick_dtype("float16", device) == "float16"
+
+
+@pytest.mark.parametrize(("held_to", "known"), [("avx512_core", False), ("AVX2", False), ("ALL", True), ("", True)])
+def test_instructions_that_onednn_is_not_to_use_count_as_missing(
+    held_to: str, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", held_to)
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
+    assert models.cpu_multiplies_bfloat16() is known
