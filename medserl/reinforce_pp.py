@@ -15,7 +15,7 @@ Everything here works on a list of 1-D float tensors, one per role-turn, one ent
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -164,6 +164,26 @@ def clipped_loss(
     return -torch.minimum(unclipped, clipped), (clipped < unclipped)
 
 
+@dataclass(frozen=True)
+class Returns:
+    """What a credit scheme may look at: of each turn its tokens' returns, reward, role, mode, and what it was shown."""
+
+    tokens: Sequence[Tensor]
+    rewards: Sequence[float]
+    roles: Sequence[str]
+    modes: Sequence[str]
+    texts: Sequence[str]
+
+
+CREDIT_SCHEMES: Mapping[Normalization, Callable[[Returns], list[Tensor]]] = {
+    "global": lambda of: whiten(of.tokens, None, of.rewards),
+    "per_role": lambda of: whiten(of.tokens, of.roles, of.rewards),
+    "per_mode": lambda of: whiten_per_mode(of.tokens, of.roles, of.modes, of.rewards),
+    "per_text": lambda of: whiten_per_mode(of.tokens, of.roles, of.modes, of.rewards, of.texts),
+}
+"""The one door from returns to advantages: a new scheme is a function here, and a value of the setting."""
+
+
 @dataclass
 class ReinforcePlusPlus:
     """Turns rewards into advantages; the trainer calls it and knows nothing of what is inside.
@@ -203,9 +223,7 @@ class ReinforcePlusPlus:
             kls.append(kl)
         if self.kl_target:
             self._steer(torch.cat(kls).mean().item())
-        if self.normalization in ("per_mode", "per_text"):
-            return whiten_per_mode(returns, roles, modes, rewards, texts if self.normalization == "per_text" else ())
-        return whiten(returns, roles if self.normalization == "per_role" else None, rewards)
+        return CREDIT_SCHEMES[self.normalization](Returns(returns, rewards, roles, modes, texts))
 
     def _steer(self, kl: float) -> None:
         error = min(max(kl / self.kl_target - 1, -KL_ERROR_CLIP), KL_ERROR_CLIP)

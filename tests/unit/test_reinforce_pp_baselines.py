@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from medserl.reinforce_pp import ReinforcePlusPlus
+from medserl.config import Normalization
+from medserl.reinforce_pp import CREDIT_SCHEMES, ReinforcePlusPlus
 
 LOGPROBS = st.floats(-12, 0, allow_nan=False)
 TURN = st.tuples(
@@ -97,3 +99,7 @@ def test_steering_adds_up_and_is_off_without_a_target() -> None:
             algorithm.advantages([1.0], [tensor(-1)], [tensor(-2)], ["assessor"])
     assert steered.metrics() == {"kl_coef": pytest.approx(0.1 * 1.02**3)}
     assert constant.metrics() == {"kl_coef": 0.1}
+
+
+def test_every_value_of_the_setting_is_a_credit_scheme() -> None:
+    assert set(CREDIT_SCHEMES) == set(get_args(Normalization))
