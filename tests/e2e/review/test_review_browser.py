@@ -1,17 +1,8 @@
-"""`medserl serve` in a real browser: a reviewer goes through ten notes, and nobody else gets at them."""
+"""`medserl serve` in a real browser: a reviewer goes through ten notes."""
 
 from __future__ import annotations
 
-import http.server
-import json
 import re
-import socket
-import subprocess
-import sys
-import threading
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,120 +13,11 @@ from medserl.data.readers import load_notes
 from medserl.game.note import Note
 from medserl.prediction.findings import JudgedNote, write_findings
 from tests.browsing import brightness, press, texts
-from tests.reviewing import DRUGS, RIGHT, finding_of, text_of, write_ten
+from tests.review_page import Server, key, opened, reviewing, rows, said, serving, title, until
+from tests.reviewing import DRUGS, RIGHT, finding_of, text_of
 from tests.synthetic_run import HOSTILE
 
 pytestmark = pytest.mark.browser
-
-
-class Server:
-    """`medserl serve` as a process of its own."""
-
-    decisions: Path
-
-    def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "medserl.cli", "serve", "--engine", "scripted", *arguments]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        assert self.process.stdout is not None
-        self.lines: list[str] = []
-        for line in self.process.stdout:
-            self.lines.append(line.strip())
-            if "Ctrl-C ends it" in line:
-                break
-        self.url = next(line.split()[-1] for line in self.lines if line.startswith("review: "))
-
-    @property
-    def port(self) -> str:
-        return self.url.rstrip("/").rpartition(":")[2]
-
-    def kill(self) -> None:
-        """As `kill -9` does."""
-        self.process.kill()
-        self.process.wait()
-
-    def rest(self) -> str:
-        """What it still said, after it was asked to end."""
-        self.process.terminate()
-        said, _ = self.process.communicate(timeout=60)
-        return said
-
-
-@contextmanager
-def serving(*arguments: str) -> Iterator[Server]:
-    server = Server(*arguments)
-    try:
-        yield server
-    finally:
-        server.process.kill()
-        server.process.communicate()
-
-
-@pytest.fixture
-def predictions(tmp_path: Path) -> Path:
-    return write_ten(tmp_path / "p.jsonl")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One for the tests that neither end it nor give it more notes."""
-    path = write_ten(tmp_path_factory.mktemp("review") / "p.jsonl")
-    with serving("--predictions", str(path), "--port", "0") as server:
-        server.decisions = path.with_name("p.decisions.jsonl")
-        yield server
-
-
-@pytest.fixture
-def page(browser: Any, server: Server) -> Any:
-    """The review, freshly opened, with no decision in it."""
-    for note_id in rows(server.decisions):
-        body = json.dumps({"note_id": note_id, "decision": "withdraw"}).encode()
-        request = urllib.request.Request(f"{server.url}api/decisions", body, {"Content-Type": "application/json"})
-        urllib.request.urlopen(request).close()
-    return opened(browser, server)
-
-
-def opened(browser: Any, server: Server) -> Any:
-    browser.get("about:blank")
-    browser.get_log("browser")
-    browser.get(server.url)
-    until(browser, lambda: texts(browser, "#list [aria-current=true]") != [])
-    return browser
-
-
-def until(page: Any, met: Callable[[], object]) -> None:
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    WebDriverWait(page, 60, poll_frequency=0.02).until(lambda _: met())
-
-
-def said(page: Any, words: str) -> None:
-    """Waits until the status, which a screen reader reads out, says so."""
-    until(page, lambda: words in texts(page, "#status")[0])
-
-
-def key(page: Any, keys: str) -> None:
-    page.switch_to.active_element.send_keys(keys)
-
-
-def title(page: Any) -> str:
-    return texts(page, "#note-title")[0]
-
-
-def rows(path: Path) -> dict[str, dict]:
-    """The decisions by their notes, each of which has one row."""
-    if not path.exists():
-        return {}
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    by_note = {line["note_id"]: line for line in lines}
-    assert len(by_note) == len(lines)
-    return by_note
-
-
-@contextmanager
-def reviewing(browser: Any, predictions: Path) -> Iterator[tuple[Any, Server]]:
-    """The page of a server of its own."""
-    with serving("--predictions", str(predictions), "--port", "0") as server:
-        yield opened(browser, server), server
 
 
 def test_a_reviewer_goes_through_ten_notes_and_a_kill_loses_none(browser: Any, predictions: Path) -> None:
@@ -368,120 +250,6 @@ def test_the_policy_forbids_markup_even_to_our_own_script(page: Any) -> None:
 
 # -- who else may ask -----------------------------------------------------------------------------------------
 
-
-@contextmanager
-def another_origin() -> Iterator[str]:
-    """A page of another origin on this machine, as any site that the reviewer visits is."""
-
-    class Page(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("content-type", "text/html")
-            self.end_headers()
-            self.wfile.write(b"<title>elsewhere</title>")
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://localhost:{server.server_port}/"
-        server.shutdown()
-        thread.join()
-
-
-ATTACK = """
-  const [url, type, done] = arguments;
-  const body = JSON.stringify({ note_id: "note 0", decision: "reject" });
-  const ask = (path, options) => fetch(url + path, options).then((r) => r.text(), (error) => error.name);
-  Promise.all([
-    ask("api/findings"),
-    ask("api/findings", { mode: "no-cors" }),
-    ask("api/decisions", { method: "POST", body, headers: { "Content-Type": type } }),
-    ask("api/decisions", { method: "POST", body, mode: "no-cors" }),
-  ]).then(done);
-"""
-
-
-@pytest.mark.parametrize("kind", ["application/json", "text/plain"])
-@pytest.mark.usefixtures("page")
-def test_another_site_can_neither_read_nor_write(browser: Any, server: Server, kind: str) -> None:
-    with another_origin() as elsewhere:
-        browser.get(elsewhere)
-        answers = browser.execute_async_script(ATTACK, server.url, kind)
-        assert not any("note" in answer for answer in answers), answers
-        assert answers[0] == "TypeError"
-        browser.get_log("browser")
-    assert rows(server.decisions) == {}
-
-
-def test_a_name_that_points_here_shows_nothing(browser: Any, server: Server) -> None:
-    browser.get(f"http://elsewhere.example:{server.port}/")
-    assert "does not answer under that name" in browser.page_source
-    browser.get_log("browser")
-
-
-def raw(server: Server, *pieces: bytes) -> bytes:
-    """What the server answers to these very bytes, which no client has put in order."""
-    with socket.create_connection(("127.0.0.1", int(server.port)), timeout=60) as connection:
-        answer = b""
-        with suppress(ConnectionError):
-            for piece in pieces:
-                connection.sendall(piece)
-        with suppress(ConnectionError):
-            while received := connection.recv(65536):
-                answer += received
-    return answer
-
-
-HEAD = b"Host: 127.0.0.1\r\nConnection: close\r\n"
-
-
-@pytest.mark.parametrize(
-    "path", [b"/../../../etc/passwd", b"/page.css/../../inputs.py", b"/%2e%2e/%2e%2e/etc/passwd", b"//etc/passwd", b"*"]
-)
-def test_no_path_as_it_is_sent_leads_to_a_file(server: Server, path: bytes) -> None:
-    answer = raw(server, b"GET " + path + b" HTTP/1.1\r\n" + HEAD + b"\r\n")
-    assert answer.startswith(b"HTTP/1.1 404 ")
-    assert answer.endswith(b'{"error":"Not Found"}')
-
-
-def test_a_body_without_an_end_is_cut_off(server: Server) -> None:
-    head = (
-        b"POST /api/judge HTTP/1.1\r\n" + HEAD + b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-    )
-    pieces = [b"100000\r\n" + b" " * 0x100000 + b"\r\n"] * 12
-    assert raw(server, head, *pieces).startswith(b"HTTP/1.1 413 ")
-    assert raw(server, b"GET /api/findings HTTP/1.1\r\n" + HEAD + b"\r\n").startswith(b"HTTP/1.1 200 ")
-
-
-def test_the_token_opens_the_page_and_stands_nowhere(browser: Any, predictions: Path) -> None:
-    arguments = ("--predictions", str(predictions), "--port", "0", "--token")
-    with serving(*arguments) as server:
-        token = next(line.split()[-1] for line in server.lines if line.startswith("token: "))
-        browser.get("about:blank")
-        browser.get(server.url)
-        dialog = browser.find_element("id", "token-dialog")
-        until(browser, dialog.is_displayed)
-        browser.find_element("id", "token").send_keys("wrong")
-        press(browser, "#token-form button")
-        until(browser, lambda: browser.find_element("id", "token-trouble").is_displayed())
-        assert texts(browser, "#list li") == []
-        browser.find_element("id", "token").send_keys(token)
-        press(browser, "#token-form button")
-        until(browser, lambda: len(texts(browser, "#list li")) == 10)
-        until(browser, lambda: texts(browser, "#list [aria-current=true]") != [] and not dialog.is_displayed())
-        key(browser, "r")
-        said(browser, "rejected")
-        assert token not in browser.current_url + browser.page_source
-        assert token not in json.dumps(browser.get_log("browser"))
-        assert browser.get_cookies() == []
-        rest = server.rest()
-        assert token not in rest and text_of(0)[:20] not in rest
-
-
-# -- for every reader -----------------------------------------------------------------------------------------
 
 UNNAMED = """
   return [...document.querySelectorAll("button, input, select, textarea, [role=group], nav, dialog")]
