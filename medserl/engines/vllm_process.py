@@ -13,6 +13,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any, Protocol, TypeVar
 
 from medserl.errors import RunError
@@ -109,6 +110,7 @@ def start(make: Callable[[], Any]) -> tuple[Any, VLLMProcess]:
 @contextmanager
 def _left_alone_by_ctrl_c() -> Iterator[None]:
     """Processes that are started inside never get the terminal's SIGINT: what is blocked is inherited."""
+    resource_tracker.ensure_running()  # which unblocks SIGINT where it starts only now
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

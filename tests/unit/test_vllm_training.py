@@ -264,7 +264,8 @@ from medserl.engines.vllm_process import start
 def make():
     child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
     child.start()
-    print(child.pid, flush=True)
+    blocked = next(line for line in open(f"/proc/{child.pid}/status") if line.startswith("SigBlk"))
+    print(child.pid, blocked.split()[1], flush=True)
 
 if __name__ == "__main__":
     _, process = start(make)
@@ -277,7 +278,9 @@ def test_vllms_processes_end_with_ours_though_it_is_killed(tmp_path: Path) -> No
     script.write_text(WITH_A_CHILD, encoding="utf-8")
     done = subprocess.run([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, timeout=120, check=False)
     assert done.returncode == -signal.SIGKILL
-    child = Path(f"/proc/{int(done.stdout)}/stat")
+    pid, blocked = done.stdout.split()
+    assert int(blocked, 16) >> (signal.SIGINT - 1) & 1, "Ctrl-C would reach it"
+    child = Path(f"/proc/{pid}/stat")
     deadline = time.monotonic() + 60
     while child.exists() and child.read_text().rpartition(")")[2].split()[0] != "Z":
         assert time.monotonic() < deadline, "the child lives"
