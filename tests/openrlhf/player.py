@@ -17,8 +17,9 @@ from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalL
 
 from medserl.game.note import Note
 from medserl.game.prompts import load_prompts
+from medserl.game.roles import MODES
 from medserl.models.chat import ChatRenderer
-from medserl.sft import epoch_examples, twins_of
+from medserl.sft import twins_of
 
 STEPS, BATCH, LEARNING_RATE = 140, 16, 3e-3
 CONTEXT = 512
@@ -75,14 +76,16 @@ def write_player(folder: Path, untrained: Path) -> None:
     model = LlamaForCausalLM(LlamaConfig(**{**_plain(AutoConfig.from_pretrained(untrained)), **SHAPE}))
     chat = ChatRenderer(tokenizer)
     prompts = load_prompts(str(folder / "prompts.toml"), "edit")
+    rng = random.Random(0)
     examples = [
         (chat.ids(lesson.prompt), (*chat.reply_ids(lesson.answer), chat.end_id))
-        for epoch in range(4)
-        for step in epoch_examples(twins_of(notes), prompts, BATCH, seed=0, epoch=epoch)
-        for lesson in step
+        for twins in twins_of(notes)
+        for lesson in (
+            *twins.verdicts(prompts) * 4,
+            *(edit for mode in MODES for edit in twins.edit(prompts, mode, rng)),
+        )
     ]
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
-    rng = random.Random(0)
     for _ in range(STEPS):
         loss = _loss(model, rng.sample(examples, min(BATCH, len(examples))))
         optimizer.zero_grad()
