@@ -25,7 +25,7 @@ class EvaluationOptions:
     """Run folder; `trained` is its newest checkpoint, `best` its best. Its settings hold, but for those given here."""
     cross_play: Annotated[tuple[Path, ...], _SEVERAL] = ()
     """Runs whose Injectors play against all their Assessors: of the start, the middle and the newest checkpoint, as far
-    as --keep-checkpoints kept them; on --limit notes (32), in both modes."""
+    those that it kept; on --limit notes (32), in both modes."""
     predictions: Annotated[tuple[str, ...], _SEVERAL] = ()
     """Files to score without any model: submissions of the shared task, or our predictions.jsonl."""
     samples: int = 1

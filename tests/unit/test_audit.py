@@ -280,7 +280,7 @@ def test_a_rejected_edit_uses_up_an_attempt_and_is_counted() -> None:
     assert [attempt.edit_class for attempt in episode.attempts] == ["neutral", "drug"]
     assert game_metrics([episode])["vcf_reject_audit_no_meaning"] == 1
     assert game_metrics([episode])["audit_drug"] == 1.0
-    assert len(episode.samples(-1.0)) == 3  # as with any rejection, the setting makes it a sample
+    assert len(episode.samples()) == 2  # as with any rejection, the attempt is no sample
 
 
 def test_three_rejections_and_there_is_no_game() -> None:
