@@ -24,8 +24,8 @@ class EvaluationOptions:
     run: Path | None = None
     """Run folder; `trained` is its newest checkpoint, `best` its best. Its settings hold, but for those given here."""
     cross_play: Annotated[tuple[Path, ...], _SEVERAL] = ()
-    """Runs whose Injectors play against all their Assessors: of the start, the middle and the newest checkpoint, as far
-    those that it kept; on --limit notes (32), in both modes."""
+    """Runs whose Injectors play against all their Assessors: of the start, and of the middle one and the newest of
+    the checkpoints that are kept; on --limit notes (32), in both modes."""
     predictions: Annotated[tuple[str, ...], _SEVERAL] = ()
     """Files to score without any model: submissions of the shared task, or our predictions.jsonl."""
     samples: int = 1
