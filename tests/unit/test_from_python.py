@@ -172,7 +172,7 @@ def test_the_assessor_of_a_run_on_a_list(tmp_path: Path, tiny_llama: Path) -> No
     assert run.path
     with Assessor.from_run(run.path, max_new_tokens_assessor=6) as assessor:
         assert assessor.settings.max_new_tokens_assessor == 6 and assessor.settings.model == str(tiny_llama)
-        assert "validation.jsonl" in assessor.threshold.describe()
+        assert "validation notes" in assessor.threshold.describe()
         assert [finding.note_id for finding in assessor.judge(short[:2])] == ["note-1", "note-2"]
 
 

@@ -164,21 +164,14 @@ def test_each_role_is_played_by_who_is_seated(
     assert all(turn and turn.completion.text.startswith(f"{assessor} says\n") for turn in turns)
 
 
-@pytest.mark.parametrize("rejection_reward", [0.0, -0.5])
 @pytest.mark.parametrize("past_role", ["injector", "assessor"])
-def test_only_the_turns_of_today_are_learnt_from(past_role: str, rejection_reward: float) -> None:
+def test_only_the_turns_of_today_are_learnt_from(past_role: str) -> None:
     learns = {"injector": "assessor", "assessor": "injector"}[past_role]
     episode = played(PastPlayer(past_role, "old"), assessor_samples=2)
-    whole = played(None, assessor_samples=2).samples(rejection_reward)
-    samples = episode.samples(rejection_reward)
+    whole = played(None, assessor_samples=2).samples()
+    samples = episode.samples()
     assert {sample.turn.role for sample in samples} == {learns}
     assert len(samples) == sum(sample.turn.role == learns for sample in whole)
-
-
-def test_rejected_attempts_of_a_past_injector_are_no_samples_either() -> None:
-    mute = ScriptedEngine(lambda messages, rng: "no.")
-    assert len(played(None, mute).samples(-0.5)) == 3  # vcf_max_attempts
-    assert played(PastPlayer("injector", "old"), ScriptedEngine(mute.player)).samples(-0.5) == []
 
 
 def test_what_a_past_policy_says_does_not_depend_on_the_other_games() -> None:

@@ -25,13 +25,10 @@ def test_tokens_are_counted_by_phase(tiny_llama: Path, one_thread: None, monkeyp
     length = meter.engine.prompt_lengths(prompts)[0]
 
     first = meter.generate(prompts, Sampling(max_new_tokens=6, role="injector"))
-    meter.aside = "originals"
-    meter.generate(prompts, Sampling(max_new_tokens=2))
-    meter.aside = ""
+    meter.generate(prompts, Sampling(max_new_tokens=2, role="assessor"))
     assert length < meter.read["inject"] <= 2 * length, "the second goes on where it parts from the first"
     assert meter.written["inject"] == sum(len(each.token_ids) for each in first)
-    assert not meter.read["originals"] and 2 <= meter.written["originals"] <= 4, "all is read, but not all written"
-    assert not meter.read["assess"]
+    assert not meter.read["assess"] and 2 <= meter.written["assess"] <= 4, "all is read, but not all written"
 
     turns = [Turn("injector", prompt, each) for prompt, each in zip(prompts, first, strict=True)]
     meter.logprobs(turns, reference=True)
@@ -42,7 +39,7 @@ def test_tokens_are_counted_by_phase(tiny_llama: Path, one_thread: None, monkeyp
     for phase in ("reference", "update"):
         assert length < meter.unpadded[phase] <= separate
         assert meter.unpadded[phase] <= meter.read[phase] and meter.read[phase] % PAD_TO == 0
-    assert len(meter.calls) == 2, "bare are writing and learning, without the reference and what is asked for beside"
+    assert len(meter.calls) == 3, "bare are writing, twice, and learning, without the reference"
     assert "other" not in meter.read
 
 

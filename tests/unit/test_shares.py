@@ -52,7 +52,7 @@ def test_every_share_of_a_round_knows_of_how_many_games_it_is(played: list[tuple
 def test_a_line_of_a_few_games_counts_them() -> None:
     games = [episode(NOTE, [ERROR], said="final_answer: INCORRECT"), episode(NOTE, [None])]
     line = round_line({"round": 1, **row(games)}, 5)
-    assert "vcf 1 of 2 | assessor 1 of 1 right, flags 1 of 1 | injector wins 0 of 1 error | kl" in line
+    assert "vcf 1 of 2 | assessor 1 of 1 right, flags 1 of 1 | injector wins 0 of 1 error | 0 s" in line
     many = round_line({"round": 1, **row(games * 8)}, 5)
     assert "vcf  50% | assessor 8 of 8 right" in many
 
@@ -62,7 +62,7 @@ def test_a_line_without_games_has_no_dashes(validation: dict[str, Any]) -> None:
     line = round_line(
         {"round": 1, **row([episode(NOTE, [None])]), "kl_assessor": 0.1, "kl_injector": 0.1} | validation, 5
     )
-    assert "vcf 0 of 1 | no game to judge | kl" in line
+    assert "vcf 0 of 1 | no game judged | kl" in line
     assert not re.search(r" - |-$|None", line)
 
 
