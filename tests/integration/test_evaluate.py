@@ -230,13 +230,9 @@ def test_a_threshold_is_chosen_on_validation_notes(tmp_path: Path, data: Path) -
     validation = write_notes(tmp_path / "validation.jsonl", 100)
     found = evaluate(tmp_path, data, "--thresholds", "--validation-data", validation)
     n = 2 * PAIRS + LONE
-    assert found.record["thresholds"]["warmup"] == {
-        "value": 0.25,
-        "recall": 1.0,
-        "specificity": 1.0,
-        "n": n,
-        "source": "",
-    }
+    chosen = {"value": 0.25, "recall": 1.0, "specificity": 1.0, "n": n, "source": ""}
+    uncalibrated = {"slope": 1.0, "intercept": 0.0, "brier_before": None, "brier": None}
+    assert found.record["thresholds"]["warmup"] == chosen | uncalibrated
     assert found.figures["warmup", "threshold"] == 0.25
     assert found.figures["warmup", "threshold_accuracy"] == 1.0  # the verdicts miss patient 0
     assert found.figures["warmup", "accuracy"] == (n - 1) / n

@@ -186,7 +186,8 @@ def test_one_table_and_one_figure(done: Path, capsys: pytest.CaptureFixture[str]
     for figure in ("called INCORRECT, benign mode", "right words written"):
         assert re.search(rf"\| plan \| {figure} \| \d+ of \d+ \|", table)
     assert re.search(r"\| plan \| modes told apart \| p [=<] [\d.]+ \|", table)
-    assert re.search(r"\| best \| 3, 3 \| 0, 0 \| \d+ to \d+ \|", table)  # rounds and minutes of each seed
+    of_rounds = r"\| best \| 3, 3 \| 0, 0 \| \d\.\d\d, \d\.\d\d \| \d+ to \d+ \|"  # rounds, minutes, tokens
+    assert re.search(of_rounds, table)
     folder = done / "results" / "sample"
     assert (folder / "table.md").read_text(encoding="utf-8").strip() == table.strip()
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
