@@ -32,7 +32,7 @@ from medserl.game.roles import Mode
 from medserl.game.vcf import Reason
 from medserl.knowledge.facts import load_facts
 from medserl.knowledge.neutral import load_substitutions
-from medserl.knowledge.quantities import as_number, quantity_at
+from medserl.knowledge.quantities import amounts, as_number
 from medserl.knowledge.rewriting import Rules, Words, rewrite_rules, simplest
 from medserl.knowledge.statement import all_forms, keys
 from medserl.knowledge.statement import lexicon as truth_lexicon
@@ -114,7 +114,7 @@ def audit(original: str, modified: str, rules: Rules | None = None) -> Audit:
     """
     rules = neutral_rules() if rules is None else rules
     old, new = (simplest(keys(text), rules) for text in (original, modified))
-    if _amounts(old) == _amounts(new):
+    if amounts(old) == amounts(new):
         return Audit(EditClass.NEUTRAL)
     there, back = _changed_stretches(old, new), _changed_stretches(new, old)
     denied = _denied(old) != _denied(new)
@@ -155,17 +155,6 @@ def neutral_pairs() -> list[tuple[str, str]]:
 def rules_of(pairs: Iterable[tuple[str, str]]) -> Rules:
     """Rewrite rules of phrases that mean the same."""
     return rewrite_rules((keys(a), keys(b)) for a, b in pairs)
-
-
-def _amounts(words: Words) -> list[object]:
-    """`words` with every number and its unit as one amount, so that 500 mg equal 0.5 g."""
-    result: list[object] = []
-    i = 0
-    while i < len(words):
-        amount = quantity_at(words, i)
-        result.append(amount or words[i])
-        i += 2 if amount else 1
-    return result
 
 
 # -- what was changed ---------------------------------------------------------------------------------------------

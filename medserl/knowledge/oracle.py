@@ -28,7 +28,7 @@ from medserl.game.episode import StillTrue
 from medserl.game.text import normalize, split_sentences, split_words
 from medserl.knowledge.facts import Fact, load_facts
 from medserl.knowledge.neutral import load_substitutions, with_case
-from medserl.knowledge.quantities import quantity_at
+from medserl.knowledge.quantities import amounts
 from medserl.knowledge.statement import Statement, keys, lexicon, read_statement
 from medserl.knowledge.vignette import rules, vignette_data, vital_ranges
 
@@ -138,23 +138,12 @@ def _either_way() -> tuple[tuple[str, re.Pattern[str]], ...]:
 def _means_the_same(old: str, new: str, fact: Fact, age: int | None) -> bool:
     """Whether a changed sentence, not the carrying one, certainly means what it did."""
     return (
-        _amounts(keys(old)) == _amounts(keys(new))
+        amounts(keys(old)) == amounts(keys(new))
         or (_is_detail(old) and _is_detail(new))
         or _only_synonyms(keys(old), keys(new))
         or _only_age(old, new, fact)
         or _only_vitals(old, new, fact, age)
     )
-
-
-def _amounts(words: Sequence[str]) -> list[object]:
-    """`words` with each number and unit as one amount, so that 500 mg equals 0.5 g."""
-    result: list[object] = []
-    i = 0
-    while i < len(words):
-        amount = quantity_at(words, i)
-        result.append(amount or words[i])
-        i += 2 if amount else 1
-    return result
 
 
 def _only_synonyms(old: Sequence[str], new: Sequence[str]) -> bool:

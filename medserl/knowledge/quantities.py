@@ -89,3 +89,14 @@ def quantity_at(words: Sequence[str], i: int) -> Quantity | None:
 def as_number(word: str) -> float | None:
     """The value of a word of digits, or None. It may have a minus, and nothing before the point."""
     return float(word) if re.fullmatch(r"-?(?:\d+(?:\.\d+)?|\.\d+)", word) else None
+
+
+def amounts(words: Sequence[str]) -> list[object]:
+    """`words` with each number and its unit as one amount, so that 500 mg equal 0.5 g."""
+    result: list[object] = []
+    i = 0
+    while i < len(words):
+        amount = quantity_at(words, i)
+        result.append(amount or words[i])
+        i += 2 if amount else 1
+    return result

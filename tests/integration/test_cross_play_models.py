@@ -31,9 +31,9 @@ def run(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two rounds of lessons for the Assessor alone, each role with an adapter of its own, from a saved start."""
     folder = tmp_path_factory.mktemp("cross")
     model = {"model": str(tiny_llama), "engine": "local", "device": "cpu", "dtype": "float32", "lora_rank": 4}
-    first = MedSeRLTrainer(notes=NOTES, validation=None, run=None, gold_lessons=1, adapter="none", **model)
+    first = MedSeRLTrainer(notes=NOTES, validation=None, run=None, sft_verdict_pairs=1, adapter="none", **model)
     first.engine.save(folder / "start")
-    settings = {"policy_loss_weight": 0.0, "gold_lessons": 3, "roles_trained": "assessor", "adapters": "per_role"}
+    settings = {"policy_loss_weight": 0.0, "sft_verdict_pairs": 3, "roles_trained": "assessor", "adapters": "per_role"}
     lengths = {"max_rounds": 2, "save_every": 1, "rollout_batch_size": 2, "max_new_tokens_injector": 8}
     trainer = MedSeRLTrainer(
         notes=NOTES, validation=None, output_dir=folder / "run", adapter=folder / "start", learning_rate=0.05,

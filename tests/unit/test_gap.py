@@ -37,7 +37,9 @@ def test_a_gap_that_is_no_number_does_not_pass() -> None:
 
 
 def test_older_weights_may_play() -> None:
-    require_same_policy(stats(5.0, None))
+    with pytest.raises(RunError):
+        require_same_policy(stats(5.0, 0.01))
+    require_same_policy(stats(5.0, None))  # the same gap, where what played is known to be older
 
 
 def test_the_loop_stops_and_names_the_round(monkeypatch: pytest.MonkeyPatch) -> None:
