@@ -52,7 +52,7 @@ def test_a_checkpoint_plays_each_role_with_its_own_adapter(run: Path) -> None:
             prompts = {"injector": rollout.prompts.injector(TEXTS[0], "benign", None)}
             prompts["assessor"] = rollout.prompts.assessor(TEXTS[0])
             for role in ROLES:
-                turns = rollout.engine.recite(role, [prompts[role]], ["final_answer: CORRECT"])
+                turns = rollout.engine.target_turns(role, [prompts[role]], ["final_answer: CORRECT"])
                 said[policy.name, role] = rollout.engine.logprobs(turns)[0]
     for name in ("run 1", "run 2"):
         assert said[name, "injector"] == pytest.approx(said["start", "injector"], abs=1e-5)  # it stayed as it was
