@@ -44,16 +44,7 @@ def commands(folder: Path, notes: str, *, lora_rank: int) -> dict[str, list[str]
     data = ["--prompt-data", notes, "--validation-data", "none", "--training-token-budget", "1024"]
     rank = ["--lora-rank", str(lora_rank)]
     rounds = ["--rollout-batch-size", "4", "--max-rounds", "1", "--frozen-games", "0", "--no-tensorboard"]
-    learnt = [
-        "--gold-fraction",
-        "0.5",
-        "--sft-verdict-pairs",
-        "2",
-        "--sft-edit-pairs",
-        "2",
-        "--vcf-rejection-reward",
-        "-0.5",
-    ]
+    learnt = ["--gold-fraction", "0.5", "--sft-verdict-pairs", "2", "--sft-edit-pairs", "2"]
     return {
         "play": ["play", *model],
         "sft": ["sft", *model, *data, *rank, "--steps", "1", "--batch-size", "4", "--output", str(folder / "warm")],

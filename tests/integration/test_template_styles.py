@@ -83,6 +83,7 @@ def settings_for(style: str, folder: Path, **changes: Any) -> Settings:
         "max_new_tokens_injector": 8,
         "rollout_batch_size": 2,
         "max_rounds": 1,
+        "gold_fraction": 0.5,  # what the policy gradient learns from, whatever a random Injector writes
         "sft_verdict_pairs": 2,
         "sft_edit_pairs": 2,
         "frozen_games": 0,
