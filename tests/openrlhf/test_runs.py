@@ -28,7 +28,7 @@ ACTORS = ("VLLM", "ray::Rollout", "ray::Policy", "ray::Reference")
 
 
 def assert_learnt(metrics: list[dict[str, Any]], run: Path, *, mini_batches: int = 1) -> None:
-    """Finite figures, and every accepted game in the optimizer steps: two turns of each that had a verdict."""
+    """Finite figures, every accepted game in the optimizer steps (two turns of each with a verdict), weights moved."""
     for row in metrics:
         games = [game for game in rows(run, "episodes.jsonl") if game["round"] == row["round"]]
         accepted = [game for game in games if game["modified"] is not None]
@@ -37,7 +37,7 @@ def assert_learnt(metrics: list[dict[str, Any]], run: Path, *, mini_batches: int
         assert row["samples"] == 2 * len(accepted) - len(without_verdict)
         assert row["optimizer_steps"] == min(mini_batches, row["samples"])
         assert all(math.isfinite(row[name]) for name in ("loss", "entropy", "grad_norm", "logprob_gap", "vllm_kl"))
-        assert row["grad_norm"] > 0
+        assert row["grad_norm"] > 0 or row["no_variance_share"] == 1  # rewards that are all alike move nothing
 
 
 def assert_synced(metrics: list[dict[str, Any]]) -> None:
