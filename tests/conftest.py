@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,12 @@ _CORPUS = (
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", PEFT_ON_NEW_TRANSFORMERS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imports_are_no_garbage() -> None:
+    """Before a model is loaded garbage is collected; a second each time, if it went through all that is imported."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")
