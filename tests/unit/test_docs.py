@@ -18,9 +18,6 @@ from tests import prose
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-LOGS = ("experiments.md",)
-"""What was tried and what came of it, figure by figure: no page to be read in one go."""
-
 OUTSIDE_THE_SITE = sorted({*ROOT.glob("*.md"), *ROOT.glob("*/README.md")} - {ROOT / "CHANGELOG.md"})
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _SHELL = re.compile(r"```bash\n(.*?)```", re.DOTALL)
@@ -35,7 +32,7 @@ def slug(heading: str) -> str:
 # -- reading -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("page", [page for page in prose.pages() if page.name not in LOGS], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", prose.pages(), ids=lambda page: page.name)
 def test_a_page_reads_easily(page: Path) -> None:
     found = prose.read(page.read_text(encoding="utf-8"))
     assert found.crowded == []
