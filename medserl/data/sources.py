@@ -35,10 +35,13 @@ def notes_path(source: str, split: SampleSplit) -> Path:
     return sample_path(split) if source == SAMPLE else Path(source)
 
 
-def load(source: str, split: SampleSplit, settings: Settings | None = None, *, lenient: bool = False) -> LoadedNotes:
+def load(
+    source: str, split: SampleSplit, settings: Settings | None = None, *, lenient: bool = False, called: str = ""
+) -> LoadedNotes:
     """Notes of a source, or of the sample, told in one line of the log; settings may name the columns.
 
     `lenient` is for a source beside the one that the columns were named for: where it lacks one, it is guessed.
+    `called` is what a person calls the source, where that is not its path.
 
     Raises:
         DataError: the source cannot be used.
@@ -46,6 +49,8 @@ def load(source: str, split: SampleSplit, settings: Settings | None = None, *, l
     columns = column_names(settings) if settings and source != SAMPLE else BY_GUESS
     place = str(notes_path(source, split)) if source == SAMPLE else source
     loaded = load_notes(place, columns, lenient=lenient)
+    if called:
+        loaded = replace(loaded, source=called)
     for row in loaded.skipped[:_ROWS_NAMED]:
         log.warning("left out: %s", row)
     if len(loaded.skipped) > _ROWS_NAMED:
@@ -72,7 +77,7 @@ def load_unlabelled(source: str, settings: Settings) -> LoadedNotes:
     settings = settings.with_overrides(label_column=NO_LABELS)
     if source == STANDARD_INPUT:
         with spooled(known_names(column_names(settings))) as path:
-            loaded = replace(load(str(path), "test", settings), source="standard input")
+            loaded = load(str(path), "test", settings, called="standard input")
     else:
         loaded = load(source, "test", settings)
     twins = sum(note.incorrect_note is not None for note in loaded.notes)

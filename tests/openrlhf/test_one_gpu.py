@@ -60,7 +60,7 @@ def adapters_run(train: Start, tmp_path_factory: pytest.TempPathFactory) -> tupl
     folder = tmp_path_factory.mktemp("runs") / "adapters"
     killed = train(
         "--lora-targets", "all-linear", "--adapters", "per_role", "--past-fraction", "0.5", "--past-every", "1",
-        "--past-pool", "1", "--max-rounds", "60", "--learning-rate", "3e-3", "--output-dir", str(folder),
+        "--past-pool", "1", "--max-rounds", "60", "--learning-rate", "1e-3", "--output-dir", str(folder),
     )  # fmt: skip
     killed.wait_for("round   3/60")
     killed.process.kill()
@@ -79,9 +79,10 @@ def test_a_run_goes_on_with_vllm_where_it_was(adapters_run: tuple[Path, Program]
     folder, _ = adapters_run
     metrics = rows(folder)
     assert [row["round"] for row in metrics] == [*range(1, len(metrics) + 1)] and len(metrics) >= 5
-    assert all(row["grad_norm"] > 0 for row in metrics)
-    assert_synced(metrics)
-    assert any(row["kl_assessor"] > 0 for row in metrics[1:]), "the policy left the reference"
+    learnt = [row for row in metrics if row["samples"]]  # an Injector that worsens has no edit accepted in some rounds
+    assert len(learnt) >= 3 and all(row["grad_norm"] > 0 for row in learnt)
+    assert_synced(learnt)
+    assert any(row["kl_assessor"] > 0 for row in learnt[1:]), "the policy left the reference"
 
 
 def test_past_policies_play_and_are_kept_one_at_a_time(adapters_run: tuple[Path, Program]) -> None:
@@ -111,7 +112,7 @@ def test_weights_that_never_arrive_show_and_a_vllm_that_dies_ends_the_run(train:
     assert run.finish(120) == 2
     assert "vLLM's process died" in last_error(run)
     assert run.left_over() == {}
-    gaps: list[float] = [row["logprob_gap"] for row in rows(folder)]
+    gaps: list[float] = [row["logprob_gap"] for row in rows(folder) if row["samples"]]
     assert gaps[0] < 2e-3 < 1e-2 < fmean(gaps[-2:]), gaps
 
 

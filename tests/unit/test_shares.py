@@ -66,6 +66,11 @@ def test_a_line_without_games_has_no_dashes(validation: dict[str, Any]) -> None:
     assert not re.search(r" - |-$|None", line)
 
 
+def test_a_kl_that_rounds_to_zero_has_no_sign_of_its_own() -> None:
+    line = round_line({"round": 1, **row([episode(NOTE, [ERROR])]), "kl_assessor": -0.0, "kl_injector": -4e-4}, 5)
+    assert "kl +0.000 / +0.000" in line
+
+
 def test_validation_without_pairs_names_none() -> None:
     assert round_line({"round": 0, "eval_accuracy": 0.5, "eval_pairwise_accuracy": None}, 5).endswith(
         "| validation  50%"

@@ -124,12 +124,15 @@ def test_of_a_pair_the_text_with_the_error_is_judged(tmp_path: Path, capsys: pyt
         ("id\ttext\r\nä\tShe is given poison.\r\n".encode("utf-16"), ["ä"]),
     ],
 )
-def test_standard_input_in_each_form(content: bytes, ids: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_input_in_each_form(
+    content: bytes, ids: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
     columns = ["--note-column", "Befund", "--id-column", "Nr"] if b"Befund" in content else []
     found = predict("-", *columns)
     assert [row["note_id"] for row in found] == ids
     assert found[0]["flagged"]
+    assert f"standard input: {len(ids)} note" in caplog.text and "/" not in caplog.text.replace("and/or", "")
 
 
 def test_a_workbook_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
