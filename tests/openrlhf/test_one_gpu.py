@@ -122,11 +122,13 @@ def test_weights_that_never_arrive_show_and_a_vllm_that_dies_ends_the_run(train:
 def test_all_weights_reach_vllm(train: Start, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     run = train(
-        "--lora-rank", "0", "--max-rounds", "4", "--learning-rate", "3e-4", "--temperature", "0.9",
+        "--lora-rank", "0", "--max-rounds", "5", "--learning-rate", "3e-4", "--temperature", "0.9",
         "--output-dir", str(folder),
     )  # fmt: skip
     assert run.finish() == 0, run.output()
-    metrics: list[dict[str, Any]] = rows(folder)
-    assert_learnt(metrics, folder)
-    assert_synced(metrics)
-    assert abs(metrics[-1]["kl_assessor"]) > 1e-3, "the policy left the reference"
+    learnt: list[dict[str, Any]] = [row for row in rows(folder) if row["samples"]]
+    assert len(learnt) >= 2
+    assert_learnt(learnt, folder)
+    moved = max(abs(row[f"kl_{role}"]) for row in learnt for role in ("assessor", "injector"))
+    off = max(abs(row["vllm_kl"]) for row in learnt)
+    assert off < moved / 2, "vLLM follows the policy away from the reference; what is left is bfloat16's rounding"
