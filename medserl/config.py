@@ -287,36 +287,6 @@ class Settings(  # of the bases pydantic takes the last one's fields first
         return validate({**self.model_dump(), **changes})
 
 
-# -- which settings concern a command -----------------------------------------------------------------------
-
-
-def _of(*sections: type[BaseModel]) -> set[str]:
-    return {name for section in sections for name in section.model_fields}
-
-
-_OF_A_TRAINED_MODEL = {"lora_rank", "lora_alpha", "lora_targets", "gradient_checkpointing"}
-_OF_ROUNDS = {"rollout_batch_size", "max_epochs", "max_rounds"}
-_SHOWN: Mapping[str, set[str]] = {
-    "sft": (_of(ModelSettings, DataSettings, GameSettings, RolloutSettings) | {"eval_notes"}) - _OF_ROUNDS - {"engine"},
-    "evaluate": (_of(ModelSettings, DataSettings, RolloutSettings) | {"prompts", "injector_format"})
-    - _OF_A_TRAINED_MODEL
-    - _OF_ROUNDS
-    - {"max_new_tokens_injector"},
-    "predict": (_of(ModelSettings) - _OF_A_TRAINED_MODEL)
-    | {"note_column", "id_column", "prompts", "max_new_tokens_assessor", "generation_token_budget"},
-    "serve": (_of(ModelSettings, GameSettings, RolloutSettings) | {"note_column", "id_column", "seed"})
-    - _OF_A_TRAINED_MODEL
-    - _OF_ROUNDS
-    - {"edit_audit"},
-    "play": (_of(ModelSettings, GameSettings, RolloutSettings) | {"seed"}) - _OF_A_TRAINED_MODEL - _OF_ROUNDS,
-}
-
-
-def concerns(command: str, setting: str) -> bool:
-    """Whether the command reads the setting; the others are accepted, so that one file of settings serves them all."""
-    return setting in _SHOWN.get(command, Settings.model_fields)
-
-
 # -- where settings come from -------------------------------------------------------------------------------
 
 PREFIX = "MEDSERL_"

@@ -1,17 +1,60 @@
-"""Where the settings of a command come from: flags, then `MEDSERL_<SETTING>`, then the file of `--config`.
+"""The settings of a command: which ones it reads, and where they come from.
 
-Cyclopts puts them together, each source in what the ones before it left open. Here is which sources there are, and
-what is refused in them.
+They come from flags, then `MEDSERL_<SETTING>`, then the file of `--config`. Cyclopts puts them together, each source in
+what the ones before it left open. Here is which sources there are, and what is refused in them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from cyclopts import App, ArgumentCollection, CycloptsError
 from cyclopts.config import Dict, Env
+from pydantic import BaseModel
 
-from medserl.config import PREFIX, check_variables, read_config
+from medserl.config import (
+    PREFIX,
+    DataSettings,
+    GameSettings,
+    ModelSettings,
+    RolloutSettings,
+    Settings,
+    check_variables,
+    read_config,
+)
+
+# -- which settings concern a command -----------------------------------------------------------------------
+
+
+def _of(*sections: type[BaseModel]) -> set[str]:
+    return {name for section in sections for name in section.model_fields}
+
+
+_OF_A_TRAINED_MODEL = {"lora_rank", "lora_alpha", "lora_targets", "gradient_checkpointing"}
+_OF_ROUNDS = {"rollout_batch_size", "max_epochs", "max_rounds"}
+_SHOWN: Mapping[str, set[str]] = {
+    "sft": (_of(ModelSettings, DataSettings, GameSettings, RolloutSettings) | {"eval_notes"}) - _OF_ROUNDS - {"engine"},
+    "evaluate": (_of(ModelSettings, DataSettings, RolloutSettings) | {"prompts", "injector_format"})
+    - _OF_A_TRAINED_MODEL
+    - _OF_ROUNDS
+    - {"max_new_tokens_injector"},
+    "predict": (_of(ModelSettings) - _OF_A_TRAINED_MODEL)
+    | {"note_column", "id_column", "prompts", "max_new_tokens_assessor", "generation_token_budget"},
+    "serve": (_of(ModelSettings, GameSettings, RolloutSettings) | {"note_column", "id_column", "seed"})
+    - _OF_A_TRAINED_MODEL
+    - _OF_ROUNDS
+    - {"edit_audit"},
+    "play": (_of(ModelSettings, GameSettings, RolloutSettings) | {"seed"}) - _OF_A_TRAINED_MODEL - _OF_ROUNDS,
+}
+
+
+def concerns(command: str, setting: str) -> bool:
+    """Whether the command reads the setting; the others are accepted, so that one file of settings serves them all."""
+    return setting in _SHOWN.get(command, Settings.model_fields)
+
+
+# -- where they come from ---------------------------------------------------------------------------------------
 
 CONFIG_FLAG = "--config"
 ENVIRONMENT = "environment"

@@ -9,10 +9,11 @@ import pytest
 
 from medserl import commands
 from medserl.cli import app, main
-from medserl.config import SECTIONS, Settings, concerns, read_config, validate
+from medserl.config import SECTIONS, Settings, read_config, validate
 from medserl.errors import ConfigError
 from medserl.removed import RENAMED
 from medserl.runs.resume import check_fixed
+from medserl.settings_sources import concerns
 
 COMMANDS = ("train", "sft", "evaluate", "play", "pipeline")
 
