@@ -19,7 +19,7 @@ from medserl.errors import RunError
 from medserl.files import sha256_of
 from medserl.runs.runlog import RunFolder
 from medserl.trainer import MedSeRLTrainer
-from tests.integration.test_local_engine import engine_of, played, weighted
+from tests.local_engine import engine_of, played, weighted
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,25 +9,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
 from medserl.config import Normalization
 from medserl.reinforce_pp import CREDIT_SCHEMES, ReinforcePlusPlus
+from tests.tensors import LOGPROBS, close, tensor
 
-LOGPROBS = st.floats(-12, 0, allow_nan=False)
 TURN = st.tuples(
     st.sampled_from(["injector", "assessor"]),
     st.sampled_from([1.0, -1.0]),
     st.lists(st.tuples(LOGPROBS, LOGPROBS), min_size=1, max_size=6),  # sampled, reference
 )
-
-
-def tensor(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def close(actual: Tensor, *expected: float) -> None:
-    torch.testing.assert_close(actual, torch.tensor(expected, dtype=actual.dtype), rtol=1e-9, atol=1e-12)
 
 
 @given(st.lists(TURN, min_size=1, max_size=6))

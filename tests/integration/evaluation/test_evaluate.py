@@ -2,75 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from medserl.cli import main
-from medserl.engines.scripted import ScriptedEngine
 from medserl.evaluation import evaluate as evaluate_module
 from medserl.evaluation import systems
 from medserl.evaluation.checkpoint_metrics import Scorers
 from medserl.reports.html import write_report
-from tests.poisonings import LONE, PAIRS, Reader, sentences, write_notes
+from tests.evaluating import NoModel, Result, error_line, evaluate, evaluate_to, medec_test
+from tests.poisonings import LONE, PAIRS, Reader, write_notes
 from tests.report_page import Page
 from tests.synthetic_run import write_run
-
-
-class NoModel(ScriptedEngine):
-    def generate(self, *_: Any) -> Any:
-        raise AssertionError("no model is to be asked")
-
-
-@pytest.fixture(autouse=True)
-def reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MEDSERL_ENGINE", "scripted")
-    monkeypatch.setattr(systems, "create_inference_engine", Reader)
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return write_notes(tmp_path / "test.jsonl", 0)
-
-
-class Result:
-    """What an evaluation wrote."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.record = json.loads((folder / "evaluation.json").read_text())
-        self.markdown = (folder / "table.md").read_text()
-        self.table = json.loads((folder / "table.json").read_text())
-        self.figures = {(row["system"], row["figure"]): row["value"] for row in self.table if row["group"] == "all"}
-
-    def group(self, group: str) -> dict[tuple[str, str], float]:
-        return {(row["system"], row["figure"]): row["value"] for row in self.table if row["group"] == group}
-
-
-def evaluate(tmp_path: Path, data: Path, *flags: object) -> Result:
-    """An evaluation in a folder of its own: none overwrites another."""
-    folder = tmp_path / f"eval{sum(path.name.startswith('eval') for path in tmp_path.iterdir())}"
-    return evaluate_to(folder, tmp_path, data, *flags)
-
-
-def evaluate_to(folder: Path, tmp_path: Path, data: Path, *flags: object) -> Result:
-    train = write_notes(tmp_path / "train.jsonl", 300)
-    main(["evaluate", "--data", str(data), "--prompt-data", str(train), "--output", str(folder), *map(str, flags)])
-    return Result(folder)
-
-
-def error_line(capsys: pytest.CaptureFixture[str], *flags: object) -> str:
-    with pytest.raises(SystemExit) as stopped:
-        main(["evaluate", *map(str, flags)])
-    assert stopped.value.code == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
-    return lines[0]
-
 
 # -- models ------------------------------------------------------------------------------------------------
 
@@ -283,144 +229,3 @@ def test_the_report_shows_all_that_an_evaluation_wrote(tmp_path: Path) -> None:
     for name, value in {(row["figure"], row["value"]) for row in found.table if row["system"] == "tf-idf"}:
         assert value is None or f"{100 * value:.1f}" in text or f"{value:.2f}" in text, name
     assert "Others" not in text  # every figure has a heading and a meaning
-
-
-# -- predictions from files --------------------------------------------------------------------------------
-
-
-def medec_test(path: Path) -> Path:
-    """A test file as MEDEC publishes it: 12 texts of two collections, then 328 rows with an id or nothing at all."""
-    columns = "Text ID,Text,Sentences,Error Flag,Error Type,Error Sentence ID,Error Sentence,Corrected Sentence"
-    rows = []
-    for i in range(12):
-        wrong, right = sentences(i, "poison" if i % 2 else "aspirin"), sentences(i, "aspirin")
-        numbered = "\n".join(f"{n} {sentence}" for n, sentence in enumerate(wrong))
-        gold = [1, "treatment", 1, wrong[1], right[1], " ".join(right)] if i % 2 else [0, "NA", -1, "NA", "NA", "NA"]
-        rows.append([f"{'uw' if i % 3 == 0 else 'ms'}-test-{i}", " ".join(wrong), numbered, *gold])
-    rows += [[f"ms-test-{i}", *[""] * 8] for i in range(12, 180)] + [[""] * 9] * 160
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([[*columns.split(","), "Corrected Text"], *rows])
-    return path
-
-
-SUBMISSION = """\
-ms-test-1 1 1 "She is given aspirin."
-uw-test-0 0 -1 NA
-uw-test-3 1 1 She is given morphine.
-what is this
-ms-test-2 0 4 ignored
-ms-test-5 1 -1 NA
-ms-test-4 01 -1 NA
-ms-test-99 0 -1 NA
-ms-test-7 1 1 She is given poison.
-ms-test-7 0 1 It is flu.
-"""
-
-
-def test_a_submission_is_scored_without_any_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(systems, "create_inference_engine", lambda settings: NoModel())
-    (tmp_path / "run.txt").write_text(SUBMISSION)
-    found = evaluate(tmp_path, medec_test(tmp_path / "test.csv"), "--predictions", tmp_path / "run.txt")
-    assert found.record["systems"] == {"run": {"file": str(tmp_path / "run.txt")}}
-    assert (found.record["texts"]["n"], found.record["files"]["judged"]["rows_skipped"]) == (12, 328)
-    # right flags: 0, 1, 2, 3, 5; right sentences: 0, 1, 3, 7, and -1 of 4; both NA: 0, 2 and 4
-    f = {"ROUGE-1": 2 * 0.75 * 0.75 / (1.5 + 1e-8), "same": 2 / (2 + 1e-8)}
-    assert found.figures["run", "flag accuracy"] == pytest.approx(5 / 12)
-    assert found.figures["run", "sentence accuracy"] == pytest.approx(5 / 12)
-    assert found.figures["run", "ROUGE-1"] == pytest.approx((f["ROUGE-1"] + f["same"]) / 2, abs=1e-9)
-    assert found.figures["run", "ROUGE-1 composite"] == pytest.approx((3 + f["ROUGE-1"] + f["same"]) / 12, abs=1e-9)
-    assert found.figures["run", "accuracy"] == pytest.approx(5 / 12)
-    assert {found.figures[guess, "flag accuracy"] for guess in ("always-incorrect", "always-correct", "coin")} == {0.5}
-    apart = {name: found.group(f"collection={name}")["run", "flag accuracy"] for name in ("MS", "UW")}
-    assert apart == {"MS": pytest.approx(3 / 8), "UW": pytest.approx(2 / 4)}
-    assert "## Official scores by collection" in found.markdown
-    assert "test.csv: 328 rows skipped: 168 x no text" in found.markdown
-    assert "run: 5 of 12 texts are not predicted and count as wrong ('uw-test-6', 'ms-test-8'," in found.markdown
-    log = capsys.readouterr().err
-    assert "run.txt: line 4 is malformed" in log
-    assert "run.txt: line 10 is about a text that came before" in log
-    assert "and 318 rows more were left out" in log
-
-
-def test_our_predictions_are_scored_as_when_they_were_made(tmp_path: Path, data: Path) -> None:
-    made = evaluate(tmp_path, data)
-    kept = tmp_path / "copy"
-    (made.folder / "warmup.predictions.jsonl").rename(kept.with_suffix(".predictions.jsonl"))
-    found = evaluate(tmp_path, data, "--predictions", f"warmup={kept}.predictions.jsonl")
-    assert {key: value for key, value in found.figures.items() if key[0] == "warmup"} == {
-        key: value for key, value in made.figures.items() if key[0] == "warmup"
-    }
-    assert found.record["texts"]["published_only"] is False
-
-
-def test_a_submission_beside_a_model_is_compared_on_published_texts(tmp_path: Path, data: Path) -> None:
-    made = evaluate(tmp_path, data)
-    kept = made.folder.parent / "kept.submission.txt"
-    (made.folder / "warmup.submission.txt").rename(kept)
-    found = evaluate(tmp_path, data, "--compare", "base", "--predictions", kept)
-    assert found.record["texts"]["published_only"] is True
-    assert "kept is not distinguishable from base in texts right (p = 1.00)." in found.markdown
-
-
-# -- what cannot be done -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        (["--samples", "0"], "--samples 0: give 1 or more"),
-        (["--limit", "-1"], "--limit -1: give 0 or more"),
-        (["--bertscore", "no/such/folder"], "--bertscore no/such/folder: no such folder"),
-        (["--bleurt", "no/such/folder"], "--bleurt no/such/folder: no such folder"),
-        (["--compare", "trained"], "--compare trained needs --run"),
-        (["--compare", "nobody"], "--compare nobody: neither base, warmup, trained, best nor the folder"),
-        (["--compare", "base", "base"], "two systems are called 'base'"),
-        (["--compare", "coin=base"], "two systems are called 'coin'"),
-        (["--predictions", "none.txt"], "none.txt: cannot be read"),
-        (["--run", "no/run"], "no/run: no config.toml"),
-        (["--data", "none.jsonl"], "none.jsonl"),
-        (["--thresholds", "--validation-data", "none.jsonl"], "none.jsonl"),
-    ],
-)
-def test_options_that_cannot_be_followed(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, flags: list[str], expected: str
-) -> None:
-    assert expected in error_line(capsys, "--output", tmp_path / "eval", *flags)
-    assert not (tmp_path / "eval").exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "expected"),
-    [
-        ("run.txt", "", "run.txt: no prediction in this file"),
-        ("run.txt", "rubbish\n", "run.txt: no prediction in this file"),
-        ("run.txt", "nobody 0 -1 NA\n", "run: about none of the judged texts; 'nobody' is not one of their ids"),
-        ("p.jsonl", '{"text_id": "ms-0", "verdict": null}\nrubbish\n', "p.jsonl, line 2: no JSON"),
-        ("p.jsonl", '{"text_id": "ms-0", "verdict": null}\n' * 2, "'ms-0' occurs twice"),
-        ("tf-idf.txt", "ms-0 0 -1 NA\n", "two systems are called 'tf-idf'"),
-    ],
-)
-def test_files_that_cannot_be_scored(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, data: Path, name: str, text: str, expected: str
-) -> None:
-    (tmp_path / name).write_text(text)
-    flags = ["--data", data, "--output", tmp_path / "eval", "--predictions", tmp_path / name]
-    assert expected in error_line(capsys, *flags)
-
-
-def test_an_output_that_cannot_be_written(capsys: pytest.CaptureFixture[str], tmp_path: Path, data: Path) -> None:
-    (tmp_path / "file").write_text("")
-    (tmp_path / "run.txt").write_text("ms-0 0 -1 NA\n")
-    flags = ["--data", data, "--predictions", tmp_path / "run.txt", "--output", tmp_path / "file" / "eval"]
-    assert "cannot be written" in error_line(capsys, *flags)
-
-
-def test_prompts_that_ask_for_the_flag_alone_have_no_other_scores(tmp_path: Path, data: Path) -> None:
-    shipped = Path(systems.__file__).parents[1] / "game" / "prompts" / "term.toml"
-    own = re.sub(r'answer = "{3}.*?"{3}', "answer = 'final_answer: $verdict'", shipped.read_text(), flags=re.DOTALL)
-    (tmp_path / "own.toml").write_text(own)
-    found = evaluate(tmp_path, data, "--prompts", tmp_path / "own.toml")
-    assert "left out: sentence accuracy (subtask B was not asked)" in found.markdown
-    assert ("warmup", "sentence accuracy") not in found.figures

@@ -17,12 +17,6 @@ from medserl.game.episode import Completion
 from tests.poisonings import PAIRS, Reader, record, write_notes
 
 
-@pytest.fixture(autouse=True)
-def reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MEDSERL_ENGINE", "scripted")
-    monkeypatch.setattr(systems, "create_inference_engine", Reader)
-
-
 def evaluate(data: Path, train: Path, *flags: object) -> None:
     main(["evaluate", "--data", str(data), "--prompt-data", str(train), "--compare", "base", *map(str, flags)])
 
