@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +64,31 @@ def press(page: Any, selector: str) -> None:
 def brightness(colour: str) -> int:
     """Sum of red, green and blue of `rgb(r, g, b)`."""
     return sum(int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(","))
+
+
+@contextmanager
+def seen_as(page: Any, width: int, scheme: str) -> Iterator[None]:
+    """The page in a window of so many pixels, of a phone below 700, where `light` or `dark` is preferred."""
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 700}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    try:
+        yield
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {})
+
+
+def overflow(page: Any) -> int:
+    """By how many pixels the page is wider than its window."""
+    root = "const page = document.documentElement;"
+    return page.execute_script(f"{root} return page.scrollWidth - page.clientWidth")
+
+
+def is_light(page: Any) -> bool:
+    """Whether dark words stand on light paper."""
+    ink, paper = page.execute_script(
+        "const style = getComputedStyle(document.body); return [style.color, style.backgroundColor]"
+    )
+    return brightness(ink) < brightness(paper)

@@ -10,7 +10,7 @@ import pytest
 
 from medserl.reports.html import write_report
 from medserl.runs.runlog import EPISODES, read_rows
-from tests.browsing import brightness, press, texts
+from tests.browsing import is_light, overflow, press, seen_as, texts
 from tests.synthetic_run import HOSTILE, add_official, episode, write_rows, write_run
 
 pytestmark = pytest.mark.browser
@@ -207,24 +207,13 @@ def test_the_curves_tell_the_value_under_the_pointer(page: Any) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1366])
 def test_it_fits_a_phone_and_a_laptop_in_light_and_dark(page: Any, width: int, scheme: str) -> None:
-    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 700}
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    page.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    try:
+    with seen_as(page, width, scheme):
         assert page.execute_script("return innerWidth") == width
-        root = "const page = document.documentElement;"
-        assert page.execute_script(f"{root} return page.scrollWidth - page.clientWidth") == 0
+        assert overflow(page) == 0
         assert page.execute_script(OUT_OF_THEIR_CARD) == []
         sides = "return [...document.querySelector('.sides').children].map((e) => e.getBoundingClientRect().top)"
         left, right = page.execute_script(sides)
         kept = page.execute_script(FIRST_COLUMN_AFTER_SCROLLING)
         assert kept == 0
         assert (left == right) is (width > 700)
-        ink, paper = page.execute_script(
-            "const style = getComputedStyle(document.body); return [style.color, style.backgroundColor]"
-        )
-        assert (brightness(ink) < brightness(paper)) is (scheme == "light")
-    finally:
-        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {})
+        assert is_light(page) is (scheme == "light")

@@ -11,19 +11,13 @@ from medserl.cli import main
 from medserl.config import Settings
 from medserl.evaluation.cross_play import opened, policies_of
 from medserl.evaluation.cross_table import CROSS_PLAY
-from medserl.game.note import Note
 from medserl.game.roles import ROLES
 from medserl.trainer import MedSeRLTrainer
+from tests import sided_notes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-TEXTS = (
-    "A man has fever. His right lung is dull. He is given amoxicillin.",
-    "A woman of 54 years has a cough. Her right leg is red and warm.",
-    "A boy has a sore throat. His right ear hurts. He does not sleep.",
-    "A girl fell on her right hand. It is swollen. An x-ray is taken.",
-)
-NOTES = [Note(f"n{i}", text, text.replace("right", "left")) for i, text in enumerate(TEXTS)]
+TEXTS, NOTES = sided_notes.TEXTS[:4], sided_notes.NOTES[:4]
 
 
 @pytest.fixture(scope="module")

@@ -15,25 +15,16 @@ from medserl.engines.base import Sampling, WeightedTurn
 from medserl.engines.local import LocalEngine
 from medserl.game.answers import Place
 from medserl.game.episode import Completion
-from medserl.game.note import Note
 from medserl.game.prompts import Messages, load_prompts
 from medserl.models import load_model
 from medserl.rounds.auxiliary import target_turns_of
 from medserl.rounds.gold_pairs import GoldPairs
 from medserl.runs.runlog import RunFolder, read_rows
 from medserl.trainer import MedSeRLTrainer
+from tests.sided_notes import NOTES, TEXTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-TEXTS = (
-    "A man has fever. His right lung is dull. He is given amoxicillin.",
-    "A woman of 54 years has a cough. Her right leg is red and warm.",
-    "A boy has a sore throat. His right ear hurts. He does not sleep.",
-    "A girl fell on her right hand. It is swollen. An x-ray is taken.",
-    "A man has a headache. His right eye is red. The lamp hurts him.",
-    "A woman has a rash. It is on her right arm. She feels well.",
-)
-NOTES = [Note(f"n{i}", text, text.replace("right", "left")) for i, text in enumerate(TEXTS)]
 RUN: dict[str, Any] = {
     "rollout_batch_size": 4, "max_epochs": 2, "save_every": 2, "tensorboard": False, "learning_rate": 1e-2,
     "max_new_tokens_injector": 8, "max_new_tokens_assessor": 8, "adapters": "per_role",

@@ -12,7 +12,7 @@ import pytest
 from medserl.data.readers import load_notes
 from medserl.game.note import Note
 from medserl.prediction.findings import JudgedNote, write_findings
-from tests.browsing import brightness, press, texts
+from tests.browsing import is_light, overflow, press, seen_as, texts
 from tests.review_page import Server, key, opened, reviewing, rows, said, serving, title, until
 from tests.reviewing import DRUGS, RIGHT, finding_of, text_of
 from tests.synthetic_run import HOSTILE
@@ -287,24 +287,13 @@ FAINT = """
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_it_can_be_read_on_a_phone_and_a_laptop_in_light_and_dark(page: Any, width: int, scheme: str) -> None:
-    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 700}
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    page.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    try:
+    with seen_as(page, width, scheme):
         for keys, words in (("a", "accepted"), ("r", "rejected"), ("p", "The game is played")):
             key(page, keys)
             said(page, words)
-        root = "const page = document.documentElement;"
-        assert page.execute_script(f"{root} return page.scrollWidth - page.clientWidth") == 0
+        assert overflow(page) == 0
         assert page.execute_script(FAINT) == []
-        ink, paper = page.execute_script(
-            "const style = getComputedStyle(document.body); return [style.color, style.backgroundColor]"
-        )
-        assert (brightness(ink) < brightness(paper)) is (scheme == "light")
-    finally:
-        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {})
+        assert is_light(page) is (scheme == "light")
 
 
 def test_everything_has_a_name_and_a_place_for_a_screen_reader(page: Any) -> None:
