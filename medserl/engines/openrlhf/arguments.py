@@ -39,27 +39,7 @@ def openrlhf_arguments(settings: Settings, model: str) -> SimpleNamespace:
         },
         "vllm": _vllm(settings),
         "ds": _deepspeed(settings),
-        "algo": {
-            "advantage": {
-                "estimator": "reinforce",
-                "gamma": 1.0,
-                "lambd": 1.0,
-                "no_std_norm": False,
-                "is_correction_level": "off",
-                "is_correction_mode": "mask",
-                "is_correction_gating": "ratio",
-                "is_correction_threshold": [0.5, 5.0],
-            },
-            "kl": {
-                "init_coef": settings.kl_coef,
-                "estimator": settings.kl_estimator,
-                "use_loss": settings.kl_coef > 0 and settings.kl_estimator != "k1",
-                "unbiased_gradient": False,
-                "target": None,
-                "horizon": 10000,
-            },
-            "dynamic_filtering_enable": False,
-        },
+        "algo": _algorithm(settings),
         "critic": {"freezing_steps": -1, "model_name_or_path": None, "save_value_network": False},
         "reward": {
             "clip_range": None,
@@ -117,6 +97,30 @@ def _training(settings: Settings) -> dict[str, Any]:
         "colocate_actor_ref": True,
         "colocate_all": settings.placement == "colocated",
         "agent_func_path": None,
+    }
+
+
+def _algorithm(settings: Settings) -> dict[str, Any]:
+    return {
+        "advantage": {
+            "estimator": "reinforce",
+            "gamma": 1.0,
+            "lambd": 1.0,
+            "no_std_norm": False,
+            "is_correction_level": "off",
+            "is_correction_mode": "mask",
+            "is_correction_gating": "ratio",
+            "is_correction_threshold": [0.5, 5.0],
+        },
+        "kl": {
+            "init_coef": settings.kl_coef,
+            "estimator": settings.kl_estimator,
+            "use_loss": settings.kl_coef > 0 and settings.kl_estimator != "k1",
+            "unbiased_gradient": False,
+            "target": None,
+            "horizon": 10000,
+        },
+        "dynamic_filtering_enable": False,
     }
 
 
