@@ -142,7 +142,9 @@ class AlgorithmSettings(_Section):
         "or per_text (likewise, and the mean of the turns on one text).",
     )
     policy_loss_weight: float = Field(
-        1.0, ge=0, description="Weight of the policy loss beside lessons; 0: lessons alone, no Assessor plays."
+        1.0,
+        ge=0,
+        description="Weight of the policy loss beside the auxiliary SFT loss; 0: that one alone, no Assessor plays.",
     )
     roles_trained: RolesTrained = Field(
         "both", description="Whose turns update the policy; with adapters per_role the other role stays as it was."
@@ -228,7 +230,7 @@ class Settings(  # of the bases pydantic takes the last one's fields first
                     f"{name} teaches the {role}, but roles_trained is {self.roles_trained!r}: nothing else is to change"
                 )
         if not self.policy_loss_weight:
-            self._require_lessons_alone()
+            self._require_sft_alone()
         if self.kl_target and (not self.kl_coef or self.kl_estimator != "k1"):
             raise ValueError("kl_target steers the KL in the reward: it needs kl_coef above 0 and kl_estimator 'k1'")
         if self.several_adapters and not self.lora_rank:
@@ -237,11 +239,12 @@ class Settings(  # of the bases pydantic takes the last one's fields first
             raise ValueError("adapters 'per_role' and past_fraction are not for openrlhf: give --engine local or vllm")
         return self
 
-    def _require_lessons_alone(self) -> None:
+    def _require_sft_alone(self) -> None:
         """Raises ValueError where nothing would be learnt without the policy loss, or rewards are asked for."""
         if not (self.sft_verdict_pairs or self.sft_edit_pairs or self.sft_games):
             raise ValueError(
-                "policy_loss_weight 0 leaves lessons alone: give sft_verdict_pairs, sft_edit_pairs or sft_games"
+                "policy_loss_weight 0 leaves the auxiliary SFT loss alone to learn from: give sft_verdict_pairs, "
+                "sft_edit_pairs or sft_games"
             )
         for name in ("gold_fraction", "judge_originals", "kl_target"):
             if getattr(self, name):

@@ -48,7 +48,8 @@ class Sampling:
 class WeightedTurn:
     """A turn ready for the policy update, of `reward`. Each tuple holds one number per completion token.
 
-    `old_logprobs` is None for a lesson, which nobody sampled: it is learnt at ratio 1, whatever the policy now is.
+    `old_logprobs` is None for a right answer of the auxiliary SFT loss, which nobody sampled: it is learnt at ratio 1,
+    whatever the policy now is.
     """
 
     turn: Turn
@@ -95,7 +96,8 @@ class UpdateStats:
     trained_parameters: int | None = None
     """How many weights the update could change."""
     lesson_nll: float | None = None
-    """Mean negative log-likelihood of the lessons' tokens, each before its own optimizer step; None without lessons."""
+    """The auxiliary SFT loss: mean negative log-likelihood of its target tokens, each before its own optimizer step.
+    None where there are none."""
     vllm_kl: float | None = None
     """`logprob_gap_mean` where vLLM samples: it grows when vLLM's weights fall behind."""
 

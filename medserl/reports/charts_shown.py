@@ -132,7 +132,7 @@ GOLD = (
         ),
     ),
     Plan(
-        "Lessons",
+        "Auxiliary SFT loss",
         "Negative log-likelihood of right answers to gold texts and games, before they are learnt, in nats a token.",
         "number",
         (("lesson_nll", "nats a token"),),

@@ -21,12 +21,12 @@ SIGNAL_SETTINGS = frozenset(
 def training_signals(settings: Settings) -> list[str]:
     """What moved the weights, play first. Without a policy loss no reward did."""
     rewards = [_play(settings), *_gold(settings)] if settings.is_rewarded else []
-    return [*rewards, *_lessons(settings), *(_kl(settings) if settings.is_rewarded else [])]
+    return [*rewards, *_sft(settings), *(_kl(settings) if settings.is_rewarded else [])]
 
 
 def is_play_alone(settings: Settings) -> bool:
     """Whether nothing but play moved the weights: no gold label had a say."""
-    return not (_gold(settings) or _lessons(settings))
+    return not (_gold(settings) or _sft(settings))
 
 
 def start(settings: Settings) -> str:
@@ -61,14 +61,14 @@ def _gold(settings: Settings) -> list[str]:
     return [f"rewards for verdicts on gold pairs ({100 * settings.gold_fraction:.0f} % of the Assessor's turns)"]
 
 
-def _lessons(settings: Settings) -> list[str]:
+def _sft(settings: Settings) -> list[str]:
     weight = "" if settings.sft_loss_weight == 1 else f", weight {settings.sft_loss_weight:g}"
     found = {
         "the right verdicts on {} gold pairs a round": settings.sft_verdict_pairs,
         "the edits of {} gold pairs a round": settings.sft_edit_pairs,
         "the right verdicts on at most {} of its own games a round": settings.sft_games,
     }
-    return [f"{told.format(count)} as lessons{weight}" for told, count in found.items() if count]
+    return [f"an auxiliary SFT loss towards {told.format(count)}{weight}" for told, count in found.items() if count]
 
 
 def _kl(settings: Settings) -> list[str]:

@@ -91,7 +91,7 @@ def update_metrics(turns: Sequence[WeightedTurn], stats: UpdateStats, learning_r
         metrics["lesson_nll"] = stats.lesson_nll
     if stats.vllm_kl is not None:
         metrics["vllm_kl"] = stats.vllm_kl
-    if turns:  # of lessons, which nobody sampled, there is no ratio and no gap
+    if turns:  # of supervised turns, which nobody sampled, there is no ratio and no gap
         metrics |= {
             "clip_fraction": stats.clip_fraction,
             "logprob_gap": stats.logprob_gap,

@@ -3,8 +3,8 @@
     Injector edits, VCF filters -> Assessor judges -> zero-sum rewards -> REINFORCE++
 
 Everything a round needs is played in that round with the current weights and thrown away after it. Around this stand,
-each off unless a setting asks for it: gold pairs (`gold`), right answers to learn as they stand (`lessons`), past
-opponents (`past`).
+each off unless a setting asks for it: gold pairs (`gold_pairs`), right answers to learn as they stand (`auxiliary`),
+past opponents (`past`).
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ def warm_up_facts(settings: Settings, pairs: int, steps: int, batch_size: int) -
         base=base_of(settings),
         notes=tuple(notes_of(settings)),
         start=_start_of_warm_up(settings.adapter),
-        signals=(f"the right answers of both roles on {pairs:,} pairs of notes, as lessons",),
+        signals=(f"supervised fine-tuning on the right answers of both roles to {pairs:,} pairs of notes",),
         seed=settings.seed,
         prompt=prompt_of(settings),
         length=f"{steps:,} steps of {batch_size} pairs",
@@ -152,7 +152,7 @@ def _start_of_warm_up(adapter: str) -> str:
     if adapter == "none":
         return "the model without an adapter"
     before = read_facts(Path(adapter))
-    learnt = f", which had learnt {'; '.join(before.signals)} ({before.length})" if before else ""
+    learnt = f", which had learnt from {'; '.join(before.signals)} ({before.length})" if before else ""
     return f"the adapter {last_part(adapter)}{learnt}"
 
 

@@ -124,12 +124,13 @@ def test_every_folder_has_a_whole_card(warm: Path, run: Path, exported: Path, me
 
 def test_a_card_tells_how_the_model_was_made(warm: Path, run: Path) -> None:
     taught = (warm / "README.md").read_text(encoding="utf-8")
-    assert re.search(r"warm-up, [24] steps of 4 pairs", taught) and "8 pairs of notes, as lessons" in taught
+    assert re.search(r"warm-up, [24] steps of 4 pairs", taught)
+    assert "supervised fine-tuning on the right answers of both roles to 8 pairs of notes" in taught
     assert "verdict_parse_rate" not in taught and "answers that hold a verdict" in taught
     played = (checkpoint_of(run) / "README.md").read_text(encoding="utf-8")
     assert "| Rounds | 1 |" in played and "| Seed | 7 |" in played
     assert "the adapter warm" in played
-    assert "- the right verdicts on 2 gold pairs a round as lessons" in played
+    assert "- an auxiliary SFT loss towards the right verdicts on 2 gold pairs a round" in played
     assert "None is recorded" in played, "it was not judged when it was written"
 
 

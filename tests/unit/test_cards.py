@@ -92,7 +92,8 @@ def test_a_warm_up_tells_what_it_went_on_from_and_what_that_had_learnt(tmp_path:
     assert fresh.start == "the model without an adapter"
     assert warm_up_facts(Settings(adapter=str(plain)), 5, 1, 16).start == "the adapter plain"
     start = warm_up_facts(Settings(adapter=str(first)), 3640, 228, 16).start
-    assert start.startswith("the adapter first, which had learnt the right answers of both roles on 910 pairs")
+    learnt = "supervised fine-tuning on the right answers of both roles to 910 pairs"
+    assert start.startswith(f"the adapter first, which had learnt from {learnt}")
     assert "228 steps of 16 pairs" in start and "ward" not in start
 
 

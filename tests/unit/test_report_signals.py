@@ -84,11 +84,12 @@ def test_what_gold_lessons_did_is_not_called_self_play(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", sft_verdict_pairs=8)
     first, *others = sentences(read_run(run))
     assert first.startswith("Training made the model better at finding errors")
-    assert "the right verdicts on 8 gold pairs a round as lessons" in first
+    assert "an auxiliary SFT loss towards the right verdicts on 8 gold pairs a round" in first
     assert "Self-play" not in first
     assert any("What play did of this, and what gold labels did" in sentence for sentence in others)
 
 
 def test_without_a_policy_loss_no_reward_is_credited() -> None:
     alone = Settings(policy_loss_weight=0.0, sft_games=3)
-    assert training_signals(alone) == ["the right verdicts on at most 3 of its own games a round as lessons"]
+    told = "an auxiliary SFT loss towards the right verdicts on at most 3 of its own games a round"
+    assert training_signals(alone) == [told]

@@ -89,7 +89,7 @@ class RoundTrainer(BasePPOTrainer):
         )
 
     def _lessons_scored(self, turns: Sequence[WeightedTurn]) -> tuple[list[WeightedTurn], list[float]]:
-        """The turns with the policy's own log-probabilities for the lessons among them, and these in a row.
+        """The turns with the policy's own log-probabilities for the supervised ones among them, and these in a row.
 
         OpenRLHF wants them of every turn: so the ratio is 1, and a KL in the loss has no say.
         """

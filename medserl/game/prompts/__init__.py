@@ -51,8 +51,8 @@ class PromptSet:
     injector_tokens: int
     answer: str = PLAIN_ANSWER
     reasons: bool = False
-    """Whether the Assessor reasons in its own words before it answers: lessons that begin with the answer would train
-    that away."""
+    """Whether the Assessor reasons in its own words before it answers: a supervised term on answers alone would
+    train that away."""
 
     def assessor(self, note: str, sentences: Sequence[str] = ()) -> Messages:
         """What the Assessor sees: the modified note, and nothing else of the game.
