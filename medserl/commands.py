@@ -108,8 +108,7 @@ def warm_up(
         figures = format_skill(rollout, games, settings.seed)
         counts, threshold = dict.fromkeys(figures, len(games)), None
         if judge:
-            figures[PAIRS_ORDERED] = judge(rollout)
-            counts[PAIRS_ORDERED] = sum(note in twins for note in fitting)
+            figures[PAIRS_ORDERED], counts[PAIRS_ORDERED] = judge(rollout)
             threshold = _keep_threshold(rollout, twins, data.validation_name, output)
         add_figures(output, figures, counts, threshold)
         (output / "warmup_metrics.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
@@ -145,9 +144,10 @@ def check_adapter_folder(output: Path) -> None:
         raise ConfigError(f"--output {output}: {error.strerror or error}; name another folder") from None
 
 
-def _pairs_ordered(rollout: VCFRolloutGenerator, notes: Sequence[Note]) -> float:
+def _pairs_ordered(rollout: VCFRolloutGenerator, notes: Sequence[Note]) -> tuple[float, int]:
+    """The share of pairs that are ordered rightly, and of how many."""
     pairs = fitting_notes(rollout, notes, _HELD_OUT)
-    return pair_ordering(rollout, [(note.correct_note, note.incorrect_note) for note in pairs])
+    return pair_ordering(rollout, [(note.correct_note, note.incorrect_note) for note in pairs]), len(pairs)
 
 
 def _rollout(settings: Settings) -> VCFRolloutGenerator:

@@ -23,6 +23,7 @@ from typing import Any
 
 from medserl.config import Settings
 from medserl.display.progress import counting
+from medserl.display.shares import as_count
 from medserl.engines.base import Engine, WeightedTurn
 from medserl.errors import ConfigError, DataError
 from medserl.fitting import tell_left_out
@@ -50,8 +51,8 @@ RISING_STEPS = 20
 SORTED_TOGETHER = 8
 """Steps whose pairs are sorted by length, so that little is padded."""
 
-Judge = Callable[[VCFRolloutGenerator], float]
-"""How well the policy tells unseen twins apart: the share of pairs that it orders rightly."""
+Judge = Callable[[VCFRolloutGenerator], tuple[float, int]]
+"""How well the policy tells unseen twins apart: the share of pairs that it orders rightly, and of how many."""
 
 
 @dataclass(frozen=True)
@@ -225,8 +226,9 @@ def warm_up(settings: Settings, notes: Sequence[Note], plan: WarmUp, output: Pat
                 raise DataError(f"{len(twins)} pairs to warm up on: nothing to teach, no edit of theirs can be said")
             if not losses:
                 break
-            figure = judge(rollout) if judge else None
-            told = "" if figure is None else f", {100 * figure:.1f} % of the validation pairs ordered rightly"
+            figure, pairs = judge(rollout) if judge else (None, 0)
+            share = as_count(figure, pairs) or f"{100 * (figure or 0.0):.1f} % of {pairs}"
+            told = "" if figure is None else f", validation pairs ordered rightly: {share}"
             log.info("warm-up, epoch %d of %d: loss %.3f%s", epoch + 1, plan.epochs, sum(losses) / len(losses), told)
             if figure is None or figure >= best:
                 best = figure if figure is not None else best

@@ -123,18 +123,20 @@ def test_warm_up_leaves_an_adapter_on_all_linear_layers_that_loads(tiny_llama: P
     assert any("down_proj" in name for name in loaded.model.peft_config["default"].target_modules)
 
 
-def test_the_best_epoch_is_kept(tiny_llama: Path, tmp_path: Path) -> None:
+def test_the_best_epoch_is_kept(tiny_llama: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="medserl")
     figures = iter([0.5, 0.75, 0.25])
     kept: list[bytes] = []
     weights = tmp_path / "adapter" / "adapter_model.safetensors"
 
-    def judge(_: VCFRolloutGenerator) -> float:
+    def judge(_: VCFRolloutGenerator) -> tuple[float, int]:
         kept.append(weights.read_bytes() if weights.exists() else b"")
-        return next(figures)
+        return next(figures), 4
 
     warm_up(settings(tiny_llama), SHORT, WarmUp(epochs=3, batch_size=2), tmp_path / "adapter", judge)
     assert len({*kept, weights.read_bytes()}) == 3  # nothing yet, after the first epoch, after the second
     assert weights.read_bytes() == kept[-1]
+    assert "validation pairs ordered rightly: 3 of 4" in caplog.text  # no percents of so few
 
 
 def test_the_loss_of_what_is_taught_falls(tiny_llama: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
