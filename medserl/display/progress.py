@@ -212,7 +212,7 @@ def round_line(metrics: Mapping[str, Any], total: int) -> str:
         parts += [f"kl {' / '.join(map(number, kl))}"] if any(each is not None for each in kl) else []
         parts.append(f"{sum(v for k, v in metrics.items() if k.startswith('seconds_')):.0f} s")
     named = {"eval_accuracy": "validation", "eval_pairwise_accuracy": "pairs"}
-    judged = [f"{name} {percent(metrics[key])}" for key, name in named.items() if metrics.get(key) is not None]
+    judged = [f"{name} {_share(key, metrics)}" for key, name in named.items() if metrics.get(key) is not None]
     if judged:
         parts.append(", ".join(judged))
     return " | ".join(parts)

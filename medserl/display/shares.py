@@ -8,6 +8,8 @@ from typing import Any
 
 FEW = 10
 """Below so many a share is told as a count."""
+_OF_TEXTS = {"eval_accuracy", "eval_flag_rate", "eval_no_verdict_rate", "eval_truncated_rate"}
+_OF_PAIRS = {"eval_pairwise_accuracy", "eval_pair_ordering"}
 
 
 def as_count(value: float | None, n: int) -> str | None:
@@ -18,7 +20,9 @@ def as_count(value: float | None, n: int) -> str | None:
 
 
 def games_counted(figure: str, row: Mapping[str, Any]) -> int:
-    """How many games a figure of a round is a share of; 0 where the row does not tell."""
+    """How many games, validation texts or pairs a figure of a round is a share of; 0 where the row does not tell."""
+    if figure in _OF_TEXTS | _OF_PAIRS:
+        return int(row.get("eval_texts" if figure in _OF_TEXTS else "eval_pairs") or 0)
     games, accepted, past = (int(row.get(key) or 0) for key in ("games", "accepted_games", "past_games"))
     if figure in ("vcf_acceptance_rate", "vcf_first_attempt_rate"):
         return games

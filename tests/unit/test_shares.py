@@ -71,6 +71,11 @@ def test_a_kl_that_rounds_to_zero_has_no_sign_of_its_own() -> None:
     assert "kl +0.000 / +0.000" in line
 
 
+def test_validation_on_a_few_notes_counts_them() -> None:
+    validated = {"eval_accuracy": 0.5, "eval_pairwise_accuracy": 1.0, "eval_texts": 4, "eval_pairs": 1}
+    assert round_line({"round": 0, **validated}, 5).endswith("| validation 2 of 4, pairs 1 of 1")
+
+
 def test_validation_without_pairs_names_none() -> None:
     assert round_line({"round": 0, "eval_accuracy": 0.5, "eval_pairwise_accuracy": None}, 5).endswith(
         "| validation  50%"
