@@ -18,7 +18,7 @@ from medserl.evaluation.statistics import (
     number_clusters,
     resampled_estimate,
 )
-from medserl.evaluation.thresholds import Threshold, logit
+from medserl.evaluation.thresholds import FEW_TEXTS, Threshold, logit
 
 BINS = 10
 
@@ -94,12 +94,14 @@ def calibrated_threshold(
 ) -> Threshold:
     """Calibrate P(INCORRECT) on these validation texts, then choose the best threshold on it there.
 
+    Fewer than `FEW_TEXTS` would make every probability nearly the same, so there it stays what the model says.
+
     Raises:
         DataError: no probabilities, or texts of one class only.
     """
     truth = {text.text_id: text.is_error for text in texts}
     known = [(one.p_incorrect, truth[one.text_id]) for one in predictions if one.p_incorrect is not None]
-    if len({is_error for _, is_error in known}) < 2:
+    if len({is_error for _, is_error in known}) < 2 or len(known) < FEW_TEXTS:
         return choose_threshold(texts, predictions, source)
     slope, intercept = platt_scaling([p for p, _ in known], [is_error for _, is_error in known])
     fitted = Threshold(0.5, slope=slope, intercept=intercept)

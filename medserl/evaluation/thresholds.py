@@ -69,7 +69,7 @@ class Threshold:
 
 
 FEW_TEXTS = 20
-"""Below so many, recall and specificity are shares of a handful."""
+"""Below so many, recall and specificity are shares of a handful, and a calibration follows from it."""
 
 UNCHOSEN = Threshold(0.5)
 """Where nothing is known: the more probable of the two verdicts."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from medserl.errors import DataError
 from medserl.evaluation.calibration import calibrated_threshold, choose_threshold, platt_scaling
 from medserl.evaluation.predictions import LabelledText, Prediction
-from medserl.evaluation.thresholds import Threshold, logit, sigmoid
+from medserl.evaluation.thresholds import FEW_TEXTS, Threshold, logit, sigmoid
 
 SHARES = st.floats(0, 1, allow_nan=False)
 
@@ -37,6 +37,14 @@ def test_calibrated_probabilities_are_probabilities_in_the_same_order(rows: list
     raw = choose_threshold(texts, said)
     assert found.balanced_accuracy is not None and raw.balanced_accuracy is not None
     assert found.balanced_accuracy <= raw.balanced_accuracy + 1e-12  # ties may be made, no order is
+
+
+@given(st.lists(st.tuples(SHARES, st.booleans()), min_size=2, max_size=FEW_TEXTS - 1))
+def test_a_handful_of_texts_calibrates_nothing(rows: list[tuple[float, bool]]) -> None:
+    rows = [*rows, (0.9, True), (0.1, False)][-FEW_TEXTS + 1 :]
+    found = calibrated_threshold(*judged(rows), "notes")
+    assert [found.calibrated(p) for p, _ in rows] == [p for p, _ in rows]
+    assert found.brier is None and "too few" in found.describe()
 
 
 def test_overconfident_probabilities_come_to_mean_what_they_say() -> None:
