@@ -16,6 +16,11 @@ from medserl.models.footprint import GB, KNOWN, Shape, fit, known_config
 
 MODELS = ("Qwen/Qwen3-1.7B", "Qwen/Qwen3-4B", "Qwen/Qwen3-8B")
 DEVICES = (16, 24, 40, 80)
+ENGINES = {
+    "`local`": {"vllm": False},
+    "`local`, 4 bits": {"vllm": False, "load_in_4bit": True},
+    "`vllm`": {"vllm": True},
+}
 RANK = 16
 WRITTEN = 0.1
 """Of the tokens of a pass, those that were written: logits are computed for these alone."""
@@ -29,14 +34,14 @@ def table() -> str:
     ]
     for name in MODELS:
         shape = Shape.of(known_config(name))
-        for engine in ("local", "vllm"):
-            cells = [_cell(shape, size, vllm=engine == "vllm") for size in DEVICES]
-            lines.append(f"| {name.removeprefix('Qwen/')} | `{engine}` | {' | '.join(cells)} |")
+        for engine, options in ENGINES.items():
+            cells = [_cell(shape, size, **options) for size in DEVICES]
+            lines.append(f"| {name.removeprefix('Qwen/')} | {engine} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _cell(shape: Shape, size: int, *, vllm: bool) -> str:
-    found = fit(shape, size * GB, RANK, vllm=vllm)
+def _cell(shape: Shape, size: int, *, vllm: bool, load_in_4bit: bool = False) -> str:
+    found = fit(shape, size * GB, RANK, vllm=vllm, load_in_4bit=load_in_4bit)
     if found is None:
         return "no"
     marks = ["checkpointing"] * found.gradient_checkpointing + ["sleep"] * found.vllm_sleep

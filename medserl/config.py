@@ -48,6 +48,7 @@ class ModelSettings(_Section):
         "auto", pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$", description="auto, cpu, cuda, cuda:N or mps."
     )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="Type of the weights.")
+    load_in_4bit: bool = Field(False, description="Frozen weights in 4 bits under the LoRA (QLoRA): less memory.")
     trust_remote_code: bool = Field(False, description="Run code that comes with a hub model.")
     gradient_checkpointing: bool = Field(False, description="Less memory, about a third more time.")
     thinking: bool = Field(False, description="Switch on the hidden thinking of models that have it (Qwen3).")
@@ -237,6 +238,12 @@ class Settings(  # of the bases pydantic takes the last one's fields first
             raise ValueError("adapters 'per_role' and past_fraction need LoRA: lora_rank above 0")
         if self.several_adapters and self.engine == "openrlhf":
             raise ValueError("adapters 'per_role' and past_fraction are not for openrlhf: give --engine local or vllm")
+        if self.load_in_4bit and not self.lora_rank:
+            raise ValueError("load_in_4bit freezes the weights, so an adapter is trained: it needs lora_rank above 0")
+        if self.load_in_4bit and self.engine in ("openrlhf", "vllm"):
+            raise ValueError(
+                f"load_in_4bit is for --engine local: {self.engine} would play with other weights than those that learn"
+            )
         return self
 
     def _require_sft_alone(self) -> None:

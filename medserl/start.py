@@ -24,6 +24,7 @@ from medserl.fitting import fitting_notes
 from medserl.game.note import Note
 from medserl.game.prompts import SHIPPED
 from medserl.models import adapter_source
+from medserl.models.four_bits import require_four_bits
 from medserl.rollout import VCFRolloutGenerator
 from medserl.runs.resume import Changes, resumed_settings
 from medserl.runs.runlog import RunFolder, default_path
@@ -99,12 +100,19 @@ def plan_run(
     lists = _lists(given, notes, validation)
     if given.resume:
         return _resumed(given, lists)
-    given.require_trainable()
+    _require_trainable(given)
     settings = given if validation is not None else given.with_overrides(validation_data=NONE)
     if lists and written:
         path = Path(settings.output_dir) if settings.output_dir else default_path(settings.model)
         settings, lists = _with_files(settings, lists, path)
     return RunPlan(settings, run_data(settings, given=lists), lists=lists)
+
+
+def _require_trainable(settings: Settings) -> None:
+    """Raises ConfigError where games played with these settings could not be learnt from, or not on this machine."""
+    settings.require_trainable()
+    if settings.engine != "scripted":
+        require_four_bits(settings)
 
 
 def _lists(given: Settings, notes: Any, validation: Any) -> dict[str, LoadedNotes]:
@@ -150,7 +158,7 @@ def _resumed(given: Settings, lists: Mapping[str, LoadedNotes]) -> RunPlan:
     run, started = RunFolder.reopen(path)
     try:
         settings, changes = resumed_settings(started, given, path)
-        settings.require_trainable()
+        _require_trainable(settings)
         run.require_same_data(made_of(settings))
         data = run_data(settings)
         run.require_same_notes(data.record())

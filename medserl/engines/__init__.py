@@ -26,7 +26,9 @@ def create_engine(settings: Settings, *, trainable: bool = True) -> Engine:
         return ScriptedEngine()
     from medserl.models import adapter_source
     from medserl.models.footprint import fitted
+    from medserl.models.four_bits import require_four_bits
 
+    require_four_bits(settings)
     name = training_engine_name(settings) if trainable else "local"
     if not trainable and settings.engine == "vllm":
         log.info("engine vllm trains and judges notes; here, where nothing is learnt, the local engine plays")
@@ -44,6 +46,7 @@ def create_engine(settings: Settings, *, trainable: bool = True) -> Engine:
 
     loaded = load_model(settings, trainable=trainable)
     place = f"{loaded.model.dtype} on {loaded.model.device}".removeprefix("torch.")
+    place += ", frozen weights in 4 bits" if settings.load_in_4bit else ""
     log.info("model %s, adapter %s, %s", settings.model, adapter_source(settings) or "none", place)
     engine = LocalEngine(loaded, settings)
     if trainable:
@@ -53,9 +56,13 @@ def create_engine(settings: Settings, *, trainable: bool = True) -> Engine:
 
 def training_engine_name(settings: Settings) -> str:
     """The engine that trains. `auto` is OpenRLHF where it is installed and has several GPUs, vLLM beside the local
-    engine where there is a GPU and vLLM is installed, else the local one; the log says why."""
+    engine where there is a GPU and vLLM is installed, else the local one; the log says why. Weights in 4 bits are the
+    local engine's alone."""
     if settings.engine != "auto":
         return settings.engine
+    if settings.load_in_4bit:
+        log.info("engine local: load_in_4bit, and any other would play with other weights than those that learn")
+        return "local"
     import torch
 
     from medserl.engines.openrlhf.constraints import gpus_needed, missing_packages
@@ -137,11 +144,15 @@ def create_inference_engine(settings: Settings) -> InferenceEngine:
 
 
 def inference_engine_name(settings: Settings) -> Literal["local", "vllm", "scripted"]:
-    """The engine named in the settings; for one that does not judge, and `auto`, vLLM if it is there and has a GPU."""
+    """The engine named in the settings; for one that does not judge, and `auto`, vLLM if it is there and has a GPU.
+
+    Weights in 4 bits are the local engine's: it reads notes with the very weights that a run had."""
     if settings.engine in ("local", "vllm", "scripted"):
         return settings.engine
     from medserl.models.loading import pick_device
 
+    if settings.load_in_4bit:
+        return "local"
     # vLLM takes the first visible GPU: one chosen by number is left to the local engine.
     device = pick_device("auto") if settings.device == "auto" else settings.device
     return "vllm" if find_spec("vllm") and device == "cuda" else "local"

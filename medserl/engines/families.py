@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from medserl.engines.scoring import completion_logits
 from medserl.errors import ModelError
 from medserl.game.episode import Completion
 from medserl.models import attention_for_training, context_length
+from medserl.models.four_bits import is_packed, unpacked_as
 
 HEAD, TAIL = 12, 6
 """Tokens of the trial's prompt and of its completions."""
@@ -88,7 +89,7 @@ def examine(model: Any, tokenizer: Any, pad_id: int, longest_row: int) -> Abilit
 def _in_float32(model: Any) -> Iterator[bool]:
     """Inside, the weights are float32 where there is room for them, which is told; afterwards they are as they were."""
     tensors = [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()]
-    plain = all(p.is_floating_point() for p in model.parameters()) and all(
+    plain = all(p.is_floating_point() or is_packed(p) for p in model.parameters()) and all(
         tensor.dtype in (torch.float32, torch.bfloat16, torch.float16) for tensor in tensors
     )
     narrow = [(tensor, tensor.data) for tensor in tensors if tensor.dtype != torch.float32] if plain else []
@@ -96,7 +97,8 @@ def _in_float32(model: Any) -> Iterator[bool]:
     try:
         for tensor, data in narrow if exact else ():
             tensor.data = data.float()
-        yield exact
+        with unpacked_as(model, torch.float32) if exact else nullcontext():
+            yield exact
     finally:
         for tensor, data in narrow:
             tensor.data = data

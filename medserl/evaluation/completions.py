@@ -187,6 +187,7 @@ def model_identity(settings: Settings) -> str:
     if engine != "scripted":
         device = pick_device(settings.device).partition(":")[0]
         parts += [device, pick_dtype(settings.dtype, device), settings.thinking]
+        parts += ["4 bits"] if settings.load_in_4bit else []
         parts += _hashes(_model_folder(settings.model), MODEL_FILES)
         adapter = adapter_source(settings)
         parts += _hashes(adapter, ADAPTER_FILES) if adapter else ["no adapter"]

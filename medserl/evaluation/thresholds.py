@@ -103,6 +103,8 @@ def weights_key(settings: Settings) -> str:
     parts.append([[path.name, sha256_of(path)] for path in weights])
     if adapter or not weights:
         parts.append(settings.model)
+    if settings.load_in_4bit:
+        parts.append("4 bits")
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -16,6 +16,7 @@ from medserl.files import cache_dir
 from medserl.game.roles import Role
 from medserl.models.base_names import base_name
 from medserl.models.embedded import EMBEDDED, EMBEDDED_HUB, embedded_model
+from medserl.models.four_bits import read_packed_weights
 from medserl.models.loading import (
     check_adapter_files,
     check_adapter_weights,
@@ -59,7 +60,8 @@ def load_model(settings: Settings, *, trainable: bool = True) -> LoadedModel:
 
     With `lora_rank` > 0 and `trainable`, the policy is a LoRA adapter: a copy of the given one, which itself is kept
     as the frozen reference, or a fresh one. With `lora_rank` 0 all weights are trained: a given adapter is first merged
-    into them, in float32. Of a model with a vision tower, only the language model is trained.
+    into them, in float32. Of a model with a vision tower, only the language model is trained. With `load_in_4bit` the
+    frozen weights are packed.
 
     Raises:
         ModelError: the model or adapter cannot be found, fetched or read.
@@ -75,11 +77,14 @@ def load_model(settings: Settings, *, trainable: bool = True) -> LoadedModel:
     given = adapter_source(settings)
     start = given if trainable and not lora else None
     tokenizer = read_tokenizer(name, settings)
-    model = read_weights(name, settings, torch.float32 if start else dtype, tokenizer)
-    model = merged(model, start, settings).to(dtype) if start else model
-    with reading(f"model {settings.model!r}"):
-        model.to(device)
-    check_finite(model, f"model {settings.model!r}")
+    if settings.load_in_4bit:
+        model = read_packed_weights(name, settings, dtype, tokenizer, device)
+    else:
+        model = read_weights(name, settings, torch.float32 if start else dtype, tokenizer)
+        model = merged(model, start, settings).to(dtype) if start else model
+        with reading(f"model {settings.model!r}"):
+            model.to(device)
+        check_finite(model, f"model {settings.model!r}")
     if trainable and not lora:
         freeze_all_but_language(model)
     if settings.gradient_checkpointing and trainable:

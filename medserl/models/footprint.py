@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medserl.config import Settings
+from medserl.models.four_bits import BYTES_A_WEIGHT, packed_layers
 from medserl.models.loading import pick_device, reading
 
 log = logging.getLogger("medserl")
@@ -74,6 +75,8 @@ class Shape:
     cached: int
     """Numbers of one token in the cache of keys and values, over all layers."""
     vocabulary: int
+    linear: int = 0
+    """Of the parameters, those in the matrices of linear layers but the last: what `load_in_4bit` packs."""
 
     @classmethod
     def of(cls, config: Any) -> Shape:
@@ -94,6 +97,7 @@ class Shape:
             intermediate=width,
             cached=2 * text.num_hidden_layers * key_values * head,
             vocabulary=text.vocab_size,
+            linear=sum(module.weight.numel() for module in packed_layers(model)),
         )
 
     def activations(self, *, checkpointing: bool) -> float:
@@ -102,12 +106,18 @@ class Shape:
         kept = 2 * self.hidden * self.layers + layer if checkpointing else layer * self.layers
         return kept + 4 * OF_VOCABULARY * self.vocabulary
 
-    def learner(self, lora_rank: int) -> int:
-        """Bytes of the weights that learn, with all that an optimizer has beside them; frozen ones are of 16 bits."""
+    def learner(self, lora_rank: int, *, load_in_4bit: bool = False) -> int:
+        """Bytes of the weights that learn, with all that an optimizer has beside them; frozen ones are of 16 bits.
+
+        With `load_in_4bit` those of linear layers are packed, and one matrix at a time is unpacked to multiply.
+        """
         if not lora_rank:
             return 16 * self.parameters + 4 * self.parameters  # float32, with a frozen copy as reference
         trained = lora_rank * self.layers * (11 * self.hidden + 3 * self.intermediate)
-        return 2 * self.parameters + TRAINED_BYTES * trained
+        frozen = 2 * self.parameters
+        if load_in_4bit:
+            frozen += int((BYTES_A_WEIGHT - 2) * self.linear) + 2 * self.hidden * self.intermediate
+        return frozen + TRAINED_BYTES * trained
 
     @property
     def player(self) -> int:
@@ -140,13 +150,14 @@ class Fit:
         return found
 
 
-def fit(shape: Shape, memory: int, lora_rank: int, *, vllm: bool) -> Fit | None:
+def fit(shape: Shape, memory: int, lora_rank: int, *, vllm: bool, load_in_4bit: bool = False) -> Fit | None:
     """The fastest way to train within `memory` bytes; None where there is none.
 
     Playing and learning take turns only where they must: vLLM gives its memory back and takes it again each round.
     """
     usable = 0.9 * memory - CONTEXT
-    learner, player = shape.learner(lora_rank), shape.player if vllm else 0
+    learner = shape.learner(lora_rank, load_in_4bit=load_in_4bit)
+    player = shape.player if vllm else 0
     for sleeps, checkpointing, least in _ways(vllm):
         room = usable - learner - (0 if sleeps else player)
         tokens = _power_of_two(room / shape.activations(checkpointing=checkpointing))
@@ -209,9 +220,9 @@ def fitted(settings: Settings, engine: str) -> Settings:
 
     free, _ = torch.cuda.mem_get_info(device)
     shape = shape_of(settings)
-    found = fit(shape, free, settings.lora_rank, vllm=engine == "vllm")
+    found = fit(shape, free, settings.lora_rank, vllm=engine == "vllm", load_in_4bit=settings.load_in_4bit)
     if found is None:
-        log.warning("%s", too_little(settings.model, shape, settings.lora_rank, free, vllm=engine == "vllm"))
+        log.warning("%s", too_little(settings, shape, free, vllm=engine == "vllm"))
         found = Fit(FEW_TOKENS, gradient_checkpointing=True, generation_token_budget=ENOUGH_TOKENS)
     defaults = Settings.model_fields
     changes = {
@@ -241,13 +252,18 @@ def fits_beside_vllm(settings: Settings) -> bool:
     return fit(shape_of(settings), _memory(device), settings.lora_rank, vllm=True) is not None
 
 
-def too_little(model: str, shape: Shape, lora_rank: int, memory: int, *, vllm: bool) -> str:
+def too_little(settings: Settings, shape: Shape, memory: int, *, vllm: bool) -> str:
     """That a model does not fit, and what could be done."""
-    least = shape.learner(lora_rank) + FEW_TOKENS * shape.activations(checkpointing=True)
-    needed = (max(least, shape.learner(lora_rank) + shape.player) if vllm else least) + CONTEXT
-    advice = "train an adapter (lora_rank above 0)" if not lora_rank else "take a smaller model"
+    learner = shape.learner(settings.lora_rank, load_in_4bit=settings.load_in_4bit)
+    least = learner + FEW_TOKENS * shape.activations(checkpointing=True)
+    needed = (max(least, learner + shape.player) if vllm else least) + CONTEXT
+    advice = "take a smaller model" if settings.lora_rank else "train an adapter (lora_rank above 0)"
+    if settings.lora_rank and not settings.load_in_4bit and not vllm:
+        advice += ", or --load-in-4bit"
     advice = f"{advice}, or --engine local" if vllm else advice
-    return f"{model} needs about {needed / 0.9 / GB:.0f} GB to train, and {memory / GB:.0f} GB are free: {advice}"
+    return (
+        f"{settings.model} needs about {needed / 0.9 / GB:.0f} GB to train, and {memory / GB:.0f} GB are free: {advice}"
+    )
 
 
 def estimate(settings: Settings, engine: str) -> list[str]:
@@ -258,10 +274,12 @@ def estimate(settings: Settings, engine: str) -> list[str]:
     """
     device, shape = pick_device(settings.device), shape_of(settings)
     vllm = engine == "vllm"
+    learner = shape.learner(settings.lora_rank, load_in_4bit=settings.load_in_4bit)
     trained = f"LoRA of rank {settings.lora_rank}" if settings.lora_rank else "all weights, in float32"
+    trained += " on weights in 4 bits" if settings.load_in_4bit else ""
     lines = [
         f"{settings.model}: {shape.parameters / 1e9:.2f} billion parameters, {trained}, engine {engine}, {device}",
-        f"weights and optimizer: {shape.learner(settings.lora_rank) / GB:.1f} GB",
+        f"weights and optimizer: {learner / GB:.1f} GB",
         *(
             f"each token of a training pass{name}: {shape.activations(checkpointing=checkpointing) / 1e6:.2f} MB"
             for checkpointing, name in ((False, ""), (True, " with gradient_checkpointing"))
@@ -270,14 +288,14 @@ def estimate(settings: Settings, engine: str) -> list[str]:
     if vllm:
         lines.append(f"vLLM beside it: {shape.player / GB:.1f} GB")
     memory = _memory(device)
-    found = fit(shape, memory, settings.lora_rank, vllm=vllm)
+    found = fit(shape, memory, settings.lora_rank, vllm=vllm, load_in_4bit=settings.load_in_4bit)
     if found is None:
-        lines.append(too_little(settings.model, shape, settings.lora_rank, memory, vllm=vllm))
+        lines.append(too_little(settings, shape, memory, vllm=vllm))
     elif device.startswith("cuda"):
         chosen = ", ".join(f"{name} {value}" for name, value in found.settings.items())
         lines.append(f"{memory / GB:.0f} GB are free: about {found.needed / GB:.0f} are needed with {chosen}")
     else:
-        needed = shape.learner(settings.lora_rank) + settings.training_token_budget * shape.activations(
+        needed = learner + settings.training_token_budget * shape.activations(
             checkpointing=settings.gradient_checkpointing
         )
         lines.append(f"{memory / GB:.0f} GB are free: about {needed / GB:.1f} are needed with these settings")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,8 +196,8 @@ def read_tokenizer(source: str, settings: Settings) -> Any:
     return tokenizer
 
 
-def read_weights(source: str, settings: Settings, dtype: Any, tokenizer: Any) -> Any:
-    """The causal language model of `source` as `dtype`, on the CPU.
+def read_weights(source: str, settings: Settings, dtype: Any, tokenizer: Any, **options: Any) -> Any:
+    """The causal language model of `source` as `dtype`, on the CPU; `options` are further ones of `from_pretrained`.
 
     Raises:
         ModelError: it cannot be read, lacks weights, or does not fit the tokenizer.
@@ -213,6 +213,7 @@ def read_weights(source: str, settings: Settings, dtype: Any, tokenizer: Any) ->
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, by name
             trust_remote_code=settings.trust_remote_code,
+            **options,
         )
     model, info = loaded
     for key, found, expected in sorted(info["mismatched_keys"]):
@@ -251,8 +252,21 @@ def _check_vocabulary(model: Any, tokenizer: Any, what: str) -> None:
 
 def check_finite(model: Any, what: str) -> None:
     """Raises ModelError where a weight is not a number: such a model answers nonsense, or trains on it."""
+    _require_finite(model.named_parameters(), what)
+
+
+def check_finite_files(folder: Path, what: str) -> None:
+    """The same of weights as they lie in a folder: those that were packed while they were read hide it."""
+    from safetensors import safe_open
+
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as weights:
+            _require_finite(((key, weights.get_tensor(key)) for key in weights.keys()), what)  # noqa: SIM118
+
+
+def _require_finite(weights: Iterable[tuple[str, Any]], what: str) -> None:
     import torch
 
-    for name, weight in model.named_parameters():
+    for name, weight in weights:
         if weight.dtype in (torch.float32, torch.bfloat16, torch.float16) and not torch.isfinite(weight).all():
             raise ModelError(f"{what}: its weight {name} holds values that are no finite numbers; the file is damaged")

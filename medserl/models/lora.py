@@ -11,6 +11,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from medserl.models.four_bits import number_of_weights
+
 UPPER_LINEAR = "upper-linear"
 
 log = logging.getLogger("medserl")
@@ -116,7 +118,7 @@ def trained_in_words(model: Any) -> str:
         what = f"a LoRA on {len(paths)} layers ({', '.join(_last_names(paths))})"
     else:
         what = "all weights" if all(p.requires_grad for p in parameters) else "all weights of the language model"
-    return f"training {what}: {trained:,} of {sum(p.numel() for p in parameters):,} parameters"
+    return f"training {what}: {trained:,} of {sum(map(number_of_weights, parameters)):,} parameters"
 
 
 def _is_linear(module: Any) -> bool:

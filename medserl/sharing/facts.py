@@ -158,6 +158,14 @@ def _start_of_warm_up(adapter: str) -> str:
 
 def base_of(settings: Settings) -> Base:
     """The base model as others know it."""
+    base = _base_by_name(settings)
+    if not settings.load_in_4bit:
+        return base
+    packed = "Trained on these weights in 4 bits (NF4, bitsandbytes): beside others probabilities differ a little."
+    return base.model_copy(update={"remark": f"{base.remark} {packed}".strip()})
+
+
+def _base_by_name(settings: Settings) -> Base:
     from medserl.models import public_name
     from medserl.models.embedded import EMBEDDED_HUB
 

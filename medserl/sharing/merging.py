@@ -38,6 +38,11 @@ def merged_model(shared: Shared, settings: Settings, tokenizer: Any, dtype: str)
         if kept != torch.float32 and _own_dtype(str(shared.weights), whole) == torch.float32:
             log.warning("float32 weights are rounded to %s; --dtype float32 keeps them", _name(kept))
         return read_weights(str(shared.weights), whole, torch.float32, tokenizer).to(kept)
+    if settings.load_in_4bit:
+        log.warning(
+            "the adapter was trained on weights in 4 bits, and is merged into the original ones: the merged model "
+            "answers a little otherwise than the policy that was judged"
+        )
     model = read_weights(base, settings, torch.float32, tokenizer)
     adapted = with_adapter(model, shared.weights, settings, trainable=False)
     _check_tied(adapted, shared.weights)

@@ -13,7 +13,7 @@ from medserl.reports.summary import sentences
 from tests.synthetic_run import write_run
 
 NO_SIGNALS = {
-    "model", "lora_alpha", "lora_targets", "device", "dtype", "trust_remote_code",
+    "model", "lora_alpha", "lora_targets", "device", "dtype", "load_in_4bit", "trust_remote_code",
     "gradient_checkpointing", "thinking", "engine", "prompt_data", "validation_data", "note_column",
     "incorrect_column", "id_column", "label_column", "seed", "prompts", "injector_format", "vcf_min_jaccard",
     "vcf_max_jaccard", "vcf_max_word_edits", "vcf_max_attempts", "assessor_samples", "past_pool",
