@@ -29,6 +29,7 @@ from medserl.game.parsing import note_sentences
 from medserl.game.prompts import load_prompts
 from medserl.game.roles import MODES, Mode, Verdict
 from medserl.game.setup import GameSetup
+from medserl.models.four_bits import require_four_bits
 from medserl.rollout import VCFRolloutGenerator, derive_seed
 from medserl.runs.runlog import read_settings
 
@@ -95,6 +96,7 @@ class Assessor:
         if threshold is not None and not 0 <= threshold <= 1:
             raise ConfigError(f"threshold {threshold:g}: give a probability, between 0 and 1")
         self.settings = explicit_settings(settings, changes)
+        require_four_bits(self.settings)
         self.run = Path(run) if run else None
         self._given = threshold
         self._answers = Path(answers) if answers else None

@@ -111,8 +111,7 @@ def plan_run(
 def _require_trainable(settings: Settings) -> None:
     """Raises ConfigError where games played with these settings could not be learnt from, or not on this machine."""
     settings.require_trainable()
-    if settings.engine != "scripted":
-        require_four_bits(settings)
+    require_four_bits(settings)
 
 
 def _lists(given: Settings, notes: Any, validation: Any) -> dict[str, LoadedNotes]:

@@ -25,7 +25,7 @@ BYTES_A_WEIGHT = 0.5 + (1 + 4 / BLOCKS_OF_CONSTANTS) / BLOCK
 
 def require_four_bits(settings: Settings) -> None:
     """Raises ConfigError where `load_in_4bit` is asked for and cannot be had here."""
-    if not settings.load_in_4bit:
+    if not settings.load_in_4bit or settings.engine == "scripted":
         return
     if not find_spec("bitsandbytes"):
         raise ConfigError("load_in_4bit needs bitsandbytes: pip install 'medserl[4bit]', or leave --load-in-4bit out")

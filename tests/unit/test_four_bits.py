@@ -14,8 +14,8 @@ from medserl.engines import create_engine, inference_engine_name, training_engin
 from medserl.errors import ConfigError
 from medserl.evaluation.completions import model_identity
 from medserl.evaluation.thresholds import weights_key
-from medserl.models import four_bits
-from medserl.models.footprint import GB, Shape, estimate, fit, known_config
+from medserl.models import footprint, four_bits
+from medserl.models.footprint import GB, Shape, estimate, fit, fitted, known_config
 from medserl.models.four_bits import BYTES_A_WEIGHT
 
 QWEN_4B, QWEN_8B = (Shape.of(known_config(f"Qwen/Qwen3-{size}")) for size in ("4B", "8B"))
@@ -48,7 +48,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return line
 
 
-@pytest.mark.parametrize("command", ["train", "sft", "evaluate", "predict", "play", "pipeline"])
+@pytest.mark.parametrize("command", ["train", "sft", "evaluate", "predict", "play", "serve", "pipeline"])
 def test_without_bitsandbytes_every_command_says_so_before_anything_is_read_or_written(
     command: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -66,6 +66,7 @@ def test_without_bitsandbytes_every_command_says_so_before_anything_is_read_or_w
         "evaluate": ["--data", "sample", "--output", str(tmp_path / "eval")],
         "predict": [str(note), "--output", str(tmp_path / "said.jsonl")],
         "play": ["--note", str(note)],
+        "serve": ["--port", "0"],
         "pipeline": ["--run", str(tmp_path / "run")],
     }
     model = ["--model", str(tiny_llama), "--adapter", "none", "--device", "cpu", "--load-in-4bit"]
@@ -131,6 +132,23 @@ def test_packed_weights_fit_where_others_do_not() -> None:
     assert found is not None and found.needed < 0.9 * 16 * GB
     saved = QWEN_4B.learner(16) - QWEN_4B.learner(16, load_in_4bit=True)
     assert saved / GB == pytest.approx(5.3, abs=0.1)
+
+
+def test_defaults_on_a_gpu_follow_from_packed_weights(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(footprint, "pick_device", lambda name: "cuda")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (16 * GB, 16 * GB))
+    plain = Settings(model="Qwen/Qwen3-8B", adapter="none")
+    fitted(plain, "local")
+    assert "16 GB are free: take a smaller model, or --load-in-4bit" in caplog.text
+    caplog.clear()
+    packed = fitted(plain.with_overrides(load_in_4bit=True), "local")
+    assert (packed.training_token_budget, packed.gradient_checkpointing) == (4096, True)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6 * GB, 6 * GB))
+    fitted(plain, "local")
+    assert "6 GB are free: take a smaller model\n" in caplog.text, "packed ones do not fit there either"
 
 
 def test_a_dry_run_counts_packed_weights() -> None:
