@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,19 +170,21 @@ def test_the_threshold_goes_with_the_weights_that_it_was_chosen_for(run: Path, t
     shutil.copytree(run, copy)
     settings = read_settings(copy)
     key = weights_key(settings.with_overrides(adapter=str(checkpoint_of(copy))))
-    write_threshold(copy, key, Threshold(0.4, 0.8, 0.7, 16, "/home/somebody/our notes.jsonl"))
+    chosen = Threshold(0.4, 0.8, 0.7, 16, "/home/somebody/our notes.jsonl", 1.5, -0.25, 0.3, 0.2)
+    write_threshold(copy, key, chosen)
     main(["export", str(copy), str(tmp_path / "out")])
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "P(INCORRECT) is at least 0.4" in card and "recall of 80 %" in card and "specificity of 70 %" in card
+    assert "sigmoid(1.5 x logit(p) -0.25)" in card
     there = weights_key(settings.with_overrides(adapter=str(tmp_path / "out")))
-    assert read_threshold(tmp_path / "out", there) == Threshold(0.4, 0.8, 0.7, 16, "our notes.jsonl")
+    assert read_threshold(tmp_path / "out", there) == replace(chosen, source="our notes.jsonl")
     write_threshold(copy, "of other weights", Threshold(0.3))
     main(["export", str(copy), str(tmp_path / "out")])
     beside = read_threshold(checkpoint_of(copy), key)
     assert beside is not None and beside.source == "the run's validation notes"
     assert read_threshold(tmp_path / "out", there) == beside
-    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    assert f"sigmoid({beside.slope:.3g} x logit(p) {beside.intercept:+.3g})" in card
+    assert (beside.slope, beside.intercept) == (1.0, 0.0), "a handful of texts calibrates nothing"
+    assert "sigmoid(" not in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
 def test_what_nobody_recorded_is_not_made_up(
