@@ -1,7 +1,7 @@
 """Frozen weights in 4 bits under a LoRA: QLoRA (Dettmers et al. 2023, arXiv 2305.14314), by bitsandbytes.
 
 The matrices of the linear layers are packed as NF4, with double quantisation; what is multiplied, embeddings, norms and
-the output matrix keep the type that `dtype` names.
+the output matrix keep the type that `dtype` names. The setting is called as in transformers' `BitsAndBytesConfig`.
 """
 
 from __future__ import annotations
