@@ -52,7 +52,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda s: s.name)
 def test_a_resumed_run_is_bit_identical(uninterrupted: Path, tmp_path: Path, number: signal.Signals) -> None:
     run = tmp_path / "stopped"
     process = start(*FLAGS, "--output-dir", str(run))
