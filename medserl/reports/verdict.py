@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from medserl.config import Settings, validate
+from medserl.display.shares import as_count, games_counted
 from medserl.evaluation.guessing import GUESSING
 from medserl.evaluation.statistics import SIGNIFICANCE, Comparison, Estimate, comparison_sentence, format_p
 from medserl.reports.judged import evaluated_on, evaluation_overlap, validated_on
@@ -68,7 +69,10 @@ def before_and_after(run: RunFiles) -> Judged | None:
     validated = [row for row in run.rows if row.get("eval_accuracy") is not None]
     if len(validated) < 2:
         return None
-    before, after = (Estimate(row["eval_accuracy"], None, None, 0) for row in (validated[0], validated[-1]))
+    before, after = (
+        Estimate(row["eval_accuracy"], None, None, games_counted("eval_accuracy", row))
+        for row in (validated[0], validated[-1])
+    )
     policy = f"policy of round {validated[0]['round']}"
     return Judged(before, after, policy, validated_on(run), "untested", "no interval was computed")
 
@@ -109,7 +113,7 @@ def headline(run: RunFiles, found: Judged | None) -> str:
             why = "The judged texts are of one class, so nothing tells finding errors from always saying the same"
         return f"{why}; nothing says whether the model got better. It learnt from {learnt}."
     what = "Self-play" if is_play_alone(settings) else "Training"
-    moved = f"{in_words(found.before)}\u00a0→ {in_words(found.after)}"
+    moved = f"{_in_words(found.before)}\u00a0→ {_in_words(found.after)}"
     return f"{what} {OUTCOMES[found.change]}: accuracy {moved} on {found.on}, {found.why}; it learnt from {learnt}."
 
 
@@ -127,7 +131,7 @@ def grounds(run: RunFiles, found: Judged | None) -> list[str]:
         f"Judged rightly{texts}: {_with_interval(found.before)} by the {found.start}, "
         f"{_with_interval(found.after)} by the {system_name(judged_after(run))}."
     )
-    overlap = [evaluation_overlap(run)] if found.after.n else []
+    overlap = [evaluation_overlap(run)] if found.after.low is not None else []
     return [" ".join([figures, *overlap, *_further_tests(run)]), *_careful(run, found), *_several(run)]
 
 
@@ -233,4 +237,9 @@ def _turned(one: Estimate) -> Estimate:
 
 def _with_interval(estimate: Estimate) -> str:
     between = interval(estimate)
-    return in_words(estimate) + (f" (95\u00a0% interval {between})" if between else "")
+    return _in_words(estimate) + (f" (95\u00a0% interval {between})" if between else "")
+
+
+def _in_words(accuracy: Estimate) -> str:
+    """Of few texts a count, with an interval or without."""
+    return as_count(accuracy.value, accuracy.n) or in_words(accuracy)

@@ -35,6 +35,8 @@ ROUNDING = (
     "vllm_sleep",
 )
 """Where and in what portions the same is computed: figures may differ in the last digits, and sampled words then."""
+ONE_GPU = ("local", "vllm")
+"""Engines that go on from each other's checkpoints."""
 PLACES = ("prompt_data", "validation_data")
 """Files may have moved: that they are the same is known by their SHA-256."""
 NAMES_OR_PATHS = ("model", "adapter", "prompts")
@@ -55,9 +57,9 @@ def resumed_settings(started: Settings, given: Settings, run: Path) -> tuple[Set
         named = ", ".join(f"{name} from {changes[name][0]!r} to {changes[name][1]!r}" for name in refused)
         raise ConfigError(
             f"--resume {run} cannot change {named}: start a new run for it (what may change: "
-            f"{', '.join((*EXTENT, *WRITTEN, *ROUNDING))})"
+            f"{', '.join((*EXTENT, *WRITTEN, *ROUNDING))}, and engine between {' and '.join(ONE_GPU)})"
         )
-    rounding = [name for name in changes if name in ROUNDING]
+    rounding = [name for name in changes if name in (*ROUNDING, "engine")]
     if rounding:
         log.warning(
             "%s changed: the rounds to come may differ in rounding from those of a run that never stopped",
@@ -89,7 +91,7 @@ def check_fixed(saved: Mapping[str, Any], settings: Settings, checkpoint: Path) 
     saved = renamed(saved)
     for name, value in fixed_settings(settings).items():
         as_given = getattr(settings, name)  # checkpoints of before digests hold paths
-        if name in saved and saved[name] not in (value, as_given):
+        if name in saved and saved[name] not in (value, as_given) and not _may_change(name, saved[name], as_given):
             raise ConfigError(
                 f"{checkpoint} was made with {name} {saved[name]!r}, but config.toml says {as_given!r}: put that back, "
                 "or start a new run"
@@ -99,6 +101,8 @@ def check_fixed(saved: Mapping[str, Any], settings: Settings, checkpoint: Path) 
 def _may_change(name: str, old: Any, new: Any) -> bool:
     if name in PLACES:
         return "none" not in (old, new)
+    if name == "engine":
+        return old in ONE_GPU and new in ONE_GPU
     return name in (*EXTENT, *WRITTEN, *ROUNDING)
 
 

@@ -27,9 +27,9 @@ def pipeline(run: Path, test_data: Path, *flags: str) -> str:
 def test_the_whole_pipeline(tmp_path: Path) -> None:
     sample = (ROOT / "data/medec_test_sample.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     small = tmp_path / "small.jsonl"
-    small.write_text("".join(sample[:4]), encoding="utf-8")
+    small.write_text("".join(sample[:2]), encoding="utf-8")
     run = tmp_path / "run"
-    flags = ["--stage", "train", "--rollout-batch-size", "8", "--max-rounds", "2", "--eval-notes", "4"]
+    flags = ["--stage", "train", "--rollout-batch-size", "4", "--max-rounds", "2", "--eval-notes", "2"]
     printed = pipeline(run, small, *flags)
 
     rounds = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

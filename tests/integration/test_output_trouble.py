@@ -77,7 +77,7 @@ def test_a_full_disk_below_standard_output_ends_the_output_alone(tmp_path: Path)
     assert_saved_and_free(tmp_path / "run")
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_signal_ends_the_run_after_its_round_with_a_checkpoint(tmp_path: Path, number: signal.Signals) -> None:
     process = start(tmp_path / "run")
     until_round_2(process)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-ROUNDS = 4
+ROUNDS = 3
 FLAGS = [
     "--prompt-data", "sample", "--rollout-batch-size", "4", "--max-rounds", str(ROUNDS), "--save-every", "1",
-    "--eval-notes", "4", "--frozen-games", "4", "--no-tensorboard", "--device", "cpu", "--seed", "3",
+    "--eval-notes", "1", "--frozen-games", "2", "--no-tensorboard", "--device", "cpu", "--seed", "3",
 ]  # fmt: skip
 NOT_COMPARED = ("seconds_", "tokens_per_second_", "peak_memory_gb")
 
@@ -52,8 +52,8 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda s: s.name)
-def test_a_resumed_run_is_bit_identical(uninterrupted: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_resumed_run_is_bit_identical(uninterrupted: Path, tmp_path: Path) -> None:
+    """Other signals end a run after its round (tests/integration/test_output_trouble.py)."""
     run = tmp_path / "stopped"
     process = start(*FLAGS, "--output-dir", str(run))
     assert process.stdout is not None
@@ -61,13 +61,13 @@ def test_a_resumed_run_is_bit_identical(uninterrupted: Path, tmp_path: Path, num
     watchdog.start()
     for line in process.stdout:
         if line.startswith("round   2/"):
-            process.send_signal(number)
+            process.kill()
             break
     process.communicate(timeout=1800)
     watchdog.cancel()
     done = len((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     assert 1 + 2 <= done < 1 + ROUNDS, "the signal came too late to test anything"
-    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130), "what follows must not start"
+    assert process.returncode == -signal.SIGKILL
 
     finish(start("--resume", str(run)))
     assert outcome(run) == outcome(uninterrupted)

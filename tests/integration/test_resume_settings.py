@@ -14,6 +14,7 @@ from medserl.commands import train
 from medserl.config import Settings
 from medserl.data.sample_paths import sample_path
 from medserl.errors import ConfigError, MedSeRLError
+from medserl.runs.resume import check_fixed, fixed_settings, resumed_settings
 from medserl.runs.runlog import METRICS, PROVENANCE, read_rows, read_settings
 
 FLAGS: dict[str, Any] = {
@@ -106,6 +107,21 @@ def test_what_is_as_it_was_may_be_given_again(run: Path, notes: tuple[Path, Path
 def test_a_device_may_change_and_that_is_said(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     resume(run, max_rounds=3, device="cpu", training_token_budget=512)
     assert "device, training_token_budget changed: the rounds to come may differ in rounding" in caplog.text
+
+
+@pytest.mark.parametrize(("old", "new"), [("vllm", "local"), ("local", "vllm")])
+def test_the_engines_of_one_gpu_go_on_from_each_other(
+    old: Any, new: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    started = Settings(engine=old)
+    settings, changes = resumed_settings(started, Settings(engine=new), tmp_path)
+    assert settings.engine == new and changes == {"engine": (old, new)}
+    assert "engine changed: the rounds to come may differ in rounding" in caplog.text
+    check_fixed(fixed_settings(started), settings, tmp_path)
+    with pytest.raises(ConfigError, match="cannot change engine from 'openrlhf'"):
+        resumed_settings(Settings(engine="openrlhf"), Settings(engine=new), tmp_path)
+    with pytest.raises(ConfigError, match="was made with engine 'openrlhf'"):
+        check_fixed(fixed_settings(Settings(engine="openrlhf")), settings, tmp_path)
 
 
 def test_a_finished_run_says_so_and_how_to_go_on(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

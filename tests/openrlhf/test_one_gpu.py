@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ def train(common_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
 
     def begin(*flags: str, resume: Path | None = None, **environment: str) -> Program:
         log = tmp_path_factory.mktemp("logs") / "output.txt"
-        arguments = ["--resume", str(resume)] if resume else [*common_flags, "--engine", "vllm", *flags]
+        arguments = ["--resume", str(resume), *flags] if resume else [*common_flags, "--engine", "vllm", *flags]
         settings = {"MEDSERL_VALIDATION_DATA": "none", "MEDSERL_VLLM_CONTEXT": "512"}
         settings["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"  # as users have it: a process that can die
         command = [sys.executable, "-m", "medserl.cli", "train", *arguments]
@@ -96,6 +97,15 @@ def test_the_end_is_of_the_round_and_not_of_vllm(adapters_run: tuple[Path, Progr
     """Ctrl-C goes to every process of the terminal; vLLM's must not end with it."""
     _, resumed = adapters_run
     assert "error: " not in resumed.output() and "stopped after round" in " ".join(resumed.output().split())
+
+
+def test_the_local_engine_goes_on_from_there(adapters_run: tuple[Path, Program], train: Start, tmp_path: Path) -> None:
+    folder = shutil.copytree(adapters_run[0], tmp_path / "run")
+    done = len(rows(folder))
+    run = train("--engine", "local", "--max-rounds", str(done + 1), resume=folder)
+    assert run.finish(240) == 0, run.output()
+    assert [row["round"] for row in rows(folder)][-2:] == [done, done + 1]
+    assert "vllm_kl" not in rows(folder)[-1] and rows(folder)[-1]["logprob_gap"] < 1e-4
 
 
 # -- the control, and the death of vLLM ---------------------------------------------------------------------

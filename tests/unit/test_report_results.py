@@ -23,6 +23,19 @@ def test_validation_stands_in_for_an_evaluation(tmp_path: Path) -> None:
     assert "on the validation notes (sample notes: invented patients), no interval was computed; it learnt from" in text
 
 
+def test_validation_on_few_texts_is_told_as_a_count(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    for file in (run / "eval").iterdir():
+        file.unlink()
+    metrics = run / "metrics.jsonl"
+    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    few = [row | {"eval_accuracy": 0.5, "eval_texts": 6} if "eval_accuracy" in row else row for row in rows]
+    metrics.write_text("".join(json.dumps(row) + "\n" for row in few), encoding="utf-8")
+    text = Page(write_report(run)).text
+    assert "accuracy 3 of 6 → 3 of 6 on the validation notes" in text
+    assert "of 6 texts: 3 of 6 by the policy of round 0" in text
+
+
 def write_table(run: Path, rows: list[dict[str, object]]) -> None:
     (run / "eval").mkdir(exist_ok=True)
     (run / "eval" / "table.json").write_text(json.dumps(rows), encoding="utf-8")

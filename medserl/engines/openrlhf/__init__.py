@@ -11,7 +11,7 @@
     experiences.py   turns <-> OpenRLHF's Experience
     actors.py        what runs inside the Ray actors
     training.py      the update inside a policy actor, and what is measured there
-    lora.py          adapters on OpenRLHF's policy, and their merged weights for vLLM
+    lora.py          adapters on OpenRLHF's policy, and how vLLM gets them
     trainer.py       RoundTrainer: OpenRLHF's trainer for role-turns
     engine.py        all of it behind `engines.base.Engine`
 

@@ -14,11 +14,15 @@ import torch
 from openrlhf.trainer.ray import ppo_actor, vllm_engine
 from openrlhf.utils.distributed_util import torch_dist_barrier_and_cuda_sync
 from torch import Tensor
+from vllm.inputs import TokensPrompt
+from vllm.lora.request import LoRARequest
+from vllm.utils import random_uuid
 
 from medserl.engines.memory import peak_memory_of_process
 from medserl.engines.openrlhf.last_words import cause_named
-from medserl.engines.openrlhf.lora import AdaptedActor
+from medserl.engines.openrlhf.lora import AdaptedActor, Files
 from medserl.engines.openrlhf.training import StepTrainer
+from medserl.engines.vllm_player import files_in_memory
 from medserl.models import POLICY, has_adapter, reference_weights
 
 STATE_TAG = "deepspeed"
@@ -91,15 +95,38 @@ class PolicyActor(_PolicyModelActor):
 
 
 class RolloutActor(_RolloutRayActor):
-    """One vLLM engine."""
+    """One vLLM engine; with an adapter, of which it takes a new version at every sync."""
+
+    llm: Any
+    _adapter: Any = None
+    _versions = 0
 
     async def __init__(self, *args: Any, **options: Any) -> None:  # type: ignore[misc]  # Ray awaits it
         with cause_named():
             await super().__init__(*args, **options)
 
-    async def generate(self, *args: Any, **options: Any) -> Any:
+    async def generate(self, prompt_token_ids: list[int], sampling_params: Any) -> Any:
         with cause_named():
-            return await super().generate(*args, **options)
+            prompt = TokensPrompt(prompt_token_ids=prompt_token_ids)
+            options = {"request_id": random_uuid(), "lora_request": self._adapter}
+            async for output in self.llm.generate(prompt, sampling_params, **options):
+                finished = output
+            return finished
+
+    async def take_adapter(self, files: Files) -> None:
+        """Play with this version of the adapter from now on. Nothing may be playing meanwhile.
+
+        It has a name of its own, because vLLM's prefix cache knows adapters by their names alone.
+        """
+        before, self._versions = self._adapter, self._versions + 1
+        name = f"policy_{self._versions}"
+        with cause_named(), files_in_memory(sum(map(len, files.values()))) as folder:
+            for file, content in files.items():
+                (folder / file).write_bytes(content)
+            self._adapter = LoRARequest(name, self._versions, str(folder))
+            await self.llm.add_lora(self._adapter)
+            if before:
+                await self.llm.remove_lora(before.lora_int_id)
 
     async def until_dead(self) -> None:
         """Never returns; raises when vLLM's own process has died, which this actor outlives."""
@@ -111,3 +138,14 @@ class RolloutActor(_RolloutRayActor):
     async def stop(self) -> None:
         """End vLLM's own process, which killing this actor would leave behind."""
         self.llm.shutdown()
+
+
+def taking_adapters(options: dict[str, Any]) -> type[RolloutActor]:
+    """The class of vLLM engines that are started with these options besides those that OpenRLHF gives."""
+
+    class AdapterActor(RolloutActor):
+        async def __init__(self, *args: Any, **given: Any) -> None:  # type: ignore[misc]
+            await super().__init__(*args, **given, **options)
+
+    AdapterActor.__name__ = RolloutActor.__name__  # what Ray calls its process
+    return AdapterActor

@@ -13,11 +13,13 @@ from ray.exceptions import RayError
 from ray.util import placement_group
 
 from medserl.config import Settings
-from medserl.engines.openrlhf.actors import PolicyActor, RolloutActor
+from medserl.engines.openrlhf.actors import PolicyActor, RolloutActor, taking_adapters
 from medserl.engines.openrlhf.address import cluster_address
 from medserl.engines.openrlhf.constraints import check_cluster, gpus_needed, playing_gpus, training_ranks
+from medserl.engines.openrlhf.lora import vllm_options
 from medserl.engines.openrlhf.watch import Watch
 from medserl.errors import ConfigError, RunError
+from medserl.models import has_adapter
 
 log = logging.getLogger("medserl")
 
@@ -89,7 +91,9 @@ class Cluster:
     def _start_engines(self, arguments: Any, model: str, placement: Any) -> list[Any]:
         # OpenRLHF's way to start engines is used as it is, with our actor class in place of its own; the placement is
         # ours even where it is shared with nobody, since OpenRLHF would wait for GPUs forever
-        vllm_engine.RolloutRayActor = ray.remote(RolloutActor)
+        lora = has_adapter(self._settings, trainable=True)
+        player = taking_adapters(vllm_options(self._settings)) if lora else RolloutActor
+        vllm_engine.RolloutRayActor = ray.remote(player)
         options = arguments.vllm
         return self.watch.guard(
             lambda: vllm_engine.create_vllm_engines(

@@ -123,7 +123,7 @@ def _training_rules(settings: Settings, lora: bool, flash_attention: bool) -> Ru
         (settings.packing and not flash, "packing needs attention flash_attention_2: set it, or leave packing out"),
         (
             lora and settings.zero_stage == 3,
-            "zero_stage 3 shards the weights that a LoRA adapter is merged with for vLLM: use zero_stage 2 with LoRA",
+            "zero_stage 3 shards the LoRA adapter that vLLM is to get whole: use zero_stage 2 with LoRA",
         ),
         (
             settings.adam_offload and settings.zero_stage == 0,

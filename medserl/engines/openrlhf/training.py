@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from types import SimpleNamespace
 from typing import Any
 
+import ray
 import torch
 from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.trainer.ppo_utils.replay_buffer import NaiveReplayBuffer
 from openrlhf.trainer.ray.ppo_actor import ActorPPOTrainer
+from openrlhf.utils.distributed_util import torch_dist_barrier_and_cuda_sync
 from torch import Tensor
 
-from medserl.engines.openrlhf.lora import MergedWeights
+from medserl.engines.openrlhf.lora import adapter_files
 from medserl.errors import RunError
 
 Sums = defaultdict[str, float]
@@ -86,17 +87,15 @@ class StepTrainer(ActorPPOTrainer):
         return totals
 
     def broadcast_to_vllm(self) -> None:
-        """Send the policy's weights to the vLLM engines; with an adapter, merged."""
-        actor = self.actor
-        policy = actor.model.module
+        """Send the policy's weights to the vLLM engines, or the adapter that is trained on them."""
+        policy = self.actor.model.module
         if not hasattr(policy, "peft_config"):
             super().broadcast_to_vllm()
             return
-        self.actor = SimpleNamespace(model=SimpleNamespace(module=MergedWeights(policy)))
-        try:
-            super().broadcast_to_vllm()
-        finally:
-            self.actor = actor
+        if self.strategy.is_rank_0():
+            files = ray.put(adapter_files(policy))
+            ray.get([engine.take_adapter.remote(files) for engine in self.vllm_engines])
+        torch_dist_barrier_and_cuda_sync()
 
 
 class MeasuredLoss:
