@@ -3,6 +3,7 @@
 # four times as many others on the same facts. 2 h 30 min on one busy core that multiplies bfloat16.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/huge_pages.sh
 medserl() { "${VENV:-.venv}/bin/medserl" "$@"; }
 taught=(--model smollm2-135m --injector-format edit --prompts term --edit-audit reject --validation-data sample --measure 64)
 medserl data further-train --output outputs

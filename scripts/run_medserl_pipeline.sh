@@ -40,4 +40,5 @@ elif [ ! -x "$venv/bin/medserl" ]; then
   echo "error: no environment in $venv: leave --stage out once to make it, or name one in VENV" >&2
   exit 2
 fi
+. scripts/huge_pages.sh
 exec "$venv/bin/medserl" pipeline "$@"

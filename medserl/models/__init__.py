@@ -85,6 +85,8 @@ def load_model(settings: Settings, *, trainable: bool = True) -> LoadedModel:
         with reading(f"model {settings.model!r}"):
             model.to(device)
         check_finite(model, f"model {settings.model!r}")
+        if device == "cpu":
+            _off_the_file(model)
     if trainable and not lora:
         freeze_all_but_language(model)
     if settings.gradient_checkpointing and trainable:
@@ -110,6 +112,12 @@ def merged(model: Any, adapter: Path, settings: Settings) -> Any:
         raise ModelError(f"adapter {adapter} is one for each role, which lora_rank 0 cannot merge into one model")
     plain = with_adapter(model, adapter, settings, trainable=False).merge_and_unload()
     return plain.requires_grad_(True)  # PEFT has frozen them
+
+
+def _off_the_file(model: Any) -> None:
+    """Weights are pages of their file, 4 kB each; memory of our own can have larger ones (scripts/huge_pages.sh)."""
+    for weight in model.parameters():
+        weight.data = weight.data.clone()
 
 
 def _enable_checkpointing(model: Any) -> None:
