@@ -1,4 +1,4 @@
-"""The pipeline as it is run for Qwen3-4B on MEDEC, with a tiny random Qwen3 in its place: all stages, to the report."""
+"""The pipeline as README runs it for Qwen3-4B on MEDEC, with a tiny random Qwen3 in its place: every stage."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def medec(folder: Path) -> Path:
 def test_every_stage_runs_to_the_report(tiny_qwen3: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     main([
-        "pipeline", f"--model={tiny_qwen3}", "--prompt-data", str(medec(tmp_path)),
+        "pipeline", f"--model={tiny_qwen3}", "--prompts", "full", "--prompt-data", str(medec(tmp_path)),
         "--max-epochs", "1", "--engine", "local", "--device", "cpu", "--run", str(run), "--rollout-batch-size", "4",
         "--eval-notes", "2", "--frozen-games", "0", "--no-tensorboard", "--max-new-tokens-assessor", "8",
         "--vcf-max-attempts", "1",
