@@ -162,7 +162,7 @@ def test_every_documented_command_and_flag_is_there() -> None:
 
 def test_the_readme_has_its_two_commands_and_every_other() -> None:
     assert "bash scripts/run_medserl_pipeline.sh   # environment, model, 5 online rounds of 32 notes" in README
-    assert "bash scripts/run_tests.sh              # every check of the project" in README
+    assert "bash scripts/run_tests.sh              # format, types and tests" in README
     missing = [name for name in app if not name.startswith("-") and f"| `medserl {name}" not in README]
     assert missing == []
 
