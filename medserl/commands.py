@@ -114,7 +114,7 @@ def warm_up(
         (output / "warmup_metrics.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
         for name, figure in figures.items():
             n = counts[name]
-            said = as_count(figure, n) or f"{figure:.3f} of {n}"
+            said = (as_count(figure, n) if name != PAIRS_ORDERED else None) or f"{figure:.3f} of {n}"
             say(f"{name}: {said} {'pairs' if name == PAIRS_ORDERED else 'notes'}")
     say(f"adapter: {output}")
 

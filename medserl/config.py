@@ -171,7 +171,9 @@ class OpenRLHFSettings(_Section):
     vllm_context: int = Field(4096, ge=64, description="Most tokens of a prompt and its answer.")
     vllm_eager: bool = Field(False, description="No CUDA graphs: starts faster, plays slower.")
     vllm_sleep: bool = Field(False, description="Playing and training take turns in GPU memory (colocated).")
-    weight_sync: Literal["nccl", "gloo"] = Field("nccl", description="How new weights travel to vLLM.")
+    weight_sync: Literal["nccl", "gloo"] = Field(
+        "nccl", description="How whole weights travel to vLLM; an adapter goes by Ray."
+    )
     async_rollout: bool = Field(False, description="Play the next round while this one is learnt.")
 
 

@@ -23,7 +23,6 @@ from typing import Any
 
 from medserl.config import Settings
 from medserl.display.progress import counting
-from medserl.display.shares import as_count
 from medserl.engines.base import Engine, WeightedTurn
 from medserl.errors import ConfigError, DataError
 from medserl.fitting import tell_left_out
@@ -227,8 +226,7 @@ def warm_up(settings: Settings, notes: Sequence[Note], plan: WarmUp, output: Pat
             if not losses:
                 break
             figure, pairs = judge(rollout) if judge else (None, 0)
-            share = as_count(figure, pairs) or f"{100 * (figure or 0.0):.1f} % of {pairs}"
-            told = "" if figure is None else f", validation pairs ordered rightly: {share}"
+            told = "" if figure is None else f", validation pairs ordered rightly: {100 * figure:.1f} % of {pairs}"
             log.info("warm-up, epoch %d of %d: loss %.3f%s", epoch + 1, plan.epochs, sum(losses) / len(losses), told)
             if figure is None or figure >= best:
                 best = figure if figure is not None else best

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from medserl.display.console import console, display_on, live_screen, say
-from medserl.display.shares import as_count, games_counted
+from medserl.display.shares import as_count, counted_in
 from medserl.display.visible import visible_line
 
 log = logging.getLogger("medserl")
@@ -235,7 +235,7 @@ def _games(metrics: Mapping[str, Any]) -> list[str]:
 
 def _share(figure: str, metrics: Mapping[str, Any]) -> str:
     """`57%`, of fewer than ten games `3 of 4`."""
-    return as_count(metrics[figure], games_counted(figure, metrics)) or percent(metrics[figure])
+    return as_count(metrics[figure], counted_in(figure, metrics)) or percent(metrics[figure])
 
 
 def percent(value: float | None) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 FEW = 10
 """Below so many a share is told as a count."""
 _OF_TEXTS = {"eval_accuracy", "eval_flag_rate", "eval_no_verdict_rate", "eval_truncated_rate"}
-_OF_PAIRS = {"eval_pairwise_accuracy", "eval_pair_ordering"}
 
 
 def as_count(value: float | None, n: int) -> str | None:
@@ -19,10 +18,13 @@ def as_count(value: float | None, n: int) -> str | None:
     return f"{round(value * n)} of {n}"
 
 
-def games_counted(figure: str, row: Mapping[str, Any]) -> int:
+def counted_in(figure: str, row: Mapping[str, Any]) -> int:
     """How many games, validation texts or pairs a figure of a round is a share of; 0 where the row does not tell."""
-    if figure in _OF_TEXTS | _OF_PAIRS:
-        return int(row.get("eval_texts" if figure in _OF_TEXTS else "eval_pairs") or 0)
+    texts, errors, pairs = (int(row.get(f"eval_{kind}") or 0) for kind in ("texts", "errors", "pairs"))
+    correct = texts - errors if "eval_errors" in row else 0  # older runs did not record it
+    validated = {"eval_recall": errors, "eval_specificity": correct, "eval_pairwise_accuracy": pairs}
+    if figure in _OF_TEXTS or figure in validated:
+        return validated.get(figure, texts)
     games, accepted, past = (int(row.get(key) or 0) for key in ("games", "accepted_games", "past_games"))
     if figure in ("vcf_acceptance_rate", "vcf_first_attempt_rate"):
         return games

@@ -54,7 +54,8 @@ class Validation:
             self.said = predict(rollout, self.texts, probabilities=rollout.engine.weighs)
             found = detection_metrics(self.texts, self.said)
             figures = {f"eval_{name}": getattr(found, name).value for name in FIGURES}
-            figures |= {"eval_texts": found.accuracy.n, "eval_pairs": found.pairwise_accuracy.n}
+            counts = {"eval_texts": found.accuracy, "eval_errors": found.recall, "eval_pairs": found.pairwise_accuracy}
+            figures |= {name: figure.n for name, figure in counts.items()}
             if len({text.is_error for text in self.texts}) < 2:
                 figures["eval_accuracy"] = None
         return figures | (self.opponent.evaluate(rollout) if self.opponent else {})

@@ -258,7 +258,8 @@ def too_little(settings: Settings, shape: Shape, memory: int, *, vllm: bool) -> 
     least = learner + FEW_TOKENS * shape.activations(checkpointing=True)
     needed = (max(least, learner + shape.player) if vllm else least) + CONTEXT
     advice = "take a smaller model" if settings.lora_rank else "train an adapter (lora_rank above 0)"
-    if settings.lora_rank and not vllm and fit(shape, memory, settings.lora_rank, vllm=False, load_in_4bit=True):
+    packs = settings.lora_rank and not vllm and pick_device(settings.device) != "mps"
+    if packs and fit(shape, memory, settings.lora_rank, vllm=False, load_in_4bit=True):
         advice += ", or --load-in-4bit"
     advice = f"{advice}, or --engine local" if vllm else advice
     return (

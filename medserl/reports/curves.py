@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
 
-from medserl.display.shares import as_count, games_counted
+from medserl.display.shares import as_count, counted_in
 from medserl.reports.convergence import Notice
 from medserl.reports.run_files import Row
 
@@ -107,7 +107,7 @@ class Point:
         """`3 of 4` where the figure is a share of the few games of one round."""
         if len(self.rows) != 1 or len(curve.metrics) != 1:
             return None
-        return as_count(curve.value(self.rows[0]), games_counted(curve.metrics[0], self.rows[0]))
+        return as_count(curve.value(self.rows[0]), counted_in(curve.metrics[0], self.rows[0]))
 
     def measured(self, curve: Curve) -> bool:
         """Whether the figure was asked for here, be it without result."""

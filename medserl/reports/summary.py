@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medserl.config import Settings
-from medserl.display.shares import as_count, games_counted
+from medserl.display.shares import as_count, counted_in
 from medserl.reports.run_files import Row, RunFiles
 from medserl.reports.tables import in_words, interval
 from medserl.reports.verdict import before_and_after, grounds, headline
@@ -76,7 +76,7 @@ def _round_in_words(row: Row) -> str:
     if not accepted:
         return f"{start} the VCF accepted no edit in {_count(games, 'game')}."
     line = f"{start} the VCF accepted an edit in {_share(accepted / games, games)} games"
-    right, judged = row.get("assessor_accuracy"), games_counted("assessor_accuracy", row)
+    right, judged = row.get("assessor_accuracy"), counted_in("assessor_accuracy", row)
     if right is None and row.get("past_games"):
         return f"{line}; none of the accepted ones was the policy's against itself."
     if right is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from medserl.config import Settings, validate
-from medserl.display.shares import as_count, games_counted
+from medserl.display.shares import as_count, counted_in
 from medserl.evaluation.guessing import GUESSING
 from medserl.evaluation.statistics import SIGNIFICANCE, Comparison, Estimate, comparison_sentence, format_p
 from medserl.reports.judged import evaluated_on, evaluation_overlap, validated_on
@@ -70,7 +70,7 @@ def before_and_after(run: RunFiles) -> Judged | None:
     if len(validated) < 2:
         return None
     before, after = (
-        Estimate(row["eval_accuracy"], None, None, games_counted("eval_accuracy", row))
+        Estimate(row["eval_accuracy"], None, None, counted_in("eval_accuracy", row))
         for row in (validated[0], validated[-1])
     )
     policy = f"policy of round {validated[0]['round']}"

@@ -101,8 +101,8 @@ def check_fixed(saved: Mapping[str, Any], settings: Settings, checkpoint: Path) 
 def _may_change(name: str, old: Any, new: Any) -> bool:
     if name in PLACES:
         return "none" not in (old, new)
-    if name == "engine":
-        return old in ONE_GPU and new in ONE_GPU
+    if name == "engine":  # what `auto` took is written down where it was OpenRLHF
+        return old in (*ONE_GPU, "auto") and new in ONE_GPU
     return name in (*EXTENT, *WRITTEN, *ROUNDING)
 
 

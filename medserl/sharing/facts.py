@@ -40,6 +40,8 @@ class Base(_Facts):
     name: str
     licence: str | None = None
     remark: str = ""
+    load_in_4bit: bool = False
+    """Whether it was trained on with its weights in 4 bits."""
 
 
 class Notes(_Facts):
@@ -162,7 +164,7 @@ def base_of(settings: Settings) -> Base:
     if not settings.load_in_4bit:
         return base
     packed = "Trained on these weights in 4 bits (NF4, bitsandbytes): beside others probabilities differ a little."
-    return base.model_copy(update={"remark": f"{base.remark} {packed}".strip()})
+    return base.model_copy(update={"remark": f"{base.remark} {packed}".strip(), "load_in_4bit": True})
 
 
 def _base_by_name(settings: Settings) -> Base:

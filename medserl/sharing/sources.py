@@ -105,7 +105,8 @@ def _recorded(folder: Path, run: Path | None, model: str | None) -> tuple[Settin
         return settings, facts or run_facts(settings, _round(folder))
     named = facts.base.name if facts else _base_in(folder)
     prompts = {"prompts": facts.prompt.prompt_set} if facts and facts.prompt.prompt_set in SHIPPED else {}
-    settings = Settings(model=model or _found_here(named, folder), **prompts)
+    packed = facts is not None and facts.base.load_in_4bit
+    settings = Settings(model=model or _found_here(named, folder), load_in_4bit=packed, **prompts)
     if facts is None:
         log.warning("%s: no card.json there, so the card says of its training that nothing is recorded", folder)
         facts = _unrecorded(settings, named)

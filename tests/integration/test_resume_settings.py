@@ -109,7 +109,7 @@ def test_a_device_may_change_and_that_is_said(run: Path, caplog: pytest.LogCaptu
     assert "device, training_token_budget changed: the rounds to come may differ in rounding" in caplog.text
 
 
-@pytest.mark.parametrize(("old", "new"), [("vllm", "local"), ("local", "vllm")])
+@pytest.mark.parametrize(("old", "new"), [("vllm", "local"), ("local", "vllm"), ("auto", "local"), ("auto", "vllm")])
 def test_the_engines_of_one_gpu_go_on_from_each_other(
     old: Any, new: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -71,7 +71,7 @@ def test_without_bitsandbytes_every_command_says_so_before_anything_is_read_or_w
     }
     model = ["--model", str(tiny_llama), "--adapter", "none", "--device", "cpu", "--load-in-4bit"]
     line = refused(capsys, command, *more[command], *model)
-    assert line == "error: load_in_4bit needs bitsandbytes: pip install 'medserl[4bit]', or leave --load-in-4bit out"
+    assert line == "error: load_in_4bit needs bitsandbytes: pip install 'medserl[4bit]', or give --no-load-in-4bit"
     assert list(tmp_path.iterdir()) == [note]
 
 

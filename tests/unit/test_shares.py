@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medserl.display.progress import round_line
-from medserl.display.shares import FEW, as_count, games_counted
+from medserl.display.shares import FEW, as_count, counted_in
 from medserl.rounds.metrics import game_metrics
 from tests.synthetic_run import episode
 
@@ -46,7 +46,7 @@ def test_every_share_of_a_round_knows_of_how_many_games_it_is(played: list[tuple
     found = row(games)
     for figure in SHARES:
         value = found[figure]
-        assert value is None or as_count(value, games_counted(figure, found)), figure
+        assert value is None or as_count(value, counted_in(figure, found)), figure
 
 
 def test_a_line_of_a_few_games_counts_them() -> None:
@@ -74,6 +74,14 @@ def test_a_kl_that_rounds_to_zero_has_no_sign_of_its_own() -> None:
 def test_validation_on_a_few_notes_counts_them() -> None:
     validated = {"eval_accuracy": 0.5, "eval_pairwise_accuracy": 1.0, "eval_texts": 4, "eval_pairs": 1}
     assert round_line({"round": 0, **validated}, 5).endswith("| validation 2 of 4, pairs 1 of 1")
+
+
+def test_a_validation_figure_knows_of_how_many_texts_or_pairs_it_is() -> None:
+    row = {"eval_texts": 7, "eval_errors": 4, "eval_pairs": 2}
+    figures = ("accuracy", "flag_rate", "recall", "specificity", "pairwise_accuracy")
+    assert [counted_in(f"eval_{figure}", row) for figure in figures] == [7, 7, 4, 3, 2]
+    assert counted_in("eval_pair_ordering", row) == 0, "a tie counts half, so it is no count"
+    assert counted_in("eval_specificity", {"eval_texts": 7}) == 0
 
 
 def test_validation_without_pairs_names_none() -> None:

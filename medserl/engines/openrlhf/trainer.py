@@ -31,7 +31,8 @@ class RoundTrainer(BasePPOTrainer):
     """OpenRLHF's `BasePPOTrainer` with the turns of MedSeRL's games as experiences.
 
     What OpenRLHF makes of prompts and a reward model comes ready from the game: turns with their own rewards and
-    advantages. Scoring, the update and the weight sync are OpenRLHF's. The rounds around them are those of every
+    advantages. Scoring, the update and the sync of whole weights are OpenRLHF's; an adapter is
+    handed over by `StepTrainer`. The rounds around them are those of every
     engine (`medserl.trainer.MedSeRLTrainer`), so `fit` is not implemented here.
     """
 

@@ -86,12 +86,18 @@ class StepTrainer(ActorPPOTrainer):
         self.sums.clear()
         return totals
 
+    def _init_vllm_sync_group(self, backend: str) -> None:
+        """Nothing where an adapter is trained: it goes through Ray."""
+        if not hasattr(self.actor.model.module, "peft_config"):
+            super()._init_vllm_sync_group(backend)
+
     def broadcast_to_vllm(self) -> None:
         """Send the policy's weights to the vLLM engines, or the adapter that is trained on them."""
         policy = self.actor.model.module
         if not hasattr(policy, "peft_config"):
             super().broadcast_to_vllm()
             return
+        torch.cuda.empty_cache()  # vLLM is about to take its memory back
         if self.strategy.is_rank_0():
             files = ray.put(adapter_files(policy))
             ray.get([engine.take_adapter.remote(files) for engine in self.vllm_engines])
