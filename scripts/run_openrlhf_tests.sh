@@ -17,4 +17,4 @@ fi
 [ "${1:-}" = --setup-only ] && exit
 PYTHON="$PWD/$venv/bin/python"
 . tests/openrlhf/cpu/env.sh
-exec timeout --kill-after=30 "${OPENRLHF_TESTS_TIMEOUT:-1500}" "$PYTHON" -m pytest tests/openrlhf "$@"
+exec timeout --kill-after=30 "${OPENRLHF_TESTS_TIMEOUT:-2700}" "$PYTHON" -m pytest tests/openrlhf "$@"
