@@ -105,7 +105,7 @@ def test_the_local_engine_goes_on_from_there(adapters_run: tuple[Path, Program],
     run = train("--engine", "local", "--max-rounds", str(done + 1), resume=folder)
     assert run.finish(240) == 0, run.output()
     assert [row["round"] for row in rows(folder)][-2:] == [done, done + 1]
-    assert "vllm_kl" not in rows(folder)[-1] and rows(folder)[-1]["logprob_gap"] < 1e-4
+    assert "vllm_kl" not in rows(folder)[-1], "no vLLM has played"
 
 
 # -- the control, and the death of vLLM ---------------------------------------------------------------------
