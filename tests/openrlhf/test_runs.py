@@ -204,7 +204,9 @@ def test_an_engine_that_dies_ends_the_run_with_its_error(start: Start, tmp_path:
     run = start("--lora-rank", "0", "--learning-rate", "1e-6", "--async-rollout", "--output-dir", str(tmp_path / "run"))
     run.wait_for("round   3/")
     assert_learnt(rows(tmp_path / "run")[:3], tmp_path / "run")
-    for pid in run.descendants("VLLM"):
+    playing = run.descendants("VLLM")
+    assert playing, run.descendants()
+    for pid in playing:
         os.kill(pid, signal.SIGKILL)
     assert run.finish(120) == 2
     *_, line = [line for line in run.output().splitlines() if line.startswith("error: ")]
