@@ -14,5 +14,4 @@ if [ -z "${PYTHON:-}" ] && [ -z "${VIRTUAL_ENV:-}" ]; then
     *" openrlhf "* | *"--engine=openrlhf "*) [ -x .venv-openrlhf/bin/python ] && python=.venv-openrlhf/bin/python ;;
   esac
 fi
-. scripts/huge_pages.sh
 exec "$python" -m medserl.cli train "$@"
