@@ -189,4 +189,4 @@ def _about(settings: Settings) -> str:
     from medserl.models.embedded import EMBEDDED
 
     known = settings.model == EMBEDDED and settings.engine in ("auto", "local") and settings.device in ("auto", "cpu")
-    return " (about 1 to 2 minutes a round on two CPU cores)" if known else ""
+    return " (about 1 minute a round on two CPU cores)" if known else ""

@@ -71,7 +71,8 @@ def wilson_interval(share: float, size: float) -> tuple[float, float]:
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     middle = share + z**2 / (2 * size)
     half = z * math.sqrt(share * (1 - share) / size + z**2 / (4 * size**2))
-    return (middle - half) / (1 + z**2 / size), (middle + half) / (1 + z**2 / size)
+    low, high = (middle - half) / (1 + z**2 / size), (middle + half) / (1 + z**2 / size)
+    return max(0.0, low), min(1.0, high)  # rounding may end a little outside
 
 
 def _effective_size(values: Array, clusters: Sequence[str]) -> float:

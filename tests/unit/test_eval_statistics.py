@@ -23,6 +23,7 @@ from medserl.evaluation.statistics import (
     over_seeds,
     permutation_p,
     share_estimate,
+    wilson_interval,
 )
 
 Z = 1.959963984540054  # the normal distribution's 97.5 % point
@@ -108,6 +109,11 @@ def test_mcnemar_is_the_two_sided_binomial_test() -> None:
     assert mcnemar_p(a, b) == pytest.approx(exact, abs=1e-12)
     assert mcnemar_p(b, a) == pytest.approx(exact, abs=1e-12)
     assert mcnemar_p(a, a) == 1.0
+
+
+def test_an_interval_of_a_share_ends_in_0_and_1() -> None:
+    ends = [end for size in range(1, 200) for share in (0.0, 1.0) for end in wilson_interval(share, size)]
+    assert all(0 <= end <= 1 and math.copysign(1, end) == 1 for end in ends)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 6)), min_size=1, max_size=14))
