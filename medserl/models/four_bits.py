@@ -30,7 +30,7 @@ def require_four_bits(settings: Settings) -> None:
     if not find_spec("bitsandbytes"):
         raise ConfigError("load_in_4bit needs bitsandbytes: pip install 'medserl[4bit]', or give --no-load-in-4bit")
     if pick_device(settings.device) == "mps":
-        raise ConfigError("load_in_4bit is for CUDA GPUs and CPUs, not mps: give --no-load-in-4bit, or --device cpu")
+        raise ConfigError("load_in_4bit is for CUDA GPUs and CPUs, not for mps: give --no-load-in-4bit or --device cpu")
 
 
 def read_packed_weights(source: str, settings: Settings, dtype: Any, tokenizer: Any, device: str) -> Any:
