@@ -21,6 +21,9 @@ RENAMED: Mapping[str, str] = {
 }
 """Former name to the one of today."""
 
+RENAMED_FIGURES: Mapping[str, str] = {"lesson_nll": "sft_loss"}
+"""The same of figures in metrics.jsonl."""
+
 
 def gone(name: str) -> str | None:
     """What became of a setting that was removed, or what one is called now; None for any other name."""
@@ -37,3 +40,8 @@ def without_removed(table: Mapping[str, Any]) -> dict[str, Any]:
 def renamed(table: Mapping[str, Any]) -> dict[str, Any]:
     """Settings that a run of before wrote down, by the names of today."""
     return {RENAMED.get(name, name): value for name, value in table.items()}
+
+
+def with_figures_renamed(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of a round that a run of before wrote down, by the names of today."""
+    return {RENAMED_FIGURES.get(name, name): value for name, value in row.items()}

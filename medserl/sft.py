@@ -219,7 +219,7 @@ def warm_up(settings: Settings, notes: Sequence[Note], plan: WarmUp, output: Pat
                 if steps.done == total:
                     break
                 rate = plan.learning_rate * min(1.0, (steps.done + 1) / RISING_STEPS) * (1 - steps.done / total)
-                losses.append(engine.update(step_turns(engine, few), learning_rate=rate).lesson_nll)
+                losses.append(engine.update(step_turns(engine, few), learning_rate=rate).sft_loss)
                 steps.advance()
             if not losses and not steps.done:
                 raise DataError(f"{len(twins)} pairs to warm up on: nothing to teach, no edit of theirs can be said")

@@ -241,7 +241,7 @@ class MedSeRLTrainer(SelfPlay):
             self._empty_rounds = 0
             return
         log.warning("round %d: the VCF accepted no note, so nothing was learnt from play", self.round)
-        if metrics.get("lesson_nll") is not None:
+        if metrics.get("sft_loss") is not None:
             return  # the policy has learnt, and may yet learn to play
         self._empty_rounds += 1
         if self._empty_rounds > EMPTY_ROUNDS_ALLOWED:

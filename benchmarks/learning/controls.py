@@ -165,7 +165,7 @@ class InTurnsTrainer(MedSeRLTrainer):
         return [sample for sample in super()._wanted(samples) if sample.turn.role == self._at_turn]
 
     def sft_turns(self, episodes: Sequence[Episode]) -> list[WeightedTurn]:
-        return [lesson for lesson in super().sft_turns(episodes) if lesson.turn.role == self._at_turn]
+        return [example for example in super().sft_turns(episodes) if example.turn.role == self._at_turn]
 
 
 CONTROLS: Mapping[str, type[MedSeRLTrainer]] = {

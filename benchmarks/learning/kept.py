@@ -16,6 +16,7 @@ from medserl.data.readers import load_notes
 from medserl.data.sample_paths import sample_path
 from medserl.evaluation.predictions import Prediction
 from medserl.game.note import Note
+from medserl.removed import with_figures_renamed
 
 WARMUP = "warmup"
 FEW_ROUNDS = 10
@@ -112,4 +113,4 @@ def rows(path: Path) -> list[Row]:
     if not path.exists():
         return []
     with lzma.open(path, "rt", encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+        return [with_figures_renamed(json.loads(line)) for line in file]

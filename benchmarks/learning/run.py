@@ -159,9 +159,9 @@ def run_arm(settings: Settings, data: Mapping[str, str], run: Path, kept: Path, 
 
 
 def starved(run: Path) -> bool:
-    """Whether the last rounds accepted no note and had no lessons, so many of them that a run ends itself there."""
+    """Whether the last rounds accepted no note and had no examples, so many of them that a run ends itself there."""
     last = metrics_of(run)[-(EMPTY_ROUNDS_ALLOWED + 1) :]
-    taught = [row.get("accepted_games", 1) or row.get("lesson_nll") is not None for row in last]
+    taught = [row.get("accepted_games", 1) or row.get("sft_loss") is not None for row in last]
     return len(last) > EMPTY_ROUNDS_ALLOWED and not any(taught)
 
 

@@ -47,9 +47,9 @@ OF_ROUNDS = {
     "assessor_flag_rate": "called INCORRECT",
     "vcf_acceptance_rate": "VCF acceptance",
     "kl_assessor": "KL, Assessor",
-    "lesson_nll": "lesson nll",
+    "sft_loss": "SFT loss",
 }
-NATS = ("kl_assessor", "lesson_nll")
+NATS = ("kl_assessor", "sft_loss")
 BLOCK, FEWEST = 5, 8
 """Rounds of one point of a curve, and the games that a share must be of to be drawn."""
 DECIDED = ("true", "false")
@@ -226,7 +226,7 @@ def share(games: Sequence[Row], of: Callable[[Row], bool | None], mode: str | No
 
 
 def is_judged(game: Row) -> bool:
-    """Whether an Assessor was asked: none is where lessons alone are learnt."""
+    """Whether an Assessor was asked: none is where examples alone are learnt."""
     return game.get("reward_assessor", 0.0) is not None
 
 

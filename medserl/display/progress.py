@@ -205,8 +205,8 @@ def round_line(metrics: Mapping[str, Any], total: int) -> str:
     parts = [f"round {metrics['round']:>3}/{total}"]
     if metrics.get("games"):
         parts += [f"vcf {_share('vcf_acceptance_rate', metrics)}", *_games(metrics)]
-    if metrics.get("lesson_nll") is not None:
-        parts.append(f"SFT loss {metrics['lesson_nll']:.3f} nats a token")
+    if metrics.get("sft_loss") is not None:
+        parts.append(f"SFT loss {metrics['sft_loss']:.3f} nats a token")
     if "games" in metrics:
         kl = [metrics.get("kl_assessor"), metrics.get("kl_injector")]
         parts += [f"kl {' / '.join(map(number, kl))}"] if any(each is not None for each in kl) else []

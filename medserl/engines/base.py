@@ -95,7 +95,7 @@ class UpdateStats:
     """What rounding explains of the root mean square (`gap.explained_gap`); None where other weights may play."""
     trained_parameters: int | None = None
     """How many weights the update could change."""
-    lesson_nll: float | None = None
+    sft_loss: float | None = None
     """The auxiliary SFT loss: mean negative log-likelihood of its target tokens, each before its own optimizer step.
     None where there are none."""
     vllm_kl: float | None = None

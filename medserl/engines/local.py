@@ -324,8 +324,8 @@ class _Totals:
 
     def __init__(self) -> None:
         self.loss = self.gap = self.gap_signed = self.gap_squares = self.gap_max = self.entropy = 0.0
-        self.lesson_nll = 0.0
-        self.clipped = self.tokens = self.gap_tokens = self.lesson_tokens = 0
+        self.sft_loss = 0.0
+        self.clipped = self.tokens = self.gap_tokens = self.sft_tokens = 0
         self.grad_norms: list[float] = []
 
     def add(
@@ -341,8 +341,8 @@ class _Totals:
         self.tokens += sum(len(turn.advantages) for turn in turns)
         for new, turn in zip(logprobs, turns, strict=True):
             if turn.old_logprobs is None:
-                self.lesson_nll -= new.detach().sum().item()
-                self.lesson_tokens += len(new)
+                self.sft_loss -= new.detach().sum().item()
+                self.sft_tokens += len(new)
             elif first:
                 sampled = torch.tensor(turn.turn.completion.logprobs, device=new.device)
                 signed = sampled - new.detach()
@@ -365,5 +365,5 @@ class _Totals:
             logprob_gap_mean=self.gap_signed / self.gap_tokens if self.gap_tokens else 0.0,
             optimizer_steps=steps,
             tokens=self.tokens,
-            lesson_nll=self.lesson_nll / self.lesson_tokens if self.lesson_tokens else None,
+            sft_loss=self.sft_loss / self.sft_tokens if self.sft_tokens else None,
         )

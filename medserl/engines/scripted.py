@@ -92,7 +92,7 @@ class ScriptedEngine:
             logprob_gap=0.0,
             optimizer_steps=1,
             tokens=sum(len(turn.advantages) for turn in turns),
-            lesson_nll=math.log(2) if any(turn.old_logprobs is None for turn in turns) else None,
+            sft_loss=math.log(2) if any(turn.old_logprobs is None for turn in turns) else None,
         )
 
     def sync(self) -> None:

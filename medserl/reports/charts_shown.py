@@ -135,7 +135,7 @@ GOLD = (
         "Auxiliary SFT loss",
         "Negative log-likelihood of right answers to gold texts and games, before they are learnt, in nats a token.",
         "number",
-        (("lesson_nll", "nats a token"),),
+        (("sft_loss", "nats a token"),),
     ),
     Plan(
         "Against past policies",

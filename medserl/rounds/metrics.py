@@ -87,8 +87,8 @@ def update_metrics(turns: Sequence[WeightedTurn], stats: UpdateStats, learning_r
                 for old, ref in zip(turn.old_logprobs or (), turn.ref_logprobs, strict=True)
             ]
         )
-    if stats.lesson_nll is not None:
-        metrics["lesson_nll"] = stats.lesson_nll
+    if stats.sft_loss is not None:
+        metrics["sft_loss"] = stats.sft_loss
     if stats.vllm_kl is not None:
         metrics["vllm_kl"] = stats.vllm_kl
     if turns:  # of supervised turns, which nobody sampled, there is no ratio and no gap

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from medserl.errors import RunError
+from medserl.removed import with_figures_renamed
 
 log = logging.getLogger("medserl")
 
@@ -118,4 +119,4 @@ def _row(line: bytes) -> Record | None:
     except (ValueError, RecursionError):
         return None
     whole = isinstance(row, dict) and isinstance(row.get("round", 0), int)
-    return row if whole else None
+    return with_figures_renamed(row) if whole else None

@@ -344,8 +344,8 @@ def test_narrow_models_multiply_by_their_lora_in_their_own_type(tiny_llama: Path
         )
         turns = engine.target_turns("assessor", chats("assessor"), ["final_answer: CORRECT"] * len(NOTES))
         engine.logprobs(turns)
-        lessons = [WeightedTurn(turn, None, (1.0,) * len(turn.completion.token_ids), "n") for turn in turns]
-        engine.update(lessons, learning_rate=RATE)
+        examples = [WeightedTurn(turn, None, (1.0,) * len(turn.completion.token_ids), "n") for turn in turns]
+        engine.update(examples, learning_rate=RATE)
         assert set(widened) == {getattr(torch, dtype)}
         gradients = [p.grad for p in engine._parameters if p.grad is not None]
         assert all(gradient.dtype == torch.float32 for gradient in gradients)

@@ -22,7 +22,7 @@ TEXTS, NOTES = sided_notes.TEXTS[:4], sided_notes.NOTES[:4]
 
 @pytest.fixture(scope="module")
 def run(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two rounds of lessons for the Assessor alone, each role with an adapter of its own, from a saved start."""
+    """Two rounds of examples for the Assessor alone, each role with an adapter of its own, from a saved start."""
     folder = tmp_path_factory.mktemp("cross")
     model = {"model": str(tiny_llama), "engine": "local", "device": "cpu", "dtype": "float32", "lora_rank": 4}
     first = MedSeRLTrainer(notes=NOTES, validation=None, run=None, sft_verdict_pairs=1, adapter="none", **model)

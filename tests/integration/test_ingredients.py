@@ -206,6 +206,6 @@ def test_a_run_with_everything_on_resumes_bit_identically(tmp_path: Path) -> Non
     second.train()
     assert outcome(tmp_path / "stopped") == outcome(tmp_path / "straight")
     rows, _, _ = outcome(tmp_path / "straight")
-    shown = {"gold_accuracy", "lesson_nll", "past_games", "kl_coef"}
+    shown = {"gold_accuracy", "sft_loss", "past_games", "kl_coef"}
     assert all(shown <= row.keys() for row in rows[1:])
     assert rows[-1]["kl_coef"] == pytest.approx(0.01 * 0.98**6)  # the scripted policy never leaves its reference

@@ -1,4 +1,4 @@
-"""A tiny random Llama learns: what a lesson does to it, what is recited, and a run with a past that is resumed."""
+"""A tiny random Llama learns: what an example does to it, its target tokens, and a run with a past that is resumed."""
 
 from __future__ import annotations
 
@@ -43,38 +43,38 @@ def engine_of(settings: Settings) -> LocalEngine:
     return LocalEngine(load_model(settings), settings)
 
 
-def lessons_of(engine: LocalEngine, prompts: str = "term") -> list[WeightedTurn]:
-    lessons = GoldPairs(NOTES, engine.settings).examples(load_prompts(prompts, "edit"), 1)
-    return target_turns_of(engine, lessons, engine.settings.sft_loss_weight)
+def examples_of(engine: LocalEngine, prompts: str = "term") -> list[WeightedTurn]:
+    examples = GoldPairs(NOTES, engine.settings).examples(load_prompts(prompts, "edit"), 1)
+    return target_turns_of(engine, examples, engine.settings.sft_loss_weight)
 
 
-def supervised_nll(model: Any, lessons: Sequence[WeightedTurn]) -> torch.Tensor:
+def supervised_nll(model: Any, examples: Sequence[WeightedTurn]) -> torch.Tensor:
     """Hugging Face's own loss on the answers alone, nats a token: one sequence at a time, no padding."""
     total, tokens = torch.zeros(()), 0
-    for lesson in lessons:
-        prompt, answer = lesson.turn.completion.prompt_ids, lesson.turn.completion.token_ids
+    for example in examples:
+        prompt, answer = example.turn.completion.prompt_ids, example.turn.completion.token_ids
         labels = torch.tensor([[-100] * len(prompt) + list(answer)])
         total = total + model(torch.tensor([prompt + answer]), labels=labels).loss * len(answer)
         tokens += len(answer)
     return total / tokens
 
 
-# -- lessons -------------------------------------------------------------------------------------------------
+# -- examples -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kl", [{"kl_coef": 0.0}, {}, {"kl_coef": 1.0, "kl_estimator": "k3"}])
 @pytest.mark.parametrize("lora_rank", [0, 4])
-def test_a_lesson_is_a_weighted_supervised_step(tiny_llama: Path, lora_rank: int, kl: dict[str, Any]) -> None:
+def test_an_example_is_a_weighted_supervised_step(tiny_llama: Path, lora_rank: int, kl: dict[str, Any]) -> None:
     weighed = settings_of(
         tiny_llama, lora_rank=lora_rank, sft_verdict_pairs=3, sft_loss_weight=0.7, max_grad_norm=1e9, **kl
     )
     engine, plain = engine_of(weighed), engine_of(weighed)
-    lessons = lessons_of(engine)
-    expected = supervised_nll(plain.model, lessons)
+    examples = examples_of(engine)
+    expected = supervised_nll(plain.model, examples)
     (0.7 * expected).backward()
-    stats = engine.update(lessons, learning_rate=1e-3)
+    stats = engine.update(examples, learning_rate=1e-3)
     assert stats.loss == pytest.approx(-0.7, abs=1e-4)  # every ratio is 1
-    assert stats.lesson_nll == pytest.approx(expected.item(), rel=1e-4)
+    assert stats.sft_loss == pytest.approx(expected.item(), rel=1e-4)
     gradients, supervised = ([p.grad for p in each.model.parameters() if p.requires_grad] for each in (engine, plain))
     for mine, theirs in zip(gradients, supervised, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)
@@ -82,18 +82,18 @@ def test_a_lesson_is_a_weighted_supervised_step(tiny_llama: Path, lora_rank: int
 
 
 @pytest.mark.parametrize("lora_rank", [0, 4])
-def test_lessons_are_learnt(tiny_llama: Path, lora_rank: int) -> None:
+def test_examples_are_learnt(tiny_llama: Path, lora_rank: int) -> None:
     engine = engine_of(settings_of(tiny_llama, lora_rank=lora_rank, sft_verdict_pairs=3))
     nll = []
     for _ in range(6):
-        lessons = lessons_of(engine)
-        nll.append(engine.update(lessons, learning_rate=5e-3).lesson_nll)
+        examples = examples_of(engine)
+        nll.append(engine.update(examples, learning_rate=5e-3).sft_loss)
     assert nll == sorted(nll, reverse=True)
     assert nll[-1] < nll[0] - 0.5
 
 
-def test_what_is_recited_is_what_would_be_sampled(tiny_llama: Path) -> None:
-    """Taught to say an answer, the model samples the very tokens that were recited, up to the end of the turn."""
+def test_target_tokens_are_those_that_would_be_sampled(tiny_llama: Path) -> None:
+    """Taught to say an answer, the model samples the very tokens of the target, up to the end of the turn."""
     engine = engine_of(settings_of(tiny_llama, lora_rank=0))
     prompt = load_prompts("term", "edit").assessor(TEXTS[0])
     answer = load_prompts("term", "edit").gold_answer("INCORRECT", Place(1, "His left lung", "His right lung"))
@@ -105,7 +105,7 @@ def test_what_is_recited_is_what_would_be_sampled(tiny_llama: Path) -> None:
     for _ in range(60):
         (turn,) = engine.target_turns("assessor", [prompt], [answer])
         weights = (1.0,) * len(turn.completion.token_ids)
-        if engine.update([WeightedTurn(turn, None, weights, "n")], learning_rate=5e-3).lesson_nll < 0.003:
+        if engine.update([WeightedTurn(turn, None, weights, "n")], learning_rate=5e-3).sft_loss < 0.003:
             break
     done = sampled()
     assert (turn.role, turn.messages) == ("assessor", prompt)
@@ -174,7 +174,7 @@ def test_a_run_against_its_past_resumes_bit_identically(tiny_llama: Path, tmp_pa
     assert [any(name.startswith(each) for name in files) for each in kept] == [True] * 6 and len(files) == 6
     assert len(set(files.values())) == 4  # the policy of round 4 is the newest of its past
     assert all(row["past_games"] and row["gold_accuracy"] is not None and row["grad_norm"] > 0 for row in rows)
-    assert rows[-1]["lesson_nll"] < rows[0]["lesson_nll"]
+    assert rows[-1]["sft_loss"] < rows[0]["sft_loss"]
     optimizers = [
         torch.load(tmp_path / name / "checkpoints" / "round_4" / "optimizer.pt", weights_only=True)["state"]
         for name in ("a", "b")
@@ -189,7 +189,7 @@ def test_a_run_against_its_past_resumes_bit_identically(tiny_llama: Path, tmp_pa
 def test_with_adapters_per_role_an_injector_that_is_not_trained_stays_as_it_was(
     tiny_llama: Path, tmp_path: Path
 ) -> None:
-    """Lessons alone, for the Assessor alone: with one shared adapter the Injector would move along with it."""
+    """Examples alone, for the Assessor alone: with one shared adapter the Injector would move along with it."""
     start = engine_of(settings_of(tiny_llama))
     start.save(tmp_path / "start")
     alone = {"adapter": str(tmp_path / "start"), "roles_trained": "assessor", "policy_loss_weight": 0.0}
@@ -203,11 +203,11 @@ def test_with_adapters_per_role_an_injector_that_is_not_trained_stays_as_it_was(
     before = {role: weights(role) for role in ("default", "injector")}
     for mine, theirs in zip(before["default"], before["injector"], strict=True):
         torch.testing.assert_close(mine, theirs)  # both begin at the given adapter
-    engine.update(lessons_of(engine), learning_rate=1e-2)
+    engine.update(examples_of(engine), learning_rate=1e-2)
     assert all(torch.equal(*pair) for pair in zip(before["injector"], weights("injector"), strict=True))
     assert not all(torch.equal(*pair) for pair in zip(before["default"], weights("default"), strict=True))
     engine.save(tmp_path / "kept")
     again = engine_of(settings)
     again.load(tmp_path / "kept")
-    stats = [each.update(lessons_of(each), learning_rate=1e-2).lesson_nll for each in (engine, again)]
+    stats = [each.update(examples_of(each), learning_rate=1e-2).sft_loss for each in (engine, again)]
     assert stats[0] == pytest.approx(stats[1], abs=1e-6)

@@ -19,11 +19,11 @@ from medserl.rounds.clock import PhaseClock
 from medserl.trainer import MedSeRLTrainer
 from tests.ingredients import BASE, Recording, build, one_round
 
-# -- lessons alone -------------------------------------------------------------------------------------------
+# -- examples alone -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("roles", ["both", "assessor"])
-def test_without_a_policy_loss_a_round_costs_the_edits_and_the_lessons_made_of_them(roles: str) -> None:
+def test_without_a_policy_loss_a_round_costs_the_edits_and_the_examples_made_of_them(roles: str) -> None:
     engine, alone = Recording(), {"policy_loss_weight": 0.0, "sft_games": 16, "roles_trained": roles}
     metrics = one_round(engine, **alone)
     asked = [call for call in engine.calls if not call.startswith("generate injector")]
@@ -43,14 +43,14 @@ def test_without_a_policy_loss_a_round_costs_the_edits_and_the_lessons_made_of_t
     }
 
 
-def test_where_no_lesson_is_made_of_games_none_is_played(caplog: pytest.LogCaptureFixture) -> None:
+def test_where_no_example_is_made_of_games_none_is_played(caplog: pytest.LogCaptureFixture) -> None:
     engine = Recording()
     history = build(engine=engine, policy_loss_weight=0.0, sft_verdict_pairs=3, rounds=4).train()
     assert engine.calls == ["target_turns", "update 6"] * 4
     assert [row["games"] for row in history] == [0] * 4 and "accepted no note" not in caplog.text
 
 
-def test_lessons_alone_starve_where_the_injector_does() -> None:
+def test_examples_alone_starve_where_the_injector_does() -> None:
     engine = Recording()
     engine.player = lambda messages, rng: "no."
     with pytest.raises(RunError, match="no note was accepted in 3 rounds in a row"):
@@ -58,7 +58,7 @@ def test_lessons_alone_starve_where_the_injector_does() -> None:
     assert engine.updates == 0
 
 
-def test_the_weight_scales_the_policy_loss_and_no_lesson() -> None:
+def test_the_weight_scales_the_policy_loss_and_no_example() -> None:
     engines = Recording(), Recording()
     for engine, weight in zip(engines, (1.0, 0.25), strict=True):
         one_round(engine, policy_loss_weight=weight, sft_verdict_pairs=2)
@@ -126,16 +126,16 @@ def test_gold_turns_are_a_figure_alone_where_the_assessor_is_not_trained() -> No
     assert {turn.turn.role for turn in engine.trained} == {"injector"}
 
 
-def test_lessons_join_the_update_and_nothing_else() -> None:
+def test_examples_join_the_update_and_nothing_else() -> None:
     engine, plain = Recording(), one_round()
     metrics = one_round(engine, sft_verdict_pairs=3, sft_loss_weight=0.5)
-    lessons = engine.trained[metrics["samples"] :]
-    assert metrics["samples"] == plain["samples"] and len(lessons) == 6
-    assert [turn.turn.completion.text.splitlines()[-1] for turn in lessons] == [
+    examples = engine.trained[metrics["samples"] :]
+    assert metrics["samples"] == plain["samples"] and len(examples) == 6
+    assert [turn.turn.completion.text.splitlines()[-1] for turn in examples] == [
         "final_answer: INCORRECT",
         "final_answer: CORRECT",
     ] * 3
-    assert all(set(turn.advantages) == {0.5} for turn in lessons)
+    assert all(set(turn.advantages) == {0.5} for turn in examples)
     assert metrics["advantage_assessor"] == plain["advantage_assessor"]  # of games alone
     assert [call for call in engine.calls if not call.startswith("generate")] == [
         f"logprobs reference {plain['samples']}",
@@ -144,27 +144,27 @@ def test_lessons_join_the_update_and_nothing_else() -> None:
     ]
 
 
-def test_the_rounds_own_games_are_lessons_too() -> None:
+def test_the_rounds_own_games_are_examples_too() -> None:
     engine, plain = Recording(), one_round()
     trainer = build(engine=engine, sft_games=9, roles_trained="assessor")
     played = trainer.play(trainer.sampler.next_batch(), 1, PhaseClock())
     metrics = trainer.update(played, PhaseClock())
     taught = [episode for episode in played.episodes if episode.accepted][:9]
-    lessons = engine.trained[metrics["samples"] :]
+    examples = engine.trained[metrics["samples"] :]
     right = {"error": ["final_answer: INCORRECT", "final_answer: CORRECT"], "benign": ["final_answer: CORRECT"]}
     assert {episode.mode for episode in taught} == {"error", "benign"}
-    assert [turn.turn.completion.text.splitlines()[-1] for turn in lessons] == [
+    assert [turn.turn.completion.text.splitlines()[-1] for turn in examples] == [
         said for e in taught for said in right[e.mode]
     ]
-    assert metrics["lesson_nll"] > 0 and "lesson_nll" not in plain
+    assert metrics["sft_loss"] > 0 and "sft_loss" not in plain
 
 
-def test_lessons_go_on_where_no_game_is_accepted(caplog: pytest.LogCaptureFixture) -> None:
+def test_examples_go_on_where_no_game_is_accepted(caplog: pytest.LogCaptureFixture) -> None:
     engine = Recording()
     engine.player = lambda messages, rng: "no."
     history = build(engine=engine, sft_verdict_pairs=3, rounds=4).train()
     assert [row["optimizer_steps"] for row in history] == [1] * 4 and engine.updates == 4
-    assert [row["samples"] for row in history] == [0] * 4 and all(row["lesson_nll"] is not None for row in history)
+    assert [row["samples"] for row in history] == [0] * 4 and all(row["sft_loss"] is not None for row in history)
     assert caplog.text.count("accepted no note") == 4
 
 

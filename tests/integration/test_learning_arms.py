@@ -31,7 +31,7 @@ def test_raw_figures_of_every_run_are_kept(done: Path) -> None:
     names = ["best_seed0", "best_seed1", "plan_seed0", "warmup"]
     assert sorted(path.name for path in kept.iterdir() if path.is_dir()) == names
     rows = lzma.decompress((kept / "best_seed1" / "metrics.jsonl.xz").read_bytes()).decode().splitlines()
-    assert len(rows) == 1 + 3 and '"lesson_nll"' in rows[-1]
+    assert len(rows) == 1 + 3 and '"sft_loss"' in rows[-1]
     names = ("config.toml.xz", "games.jsonl.xz")
     config, games = (lzma.decompress((kept / "best_seed1" / name).read_bytes()).decode() for name in names)
     assert "sft_verdict_pairs = " in config and str(done) not in config
@@ -99,10 +99,10 @@ def test_a_run_whose_injector_gets_nothing_past_the_vcf_is_judged_at_its_last_ch
         ([{"accepted_games": 0}] * 3, True),
         ([{"accepted_games": 0}] * 2, False),
         ([{"accepted_games": 1}, *[{"accepted_games": 0}] * 2], False),
-        ([{"accepted_games": 0, "lesson_nll": 0.5}] * 3, False),  # goes on, so it has stopped for another reason
+        ([{"accepted_games": 0, "sft_loss": 0.5}] * 3, False),  # goes on, so it has stopped for another reason
     ],
 )
-def test_a_run_with_lessons_does_not_starve(rounds: list[dict[str, Any]], expected: bool, tmp_path: Path) -> None:
+def test_a_run_with_examples_does_not_starve(rounds: list[dict[str, Any]], expected: bool, tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rounds), encoding="utf-8")
     assert script("run").starved(tmp_path) is expected
 

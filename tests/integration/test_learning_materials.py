@@ -98,12 +98,12 @@ def test_plain_text_learns_the_notes_own_tokens_and_plays_nothing() -> None:
     trainer.engine.target_turns = target_turns
     batch = trainer.sampler.next_batch()
     metrics = trainer.training_step(batch)
-    assert metrics["games"] == 0 and metrics["lesson_nll"] is not None
-    lessons = trainer.sft_turns([])
-    assert [lesson.note_id for lesson in lessons] == [game.note.note_id for game in batch]
+    assert metrics["games"] == 0 and metrics["sft_loss"] is not None
+    examples = trainer.sft_turns([])
+    assert [example.note_id for example in examples] == [game.note.note_id for game in batch]
     names = list(words)
-    for lesson, game in zip(lessons, batch, strict=True):
-        told = " ".join(names[word] for word in lesson.turn.completion.token_ids)
+    for example, game in zip(examples, batch, strict=True):
+        told = " ".join(names[word] for word in example.turn.completion.token_ids)
         numbered = number_sentences(game.original)
         assert told and told in " ".join(numbered.split()) and len(told) > 0.9 * len(numbered)
     assert len(trainer.train()) == 1  # no note is accepted, and none was to be

@@ -121,9 +121,9 @@ def test_a_style_goes_through_every_command(style: str, tmp_path: Path, taught: 
 
     tokenizer = style_tokenizer(STYLES[style])
     chat = ChatRenderer(tokenizer)
-    lessons = [turn.turn for turn in taught if turn.old_logprobs is None]
-    assert len(lessons) >= 8
-    for turn in lessons:
+    examples = [turn.turn for turn in taught if turn.old_logprobs is None]
+    assert len(examples) >= 8
+    for turn in examples:
         done = turn.completion
         shown = chat.ids(turn.messages)
         if done.prompt_ids != shown:  # a note's own next words

@@ -78,9 +78,9 @@ def write_player(folder: Path, untrained: Path) -> None:
     prompts = load_prompts(str(folder / "prompts.toml"), "edit")
     rng = random.Random(0)
     examples = [
-        (chat.ids(lesson.prompt), (*chat.reply_ids(lesson.answer), chat.end_id))
+        (chat.ids(example.prompt), (*chat.reply_ids(example.answer), chat.end_id))
         for twins in twins_of(notes)
-        for lesson in (
+        for example in (
             *twins.verdicts(prompts) * 4,
             *(edit for mode in MODES for edit in twins.edit(prompts, mode, rng)),
         )

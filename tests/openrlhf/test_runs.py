@@ -172,7 +172,7 @@ def test_lora_training(lora_run: Path) -> None:
     assert_learnt(metrics, lora_run)
     assert_synced(metrics)
     assert metrics[0]["kl_assessor"] != metrics[-1]["kl_assessor"], "the policy left the reference"
-    assert all(row["lesson_nll"] > 0 for row in metrics), "lessons were learnt beside the games"
+    assert all(row["sft_loss"] > 0 for row in metrics), "examples were learnt beside the games"
 
 
 def test_the_best_checkpoint_by_validation_is_kept(lora_run: Path) -> None:

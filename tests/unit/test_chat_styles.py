@@ -49,16 +49,16 @@ def said(name: str, text: str) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_turn_ends_as_the_template_ends_it_and_lessons_end_so_too(name: str) -> None:
+def test_a_turn_ends_as_the_template_ends_it_and_examples_end_so_too(name: str) -> None:
     tokenizer, style = tokenizer_of(name), STYLES[name]
     end, eos = tokenizer.convert_tokens_to_ids([style.end, style.eos])
     assert stop_token_ids(None, tokenizer) == {end, eos}
     for configured in (end, [eos, 7], None):
         also = {configured} if isinstance(configured, int) else set(configured or ())
         assert stop_token_ids(SimpleNamespace(eos_token_id=configured), tokenizer) == {end, eos} | also
-    (lesson,) = target_turns(renderer_of(name), "assessor", [chat("He rests.")], [ANSWER])
-    assert lesson.completion.token_ids[-1] == end
-    assert lesson.completion.token_ids.count(end) == 1
+    (example,) = target_turns(renderer_of(name), "assessor", [chat("He rests.")], [ANSWER])
+    assert example.completion.token_ids[-1] == end
+    assert example.completion.token_ids.count(end) == 1
 
 
 def test_the_end_of_a_channel_is_no_end_of_a_turn() -> None:
@@ -286,7 +286,7 @@ def test_channels(completion: str, verdict: str | None) -> None:
 
 @pytest.mark.parametrize("thinking", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_recited_answer_is_read_back(name: str, thinking: bool) -> None:
+def test_a_target_answer_is_read_back(name: str, thinking: bool) -> None:
     renderer = renderer_of(name, thinking)
     (turn,) = target_turns(renderer, "assessor", [chat("He rests.")], [f"should_say: x\n{ANSWER}"])
     assert parse_verdict(renderer.completion_text(turn.completion.token_ids[:-1])) == "CORRECT"

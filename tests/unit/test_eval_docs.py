@@ -46,7 +46,7 @@ def row_keys(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 
 def test_every_figure_of_a_round_has_a_sentence(row_keys: set[str]) -> None:
-    wanted = {"frozen_accuracy", "eval_recall", "audit_drug", "loss", "lesson_nll", "past_games"}
+    wanted = {"frozen_accuracy", "eval_recall", "audit_drug", "loss", "sft_loss", "past_games"}
     assert wanted <= row_keys
     assert sorted(key for key in row_keys - KEYS_OF_A_ROW if not documented(key)) == []
 

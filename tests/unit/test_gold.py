@@ -241,39 +241,39 @@ def test_pairwise_accuracy_needs_both_twins() -> None:
     assert gold_metrics([*practised, *both])["gold_pairwise_accuracy"] == 0.5
 
 
-# -- lessons -------------------------------------------------------------------------------------------------
+# -- examples -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("prompts", ["term", "full"])
-def test_lessons_are_the_right_answers_to_both_twins(prompts: str) -> None:
+def test_examples_are_the_right_answers_to_both_twins(prompts: str) -> None:
     engine = ScriptedEngine()
     pairs = gold_pairs(sft_verdict_pairs=3, sft_loss_weight=0.25)
-    lessons = taught(pairs, engine, prompts=prompts)
+    examples = taught(pairs, engine, prompts=prompts)
     shown = load_prompts(prompts, "edit")
     by_id = {twins[0].note_id: twins for twins in pairs.pairs}
-    assert len(lessons) == 6 and len({lesson.note_id for lesson in lessons}) == 3
-    for i, lesson in enumerate(lessons):
-        gold = by_id[lesson.note_id][i % 2]
+    assert len(examples) == 6 and len({example.note_id for example in examples}) == 3
+    for i, example in enumerate(examples):
+        gold = by_id[example.note_id][i % 2]
         verdict = {"error": "INCORRECT", "benign": "CORRECT"}[gold.mode]
-        assert lesson.turn.role == "assessor"
-        assert lesson.turn.messages == shown.assessor(gold.text)
-        said = parse_answer(lesson.turn.completion.text, note_sentences(gold.text))
+        assert example.turn.role == "assessor"
+        assert example.turn.messages == shown.assessor(gold.text)
+        said = parse_answer(example.turn.completion.text, note_sentences(gold.text))
         assert said.verdict == verdict
         if prompts == "term" and gold.mode == "error":
             assert gold.text.replace(said.says or "?", said.should_say or "?") == gold.twin
             assert (said.correction or "?") in " ".join(gold.twin.split())
-        n = len(lesson.turn.completion.token_ids)
-        assert lesson.advantages == (0.25,) * n
-        assert lesson.old_logprobs is None and lesson.ref_logprobs is None
-    assert engine.update(lessons, learning_rate=1e-4).lesson_nll == pytest.approx(math.log(2))
+        n = len(example.turn.completion.token_ids)
+        assert example.advantages == (0.25,) * n
+        assert example.old_logprobs is None and example.ref_logprobs is None
+    assert engine.update(examples, learning_rate=1e-4).sft_loss == pytest.approx(math.log(2))
 
 
-def test_lessons_of_both_roles_are_the_games_own_answers() -> None:
+def test_examples_of_both_roles_are_the_games_own_answers() -> None:
     engine, pairs = ScriptedEngine(), gold_pairs(sft_verdict_pairs=3, sft_edit_pairs=2)
     learnt = taught(pairs, engine)
-    lessons = [lesson.turn for lesson in learnt]
-    injections = [turn for turn in lessons if turn.role == "injector"]
-    assert [turn.role for turn in lessons].count("assessor") == 6 and 2 <= len(injections) <= 4
+    examples = [example.turn for example in learnt]
+    injections = [turn for turn in examples if turn.role == "injector"]
+    assert [turn.role for turn in examples].count("assessor") == 6 and 2 <= len(injections) <= 4
     assert {each.note_id for each in learnt if each.turn.role == "injector"} <= {
         each.note_id for each in learnt if each.turn.role == "assessor"
     }
@@ -286,16 +286,16 @@ def test_lessons_of_both_roles_are_the_games_own_answers() -> None:
         assert (modified == note.incorrect_note) == (mode == "error")
 
 
-def test_lessons_come_in_epochs_of_their_own() -> None:
+def test_examples_come_in_epochs_of_their_own() -> None:
     pairs = gold_pairs(sft_verdict_pairs=5, gold_fraction=0.5)
     rounds = [[t.note_id for t in taught(pairs, ScriptedEngine(), r)[::2]] for r in (1, 2)]
     assert {pair for ids in rounds for pair in ids} == {note.note_id for note in PAIRS}
     assert rounds[0][:4] != drawn(pairs, 1)[0]
 
 
-def test_without_lessons_nothing_is_recited() -> None:
+def test_without_examples_there_is_nothing_to_learn() -> None:
     class Mute(ScriptedEngine):
         def target_turns(self, *_: Any) -> Any:
-            raise AssertionError("nothing was to be recited")
+            raise AssertionError("nothing was to be learnt")
 
     assert taught(gold_pairs(gold_fraction=0.5), Mute()) == []

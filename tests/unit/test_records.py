@@ -50,6 +50,11 @@ def test_records_on_disk_are_a_sequence(tmp_path: Path) -> None:
     assert not RecordsOnDisk(tmp_path / "none")
 
 
+def test_a_figure_of_before_has_the_name_of_today(tmp_path: Path) -> None:
+    rows = write(tmp_path / METRICS, [b'{"round": 1, "lesson_nll": 0.5, "loss": 2.0}'])
+    assert read_rows(rows) == [{"round": 1, "sft_loss": 0.5, "loss": 2.0}]
+
+
 def test_a_file_that_changes_while_it_is_read_is_one_line(tmp_path: Path) -> None:
     rows = RecordsOnDisk(write(tmp_path / EPISODES, encoded()))
     write(tmp_path / EPISODES, [b"other"])

@@ -74,13 +74,13 @@ def test_a_signal_changes_the_first_sentence(tmp_path: Path, name: str) -> None:
 
 def test_play_is_credited_alone_only_where_nothing_else_taught() -> None:
     assert is_play_alone(Settings(kl_coef=0.1))
-    for lesson in ("sft_verdict_pairs", "sft_edit_pairs", "sft_games"):
-        assert not is_play_alone(Settings(**{lesson: 1}))
+    for setting in ("sft_verdict_pairs", "sft_edit_pairs", "sft_games"):
+        assert not is_play_alone(Settings(**{setting: 1}))
     assert not is_play_alone(Settings(gold_fraction=0.5))
     assert len(training_signals(Settings(gold_fraction=0.5, sft_verdict_pairs=1, sft_edit_pairs=2, sft_games=3))) == 6
 
 
-def test_what_gold_lessons_did_is_not_called_self_play(tmp_path: Path) -> None:
+def test_what_the_sft_loss_did_is_not_called_self_play(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", sft_verdict_pairs=8)
     first, *others = sentences(read_run(run))
     assert first.startswith("Training made the model better at finding errors")

@@ -1,4 +1,4 @@
-"""Warm-up lessons say in the game's own words and tokens what the gold pairs and neutral rewordings show."""
+"""The examples of the taught start say in the game's own words what gold pairs and neutral rewordings show."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def test_injections_parse_back_to_the_gold_note(form: InjectorFormat) -> None:
         assert apply_vcf(note.correct_note, modified).passed
 
 
-def lessons(epoch: int, seed: int = 0) -> list[SFTExample]:
+def examples(epoch: int, seed: int = 0) -> list[SFTExample]:
     steps = epoch_examples(twins_of(NOTES), load_prompts("term", "edit"), 8, seed, epoch)
-    return [lesson for step in steps for lesson in step]
+    return [example for step in steps for example in step]
 
 
 def test_every_epoch_has_both_verdicts_on_every_pair_and_at_most_one_edit() -> None:
     for epoch in range(4):
-        said = lessons(epoch)
+        said = examples(epoch)
         verdicts = Counter(parse_verdict(each.answer) for each in said if each.role == "assessor")
         assert verdicts == {"CORRECT": len(NOTES), "INCORRECT": len(NOTES)}
         edited = Counter(each.note_id for each in said if each.role == "injector")
@@ -55,7 +55,7 @@ def test_every_epoch_has_both_verdicts_on_every_pair_and_at_most_one_edit() -> N
 
 def test_four_epochs_show_each_edit_in_both_modes() -> None:
     prompts = load_prompts("term", "edit")
-    shown = {str(each.prompt) for epoch in range(4) for each in lessons(epoch) if each.role == "injector"}
+    shown = {str(each.prompt) for epoch in range(4) for each in examples(epoch) if each.role == "injector"}
     for note in NOTES:
         assert str(prompts.injector(note.correct_note or "", "error", note.error_type)) in shown
     assert len(shown) > 1.9 * len(NOTES)
@@ -95,14 +95,14 @@ def own_prompts(tmp_path: Path) -> Path:
     return file
 
 
-def test_lessons_follow_from_the_seed_and_the_epoch() -> None:
-    assert lessons(0) == lessons(0)
-    assert lessons(0) != lessons(0, seed=1) and lessons(0) != lessons(1)
+def test_examples_follow_from_the_seed_and_the_epoch() -> None:
+    assert examples(0) == examples(0)
+    assert examples(0) != examples(0, seed=1) and examples(0) != examples(1)
 
 
 def test_a_step_holds_both_twins_of_its_pairs() -> None:
     for step in epoch_examples(twins_of(NOTES), load_prompts("term", "edit"), 8, 0, 0):
-        judged = Counter(lesson.note_id for lesson in step if lesson.role == "assessor")
+        judged = Counter(example.note_id for example in step if example.role == "assessor")
         assert set(judged.values()) == {2} and len(judged) <= 8
 
 

@@ -210,8 +210,8 @@ def test_learning_has_the_gpu_to_itself_where_vllm_sleeps(
     assert all(each == ("sleep", 1) for each in llm.asked if each[0] == "sleep")
     assert stats.vllm_kl == 0.25
     assert stats.gap_explained == 0.4, "bfloat16 in another program"
-    lesson: Any = SimpleNamespace(old_logprobs=None)
-    assert engine.update([lesson], learning_rate=1.0).vllm_kl is None
+    example: Any = SimpleNamespace(old_logprobs=None)
+    assert engine.update([example], learning_rate=1.0).vllm_kl is None
 
 
 # -- a process that dies -----------------------------------------------------------------------------------

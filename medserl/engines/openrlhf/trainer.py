@@ -76,34 +76,34 @@ class RoundTrainer(BasePPOTrainer):
         """
         group = self.actor_model_group
         self._watch.results(group.async_run_method("set_learning_rate", learning_rate), "the update")
-        done, lesson_logprobs = [], []
+        done, sft_logprobs = [], []
         for step, mini_batch in enumerate(split_by_note(turns, self._settings.mini_batches)):
-            scored, logprobs = self._lessons_scored(mini_batch)
+            scored, logprobs = self._examples_scored(mini_batch)
             status, _ = self.train_step(scored, step)
             done.append(status)
-            lesson_logprobs += logprobs
+            sft_logprobs += logprobs
         return replace(
             _stats(done),
             # with async_rollout vLLM rightly plays with the weights of the round before
             gap_explained=None if self._settings.async_rollout else explained_gap("bfloat16", another_program=True),
-            lesson_nll=-fmean(lesson_logprobs) if lesson_logprobs else None,
+            sft_loss=-fmean(sft_logprobs) if sft_logprobs else None,
         )
 
-    def _lessons_scored(self, turns: Sequence[WeightedTurn]) -> tuple[list[WeightedTurn], list[float]]:
+    def _examples_scored(self, turns: Sequence[WeightedTurn]) -> tuple[list[WeightedTurn], list[float]]:
         """The turns with the policy's own log-probabilities for the supervised ones among them, and these in a row.
 
         OpenRLHF wants them of every turn: so the ratio is 1, and a KL in the loss has no say.
         """
-        lessons = [turn for turn in turns if turn.old_logprobs is None]
-        scores = self.score([each.turn for each in lessons], reference=False) if lessons else []
+        examples = [turn for turn in turns if turn.old_logprobs is None]
+        scores = self.score([each.turn for each in examples], reference=False) if examples else []
         rows = iter(scores)
         scored = [turn if turn.old_logprobs is not None else self._as_sampled(turn, next(rows)) for turn in turns]
         return scored, [logprob for row in scores for logprob in row]
 
-    def _as_sampled(self, lesson: WeightedTurn, logprobs: tuple[float, ...]) -> WeightedTurn:
-        turn = replace(lesson.turn, completion=replace(lesson.turn.completion, logprobs=logprobs))
+    def _as_sampled(self, example: WeightedTurn, logprobs: tuple[float, ...]) -> WeightedTurn:
+        turn = replace(example.turn, completion=replace(example.turn.completion, logprobs=logprobs))
         reference = logprobs if self._settings.kl_coef else None
-        return replace(lesson, turn=turn, old_logprobs=logprobs, ref_logprobs=reference)
+        return replace(example, turn=turn, old_logprobs=logprobs, ref_logprobs=reference)
 
     def train_step(self, rollout_samples: Sequence[WeightedTurn], global_step: int) -> tuple[dict[str, float], int]:
         """One optimizer step on these turns, and the number of the next. The weights are sent to vLLM elsewhere."""

@@ -1,4 +1,4 @@
-"""Lessons out of the round's own games: what the Assessor is told, how both verdicts weigh, and when there is none."""
+"""Examples out of the round's own games: what the Assessor is told, how both verdicts weigh, and when there is none."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def game(mode: Mode, note_id: str = "n", *, accepted: bool = True) -> Episode:
     return Episode(note_id, ORIGINAL, mode, None, (Attempt(said, EDITED[mode] if accepted else None, vcf),))
 
 
-def answers(lessons: list[SFTExample]) -> list[tuple[str, str]]:
+def answers(examples: list[SFTExample]) -> list[tuple[str, str]]:
     """What is shown and what is to be answered."""
     shown = {str(TERM.assessor(text)): name for name, text in (("original", ORIGINAL), *EDITED.items())}
-    return [(shown[str(lesson.prompt)], lesson.answer) for lesson in lessons]
+    return [(shown[str(example.prompt)], example.answer) for example in examples]
 
 
 def test_an_error_teaches_both_twins_and_a_benign_edit_its_note() -> None:
-    lessons = examples_of_games([game("error", "a"), game("benign", "b")], 2, TERM)
-    assert answers(lessons) == [
+    examples = examples_of_games([game("error", "a"), game("benign", "b")], 2, TERM)
+    assert answers(examples) == [
         ("error", "sentence: 1\nshould_say: The right lung\nit_says: The left lung\nfinal_answer: INCORRECT"),
         ("original", "sentence: 1\nshould_say: The right lung\nit_says: The right lung\nfinal_answer: CORRECT"),
         ("benign", "sentence: 2\nshould_say: He receives aspirin\nit_says: He receives aspirin\nfinal_answer: CORRECT"),
     ]
-    assert [(lesson.role, lesson.note_id) for lesson in lessons] == [("assessor", name) for name in "aab"]
+    assert [(example.role, example.note_id) for example in examples] == [("assessor", name) for name in "aab"]
 
 
 def test_the_verdict_that_was_given_does_not_matter() -> None:
@@ -65,31 +65,31 @@ GAMES = st.lists(st.tuples(st.sampled_from(MODES), st.booleans()), max_size=8)
 @given(GAMES, st.integers(0, 8))
 def test_both_verdicts_weigh_alike(games: list[tuple[Mode, bool]], most: int) -> None:
     episodes = [game(mode, f"n{i}", accepted=accepted) for i, (mode, accepted) in enumerate(games)]
-    lessons = examples_of_games(episodes, most, TERM)
+    examples = examples_of_games(episodes, most, TERM)
     taken = [episode for episode in episodes if episode.accepted][:most]
     if not any(episode.mode == "error" for episode in taken):
-        assert lessons == []
+        assert examples == []
         return
-    assert Counter(lesson.note_id for lesson in lessons) == {e.note_id: 1 + (e.mode == "error") for e in taken}
+    assert Counter(example.note_id for example in examples) == {e.note_id: 1 + (e.mode == "error") for e in taken}
     for verdict in ("INCORRECT", "CORRECT"):
-        mine = [lesson.weight for lesson in lessons if lesson.answer.split()[-1] == verdict]
-        assert sum(mine) == pytest.approx(len(lessons) / 2)
+        mine = [example.weight for example in examples if example.answer.split()[-1] == verdict]
+        assert sum(mine) == pytest.approx(len(examples) / 2)
 
 
-def test_a_lesson_is_a_turn_that_nobody_sampled() -> None:
+def test_an_example_is_a_turn_that_nobody_sampled() -> None:
     engine = ScriptedEngine()
-    lessons = examples_of_games([game("error", "a"), game("benign", "b")], 2, TERM)
-    turns = target_turns_of(engine, lessons, 0.5)
-    for lesson, turn in zip(lessons, turns, strict=True):
-        assert (turn.turn.role, turn.turn.messages, turn.note_id) == ("assessor", lesson.prompt, lesson.note_id)
-        assert turn.turn.completion.text == lesson.answer
-        assert turn.advantages == (0.5 * lesson.weight,) * len(turn.turn.completion.token_ids)
+    examples = examples_of_games([game("error", "a"), game("benign", "b")], 2, TERM)
+    turns = target_turns_of(engine, examples, 0.5)
+    for example, turn in zip(examples, turns, strict=True):
+        assert (turn.turn.role, turn.turn.messages, turn.note_id) == ("assessor", example.prompt, example.note_id)
+        assert turn.turn.completion.text == example.answer
+        assert turn.advantages == (0.5 * example.weight,) * len(turn.turn.completion.token_ids)
         assert turn.old_logprobs is None and turn.ref_logprobs is None
-    assert [lesson.weight for lesson in lessons] == [1.5, 0.75, 0.75]
-    assert engine.update(turns, learning_rate=1e-4).lesson_nll == pytest.approx(math.log(2))
+    assert [example.weight for example in examples] == [1.5, 0.75, 0.75]
+    assert engine.update(turns, learning_rate=1e-4).sft_loss == pytest.approx(math.log(2))
 
 
-def test_every_role_recites_in_its_own_voice() -> None:
+def test_target_turns_are_of_their_own_role() -> None:
     class Recording(ScriptedEngine):
         def target_turns(self, role: Any, prompts: Any, replies: Any) -> list[Turn]:
             asked.append((role, len(prompts)))
@@ -108,20 +108,20 @@ def test_every_role_recites_in_its_own_voice() -> None:
     assert target_turns_of(Recording(), [], 1.0) == []
 
 
-def test_a_lesson_that_fills_the_context_is_learnt_and_a_longer_one_is_refused_by_name() -> None:
+def test_an_example_that_fills_the_context_is_learnt_and_a_longer_one_is_refused_by_name() -> None:
     engine = ScriptedEngine()
-    lesson = SFTExample("assessor", "n7", TERM.assessor(ORIGINAL), "final_answer: CORRECT")
-    (turn,) = target_turns_of(engine, [lesson], 1.0)
+    example = SFTExample("assessor", "n7", TERM.assessor(ORIGINAL), "final_answer: CORRECT")
+    (turn,) = target_turns_of(engine, [example], 1.0)
     need = len(turn.turn.completion.prompt_ids) + len(turn.turn.completion.token_ids)
     engine.context = need
-    assert target_turns_of(engine, [lesson], 1.0) == [turn]
+    assert target_turns_of(engine, [example], 1.0) == [turn]
     engine.context = need - 1
     with pytest.raises(ModelError, match=f"'n7'.* assessor .* {need} tokens.* holds {need - 1};") as caught:
-        target_turns_of(engine, [lesson], 1.0)
+        target_turns_of(engine, [example], 1.0)
     assert "\n" not in str(caught.value)
 
 
-def test_a_lesson_longer_than_the_context_of_a_real_model_is_refused(tiny_llama: Path) -> None:
+def test_an_example_longer_than_the_context_of_a_real_model_is_refused(tiny_llama: Path) -> None:
     short = SFTExample("injector", "short", TERM.assessor("He has gout."), "gout")
     long = replace(short, note_id="long", answer="gout " * 512)
     engine = engine_of(tiny_llama)
