@@ -106,9 +106,6 @@ class TeachingSettings(_Section):
         "verdict",
         description="verdict; or correction: that the words are right that should stand there counts as much.",
     )
-    past_fraction: float = Field(0.0, ge=0, le=1, description="Share of games with a past policy in one of the roles.")
-    past_pool: int = Field(4, ge=1, description="Past policies kept; the oldest is dropped first.")
-    past_every: int = Field(5, ge=1, description="Rounds between them.")
     adapters: Literal["shared", "per_role"] = Field("shared", description="One LoRA adapter, or one for each role.")
 
 
@@ -236,10 +233,10 @@ class Settings(  # of the bases pydantic takes the last one's fields first
             self._require_sft_alone()
         if self.kl_target and (not self.kl_coef or self.kl_estimator != "k1"):
             raise ValueError("kl_target steers the KL in the reward: it needs kl_coef above 0 and kl_estimator 'k1'")
-        if self.several_adapters and not self.lora_rank:
-            raise ValueError("adapters 'per_role' and past_fraction need LoRA: lora_rank above 0")
-        if self.several_adapters and self.engine == "openrlhf":
-            raise ValueError("adapters 'per_role' and past_fraction are not for openrlhf: give --engine local or vllm")
+        if self.adapters == "per_role" and not self.lora_rank:
+            raise ValueError("adapters 'per_role' needs LoRA: lora_rank above 0")
+        if self.adapters == "per_role" and self.engine == "openrlhf":
+            raise ValueError("adapters 'per_role' is not for openrlhf: give --engine local or vllm")
         if self.load_in_4bit and not self.lora_rank:
             raise ValueError("load_in_4bit freezes the weights, so an adapter is trained: it needs lora_rank above 0")
         if self.load_in_4bit and self.engine in ("openrlhf", "vllm"):
@@ -288,11 +285,6 @@ class Settings(  # of the bases pydantic takes the last one's fields first
                 "whole distribution, and below 1 games are sampled from a part of it; give --temperature instead, and "
                 "--top-p to `medserl evaluate` and `play` alone"
             )
-
-    @property
-    def several_adapters(self) -> bool:
-        """Whether more than one adapter of the policy plays, which openrlhf cannot do."""
-        return self.adapters == "per_role" or self.past_fraction > 0
 
     def with_overrides(self, **changes: Any) -> Settings:
         """A checked copy with some settings changed."""

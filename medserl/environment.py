@@ -25,7 +25,7 @@ without a verdict) is marked as one that is not trained on. Not expressed here, 
   knows only one reward an episode can train one role alone: `role="assessor"` or `role="injector"`. The other role is
   then played all the same, by the run's model or a pinned one, its traces are not trained on and have no reward; its
   reward is a metric.
-- KL, clipping, past opponents, gold pairs and the auxiliary SFT loss: MedSeRL's own trainer has these.
+- KL, clipping, gold pairs and the auxiliary SFT loss: MedSeRL's own trainer has these.
 
 **Privacy.** Each turn is one request, sent from this process: no sandbox is rented and no program is started. Notes go
 to the model's endpoint alone, so name your own; verifiers' default is a hosted one.

@@ -10,6 +10,9 @@ REMOVED: Mapping[str, tuple[Any, str]] = {
     "repeat_window": (5, "it went with repeat_penalty"),
     "injector_reward": ("zero_sum", "rewards are zero-sum, as no experiment used another kind"),
     "vcf_rejection_reward": (0.0, "no experiment used it; sft_edit_pairs keep the Injector to its format"),
+    "past_fraction": (0.0, "no experiment used it"),
+    "past_pool": (4, "it went with past_fraction"),
+    "past_every": (5, "it went with past_fraction"),
 }
 """By name: what it was by default, and what became of it."""
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from medserl.config import Settings
 from medserl.engines.base import InferenceEngine, Sampling
-from medserl.game.episode import Attempt, Completion, Episode, Turn
+from medserl.game.episode import Attempt, Episode, Turn
 from medserl.game.prompts import Messages, PromptSet
 from medserl.game.referee import judge_attempt, settle
 from medserl.game.roles import Mode, Role
@@ -60,7 +60,6 @@ class VCFRolloutGenerator:
             prompts,
             [game.original for game in games],
             modes=[game.mode for game in games],
-            snapshots=[game.snapshot("injector") for game in games],
             seed=seed,
             greedy=greedy,
         )
@@ -71,15 +70,14 @@ class VCFRolloutGenerator:
         original_notes: Sequence[str],
         *,
         modes: Sequence[Mode] | None = None,
-        snapshots: Sequence[str | None] | None = None,
         seed: int = 0,
         greedy: bool = False,
     ) -> list[Attempts]:
         """Up to `vcf_max_attempts` attempts for each prompt, retried together: a call for all that still lack one.
 
         A prompt given as a string is one user message. Greedy attempts would repeat themselves, so only the first
-        is greedy. The edit audit rejects by mode, so without `modes` it rejects nothing. `snapshots` names the past
-        policies that write instead of the current one. All sequences have one entry a prompt.
+        is greedy. The edit audit rejects by mode, so without `modes` it rejects nothing. All sequences have one entry
+        a prompt.
 
         Returns:
             A tuple of attempts for each prompt, 1 to `vcf_max_attempts`; only the last can be accepted.
@@ -87,11 +85,10 @@ class VCFRolloutGenerator:
         Raises:
             ValueError: the sequences are not of one length.
         """
-        for name, given in (("original_notes", original_notes), ("modes", modes), ("snapshots", snapshots)):
+        for name, given in (("original_notes", original_notes), ("modes", modes)):
             if given is not None and len(given) != len(prompts):
                 raise ValueError(f"{len(prompts)} prompts, but {len(given)} {name}: give one for each prompt")
         chats = [_as_messages(prompt) for prompt in prompts]
-        writers = snapshots or [None] * len(chats)
         attempts: list[list[Attempt]] = [[] for _ in prompts]
         missing = list(range(len(prompts)))
         rooms = self.rooms("injector", original_notes)
@@ -101,7 +98,7 @@ class VCFRolloutGenerator:
             sampling = self._sampling(
                 "injector", [rooms[i] for i in missing], derive_seed(seed, "inject", number), greedy and number == 0
             )
-            completions = self._generate([chats[i] for i in missing], sampling, [writers[i] for i in missing])
+            completions = self.engine.generate([chats[i] for i in missing], sampling)
             for i, completion in zip(missing, completions, strict=True):
                 turn = Turn("injector", chats[i], completion)
                 mode = modes[i] if modes else None
@@ -117,20 +114,8 @@ class VCFRolloutGenerator:
         """Show every accepted note to the Assessor, which sees nothing else, and settle each game."""
         unplayed = unjudged(games, attempts)
         samples = self.settings.assessor_samples
-        shown = [
-            (episode.modified, game.snapshot("assessor"))
-            for episode, game in zip(unplayed, games, strict=True)
-            for _ in range(samples)
-            if episode.modified is not None
-        ]
-        turns = iter(
-            self.read(
-                [note for note, _ in shown],
-                derive_seed(seed, "assess"),
-                greedy=greedy,
-                snapshots=[snapshot for _, snapshot in shown],
-            )
-        )
+        shown = [each.modified for each in unplayed for _ in range(samples) if each.modified is not None]
+        turns = iter(self.read(shown, derive_seed(seed, "assess"), greedy=greedy))
         return [
             episode
             if episode.modified is None
@@ -146,13 +131,11 @@ class VCFRolloutGenerator:
         greedy: bool = False,
         sentences: Sequence[Sequence[str]] | None = None,
         seeds: Sequence[int] = (),
-        snapshots: Sequence[str | None] | None = None,
     ) -> list[Turn]:
         """The Assessor's turn on each note.
 
         A note is shown as its numbered sentences: those in `sentences`, one entry a note, or else those that it is
-        split into. `seeds`, one a note, take the place of `seed`. `snapshots` names the
-        past policies that read instead of the current one.
+        split into. `seeds`, one a note, take the place of `seed`.
         """
         if not notes:
             return []
@@ -160,22 +143,8 @@ class VCFRolloutGenerator:
         prompts = [self.prompts.assessor(note, each) for note, each in zip(notes, known, strict=True)]
         sampling = self._sampling("assessor", self.rooms("assessor", notes), seed, greedy)
         sampling = replace(sampling, seeds=tuple(seeds))
-        completions = self._generate(prompts, sampling, snapshots or [None] * len(notes))
+        completions = self.engine.generate(prompts, sampling)
         return [Turn("assessor", prompt, c) for prompt, c in zip(prompts, completions, strict=True)]
-
-    def _generate(
-        self, prompts: Sequence[Messages], sampling: Sampling, snapshots: Sequence[str | None]
-    ) -> list[Completion]:
-        """One call of the engine for the current policy, and one for each past policy that is named."""
-        completions: dict[int, Completion] = {}
-        for name in dict.fromkeys(snapshots):
-            mine = [i for i, snapshot in enumerate(snapshots) if snapshot == name]
-            seed = derive_seed(sampling.seed, name) if name else sampling.seed
-            written = self.engine.generate(
-                [prompts[i] for i in mine], replace(sampling.of(mine), seed=seed, snapshot=name)
-            )
-            completions |= dict(zip(mine, written, strict=True))
-        return [completions[i] for i in range(len(prompts))]
 
     def _sampling(self, role: Role, rooms: Sequence[int], seed: int, greedy: bool) -> Sampling:
         return Sampling(
@@ -216,7 +185,6 @@ def unjudged(games: Sequence[GameSetup], attempts: Sequence[Attempts]) -> list[E
             error_type=game.error_type,
             attempts=tries,
             fact_id=game.note.fact_id,
-            past_role=game.past.role if game.past else None,
             still_true=still_true(game.original, _accepted(tries), game.note.fact_id),
         )
         for game, tries in zip(games, attempts, strict=True)

@@ -169,7 +169,6 @@ class MedSeRLTrainer(SelfPlay):
         with stopped_by_signals(self._stop), RoundPrinter(self.total_rounds(), self.round) as printer:
             if self.validation:
                 self.validation.meet_opponent(self.rollout, self.run, self.round)
-            self.past.after_round(self.round)
             if self.round == 0 and self.validation:
                 started = {"round": 0, "epoch": 0, **self.validation.evaluate(self.rollout)}
                 self._is_best(started)
@@ -263,7 +262,6 @@ class MedSeRLTrainer(SelfPlay):
             "best": self._best,
             "sampler": self.sampler.state_dict(),
             "algorithm": self.algorithm.state_dict(),
-            "past": self.past.state_dict(),
         }
         return self.run.save_checkpoint(state, self._write_policy, self.settings.keep_checkpoints)
 
@@ -297,7 +295,6 @@ class MedSeRLTrainer(SelfPlay):
         check_fixed(state.get("settings", {}), self.settings, folder)
         self.sampler.load_state_dict(state["sampler"])
         self.algorithm.load_state_dict(state["algorithm"])
-        self.past.load_state_dict(state["past"])
         self.round, self._empty_rounds = state["round"], state["empty_rounds"]
         self._best = state.get("best")
         try:

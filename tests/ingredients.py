@@ -58,10 +58,6 @@ class Recording(ScriptedEngine):
         self.rates.append(learning_rate)
         return super().update(turns, learning_rate=learning_rate)
 
-    def remember(self, name: str) -> None:
-        self.calls.append(f"remember {name}")
-        super().remember(name)
-
 
 def build(
     run: RunFolder | None = None, engine: ScriptedEngine | None = None, rounds: int | None = None, **changes: Any

@@ -57,7 +57,7 @@ SOURCES = {"prompt_data", "validation_data", "adapter"}
 LARGER = "larger"
 OF_THE_RUNNER = ("control", "start")
 """What an arm may say besides settings."""
-OF_A_GAME = ("round", "mode", "verdict", "still_true", "reward_assessor", "past_role")
+OF_A_GAME = ("round", "mode", "verdict", "still_true", "reward_assessor")
 """What is kept of a game: no text, for notes may be someone's."""
 FROZEN, TEST_NOTES = "frozen_notes.jsonl", "test_notes.jsonl"
 

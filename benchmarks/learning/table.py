@@ -182,11 +182,11 @@ def table_of(columns: Sequence[str], lines: Iterable[Sequence[object]], said: st
 
 
 def thirds(run: Run) -> list[list[Row]]:
-    """The accepted games of the policy against itself, in each part of the run."""
+    """The accepted games in each part of the run."""
     parts: list[list[Row]] = [[] for _ in range(STAGES)]
     last = max((game["round"] for game in run.games), default=0)
     for game in run.games:
-        if game.get("accepted", is_judged(game)) and not game["past_role"]:  # an older run.py did not keep it
+        if game.get("accepted", is_judged(game)):  # an older run.py did not keep it
             parts[(game["round"] - 1) * STAGES // last].append(game)
     return parts
 

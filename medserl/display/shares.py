@@ -25,15 +25,16 @@ def counted_in(figure: str, row: Mapping[str, Any]) -> int:
     validated = {"eval_recall": errors, "eval_specificity": correct, "eval_pairwise_accuracy": pairs}
     if figure in _OF_TEXTS or figure in validated:
         return validated.get(figure, texts)
-    games, accepted, past = (int(row.get(key) or 0) for key in ("games", "accepted_games", "past_games"))
+    games, accepted = (int(row.get(key) or 0) for key in ("games", "accepted_games"))
+    judged = accepted - int(row.get("past_games") or 0)  # older runs had games that these figures leave out
     if figure in ("vcf_acceptance_rate", "vcf_first_attempt_rate"):
         return games
     if figure == "accepted_error_share":
         return accepted
     if figure in ("assessor_accuracy", "assessor_flag_rate", "no_verdict_rate"):
-        return accepted - past
+        return judged
     errors = round((row.get("accepted_error_share") or 0.0) * accepted)
     by_mode = {"error": errors, "benign": accepted - errors}
     modes = {"assessor_recall": "error", "assessor_specificity": "benign"}
     mode = modes.get(figure) or figure.removeprefix("injector_win_rate_")
-    return by_mode.get(mode, 0) if not past else 0
+    return by_mode.get(mode, 0) if judged == accepted else 0

@@ -70,8 +70,8 @@ def training_engine_name(settings: Settings) -> str:
 
     gpus = torch.cuda.device_count()
     needed = max(2, gpus_needed(settings))
-    if settings.several_adapters:
-        no_cluster = "adapters 'per_role' and past_fraction are not OpenRLHF's"
+    if settings.adapters == "per_role":
+        no_cluster = "adapters 'per_role' is not OpenRLHF's"
     elif missing_packages():
         no_cluster = f"OpenRLHF is not installed ({', '.join(missing_packages())} missing)"
     elif gpus < needed:

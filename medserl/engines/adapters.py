@@ -1,7 +1,7 @@
-"""Whose weights act: the LoRA adapters of a PEFT model by role, the frozen reference, and past policies.
+"""Whose weights act: the LoRA adapters of a PEFT model by role, and the frozen reference.
 
 One frozen base carries all of them. The policy is the adapter `default`; with `adapters = per_role` that is the
-Assessor's alone, and `injector` is the Injector's. A past policy NAME is a copy of each: `NAME_default` and so on.
+Assessor's alone, and `injector` is the Injector's.
 """
 
 from __future__ import annotations
@@ -63,20 +63,10 @@ class PolicyAdapters:
         self.model = peft_model
         injector = INJECTOR if INJECTOR in peft_model.peft_config else POLICY
         self.by_role: dict[Role, str] = {"injector": injector, "assessor": POLICY}
-        self._past: list[str] = []
 
     @property
     def trained(self) -> list[str]:
         return sorted(set(self.by_role.values()))
-
-    @property
-    def names(self) -> list[str]:
-        """The trained adapters and the past policies' copies."""
-        return [*self.trained, *self._past]
-
-    def name_of(self, role: Role, snapshot: str | None = None) -> str:
-        """The adapter that writes as this role of the policy, or of a past policy."""
-        return self._copy_of(self.by_role[role], snapshot) if snapshot else self.by_role[role]
 
     def parameters(self) -> list[Parameter]:
         """Of all trained adapters, whichever of them is active."""
@@ -84,45 +74,25 @@ class PolicyAdapters:
         return [p for name, p in self.model.named_parameters() if any(mark in name for mark in marks)]
 
     @contextmanager
-    def acting(self, role: Role, snapshot: str | None = None, *, reference: bool = False) -> Iterator[None]:
-        """Inside, the model computes as this role of the policy, of a past policy, or as the frozen reference."""
+    def acting(self, role: Role, *, reference: bool = False) -> Iterator[None]:
+        """Inside, the model computes as this role of the policy, or as the frozen reference."""
         if reference:
             with reference_weights(self.model, role):
                 yield
             return
-        name = self.name_of(role, snapshot)
+        name = self.by_role[role]
         if name != POLICY:
-            self.model.set_adapter(name, inference_mode=snapshot is not None)
+            self.model.set_adapter(name)
         try:
             yield
         finally:
             if name != POLICY:
                 self.model.set_adapter(POLICY)
 
-    def remember(self, snapshot: str) -> None:
-        from peft import get_peft_model_state_dict, set_peft_model_state_dict
-
-        for name in self.trained:
-            kept = self._copy_of(name, snapshot)
-            weights = get_peft_model_state_dict(self.model, adapter_name=name, save_embedding_layers=False)
-            self.model.add_adapter(kept, copy.deepcopy(self.model.peft_config[name]))
-            set_peft_model_state_dict(self.model, weights, adapter_name=kept)
-            self._past.append(kept)
-        self.model.set_adapter(POLICY)
-
-    def forget(self, snapshot: str) -> None:
-        for name in self.trained:
-            self._drop(self._copy_of(name, snapshot))
-        self.model.set_adapter(POLICY)
-
-    def _drop(self, kept: str) -> None:
-        self.model.delete_adapter(kept)
-        self._past.remove(kept)
-
     def save(self, folder: Path) -> None:
-        """`default` at the top, an ordinary PEFT folder; every other adapter in a folder of its own name below."""
+        """`default` at the top, an ordinary PEFT folder; `injector` in a folder of that name below."""
         # PEFT would ask the hub whether the vocabulary grew; it never does here.
-        self.model.save_pretrained(folder, selected_adapters=self.names, save_embedding_layers=False)
+        self.model.save_pretrained(folder, selected_adapters=self.trained, save_embedding_layers=False)
 
     def write(self, name: str, folder: Path) -> None:
         """One adapter as a PEFT folder of its own, in the precision that it is trained in."""
@@ -141,32 +111,17 @@ class PolicyAdapters:
         return sum(p.numel() * p.element_size() for key, p in self.model.named_parameters() if f".{name}." in key)
 
     def load(self, folder: Path) -> None:
-        """What `save` wrote, and no past policy besides. Raises RunError where an adapter is not of the same layers."""
-        for kept in list(self._past):
-            self._drop(kept)
+        """What `save` wrote. Raises RunError where an adapter is not of the same layers."""
         for name in self.trained:
             if name != POLICY and not (folder / name).is_dir():
                 raise RunError(f"{folder}: it has one adapter for both roles, but the setting adapters is 'per_role'")
-            self._load(folder if name == POLICY else folder / name, name, trainable=True)
-        suffixes = tuple(f"_{name}" for name in self.trained)
-        for kept in sorted(path.parent.name for path in folder.glob("*/adapter_config.json")):
-            if kept.endswith(suffixes):
-                self._load(folder / kept, kept)
-                self._past.append(kept)
+            self._load(folder if name == POLICY else folder / name, name)
         self.model.set_adapter(POLICY)
 
-    def _load(self, folder: Path, name: str, *, trainable: bool = False) -> None:
+    def _load(self, folder: Path, name: str) -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Found missing adapter keys")  # an error, below
-            found = self.model.load_adapter(folder, name, is_trainable=trainable)
+            found = self.model.load_adapter(folder, name, is_trainable=True)
         strange = [*found.missing_keys, *found.unexpected_keys]
         if strange:
             raise RunError(f"{folder}: its adapter is not that of this run: {strange[0]} is in one of them alone")
-        configs = (
-            self.model.peft_config
-        )  # a past policy's is read from the folder, which an older version may have made
-        configs[name].base_model_name_or_path = configs[POLICY].base_model_name_or_path
-
-    @staticmethod
-    def _copy_of(name: str, snapshot: str) -> str:
-        return f"{snapshot}_{name}"

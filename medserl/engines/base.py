@@ -21,8 +21,8 @@ class Sampling:
 
     `seeds`, one for each prompt, take the place of `seed` where what is sampled for a prompt must not depend on the
     others in the call. `limits`, likewise one for each prompt, take the place of `max_new_tokens`, so that one that has
-    much to write raises no other's. `role` and `snapshot` say whose weights write: they matter to an engine that keeps
-    an adapter for each role, or past policies (`Snapshots`).
+    much to write raises no other's. `role` says whose weights write: it matters to an engine that keeps an adapter for
+    each role.
     """
 
     max_new_tokens: int
@@ -32,7 +32,6 @@ class Sampling:
     seeds: tuple[int, ...] = ()
     limits: tuple[int, ...] = ()
     role: Role = "assessor"
-    snapshot: str | None = None
 
     def rooms(self, count: int) -> tuple[int, ...]:
         """The most tokens that the completion of each of `count` prompts may have."""
@@ -173,13 +172,3 @@ class Engine(InferenceEngine, Protocol):
 
     def peak_memory_bytes(self) -> int:
         """Highest memory use so far: of the device where there is one, else of this process."""
-
-
-class Snapshots(Protocol):
-    """An engine that can keep past policies beside the current one, and play with them. They are saved with it."""
-
-    def remember(self, name: str) -> None:
-        """Keep a copy of the policy as it is now."""
-
-    def forget(self, name: str) -> None:
-        """Drop a copy."""

@@ -52,7 +52,7 @@ OPTIMIZER_FILE = "optimizer.pt"
 
 
 class LocalEngine:
-    """Implements `engines.base.Engine` and, with LoRA, `Snapshots`."""
+    """Implements `engines.base.Engine`."""
 
     weighs = True
 
@@ -86,8 +86,7 @@ class LocalEngine:
         ids = [self.chat.ids(messages) for messages in prompts]
         check_context(ids, sampling.rooms(len(ids)), self.context)
         written = counting(f"{sampling.role} writes", len(ids), pause=PATIENCE)
-        acting = self._acting(sampling.role, sampling.snapshot)
-        with acting as model, multiplying_narrowly(model), written as count:
+        with self._acting(sampling.role) as model, multiplying_narrowly(model), written as count:
             rows = decoding.sample(
                 model,
                 ids,
@@ -96,7 +95,7 @@ class LocalEngine:
                 pad_id=self._pad_id,
                 token_budget=self.settings.generation_token_budget,
                 prefixes=self._prefixes,
-                reader=self._reader(sampling.role, sampling.snapshot),
+                reader=self._reader(sampling.role),
                 free=self._abilities.free,
                 finished=count.advance,
             )
@@ -188,15 +187,15 @@ class LocalEngine:
             rows = pack(completions, longest=budget, share=self._abilities.shares_rows)
             yield from batches([replace(row, turns=tuple(mine[i] for i in row.turns)) for row in rows], budget)
 
-    def _reader(self, role: Role, snapshot: str | None = None) -> str:
+    def _reader(self, role: Role) -> str:
         """A name for the weights that act: what others have read is nothing to go on from."""
-        return f"{self.adapters.by_role[role] if self.adapters else ''} {snapshot or ''}"
+        return self.adapters.by_role[role] if self.adapters else ""
 
     @contextmanager
-    def _acting(self, role: Role, snapshot: str | None = None, *, reference: bool = False) -> Iterator[Any]:
-        """The model that computes as this role of the policy, of a past one, or as the frozen reference."""
+    def _acting(self, role: Role, *, reference: bool = False) -> Iterator[Any]:
+        """The model that computes as this role of the policy, or as the frozen reference."""
         if self.adapters:
-            with self.adapters.acting(role, snapshot, reference=reference):
+            with self.adapters.acting(role, reference=reference):
                 yield self.model
         else:
             yield self._reference_copy if reference else self.model
@@ -275,19 +274,6 @@ class LocalEngine:
 
     def sync(self) -> None:
         """Nothing to do: rollouts read the very weights that are trained."""
-
-    # -- past policies ------------------------------------------------------------------------------------------
-
-    def remember(self, name: str) -> None:
-        self._own_adapters().remember(name)
-
-    def forget(self, name: str) -> None:
-        self._own_adapters().forget(name)
-
-    def _own_adapters(self) -> PolicyAdapters:
-        if self.adapters is None:
-            raise RunError("past policies are kept as LoRA adapters, and this model is trained without one")
-        return self.adapters
 
     # -- disk ---------------------------------------------------------------------------------------------------
 

@@ -33,8 +33,8 @@ class Beginning:
 class PrefixCache:
     """The last prefills, at most `token_budget` tokens of them, padding included. Void once the weights change.
 
-    `reader` names the weights that read: a past policy must not go on from what the current one has read. A model whose
-    cache cannot be cut back (`families.Abilities.cuts`) reads every prompt in each call.
+    `reader` names the weights that read: one role's adapter must not go on from what the other's has read. A model
+    whose cache cannot be cut back (`families.Abilities.cuts`) reads every prompt in each call.
     """
 
     def __init__(self, token_budget: int, cuts: bool = True) -> None:

@@ -30,7 +30,7 @@ _STATE_FILE = "scripted.json"
 
 
 class ScriptedEngine:
-    """Implements `engines.base.Engine` and `Snapshots`. A word of a completion is a token of probability one half."""
+    """Implements `engines.base.Engine`. A word of a completion is a token of probability one half."""
 
     weighs = True
 
@@ -39,18 +39,14 @@ class ScriptedEngine:
         self.bias = 0.0
         self.updates = 0
         self.context: int | None = None
-        self._past: dict[str, float] = {}
 
     def generate(self, prompts: Sequence[Messages], sampling: Sampling) -> list[Completion]:
-        current, self.bias = self.bias, self._past[sampling.snapshot] if sampling.snapshot else self.bias
-        completions = [
+        return [
             _cut(self._complete(self.player(messages, random.Random(seed)), messages), room)
             for messages, seed, room in zip(
                 prompts, _seeds(len(prompts), sampling), sampling.rooms(len(prompts)), strict=True
             )
         ]
-        self.bias = current
-        return completions
 
     def prompt_lengths(self, prompts: Sequence[Messages]) -> list[int]:
         return [len(messages[-1]["content"].split()) for messages in prompts]
@@ -98,19 +94,13 @@ class ScriptedEngine:
     def sync(self) -> None:
         """Rollouts read the weights that are trained."""
 
-    def remember(self, name: str) -> None:
-        self._past[name] = self.bias
-
-    def forget(self, name: str) -> None:
-        del self._past[name]
-
     def save(self, folder: Path) -> None:
-        state = {"bias": self.bias, "updates": self.updates, "past": self._past}
+        state = {"bias": self.bias, "updates": self.updates}
         (folder / _STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
 
     def load(self, folder: Path) -> None:
         state = json.loads((folder / _STATE_FILE).read_text(encoding="utf-8"))
-        self.bias, self.updates, self._past = state["bias"], state["updates"], state["past"]
+        self.bias, self.updates = state["bias"], state["updates"]
 
     def peak_memory_bytes(self) -> int:
         return 0

@@ -20,6 +20,7 @@ from medserl.engines.base import Sampling
 from medserl.engines.vllm import VLLMEngine
 from medserl.engines.vllm_process import VLLMProcess
 from medserl.errors import MedSeRLError, RunError
+from medserl.game.roles import Role
 from medserl.models.loading import reason
 from medserl.models.memory import free_unused_memory
 
@@ -34,7 +35,7 @@ Write = Callable[[Path], None]
 
 
 class VLLMPlayer(VLLMEngine):
-    """Writes with the adapter that `lora_name` names for a role and a past policy; None where there are none."""
+    """Writes with the adapter that `lora_name` names for a role; None where there are none."""
 
     def __init__(
         self,
@@ -43,7 +44,7 @@ class VLLMPlayer(VLLMEngine):
         stop_ids: frozenset[int],
         settings: Settings,
         logprobs_mode: str,
-        lora_name: Callable[[Sampling], str] | None,
+        lora_name: Callable[[Role], str] | None,
         process: VLLMProcess | None = None,
     ) -> None:
         super().__init__(llm, tokenizer, stop_ids, settings, logprobs_mode=logprobs_mode, process=process)
@@ -54,7 +55,7 @@ class VLLMPlayer(VLLMEngine):
         self.dtype = str(llm.model_config.dtype).removeprefix("torch.")
 
     def _lora_of(self, sampling: Sampling) -> Any:
-        return self._loras[self._lora_name(sampling)] if self._lora_name else None
+        return self._loras[self._lora_name(sampling.role)] if self._lora_name else None
 
     # -- weights ------------------------------------------------------------------------------------------------
 
@@ -73,17 +74,10 @@ class VLLMPlayer(VLLMEngine):
             request = LoRARequest(version, self._serial, str(folder / version))
             # and kept: vLLM has room for all that are ever there at once
             self._ask("take the new adapter", lambda: self.llm.llm_engine.add_lora(request))
-        self.drop_adapter(name)
-        self._loras[name] = request
-
-    def drop_adapter(self, name: str) -> None:
         before = self._loras.pop(name, None)
         if before:
             self._ask("drop an adapter", lambda: self.llm.llm_engine.remove_lora(before.lora_int_id))
-
-    @property
-    def adapters(self) -> list[str]:
-        return list(self._loras)
+        self._loras[name] = request
 
     def take_weights(self, write: Write, size: int) -> None:
         """Play with new weights from now on. Raises RunError where vLLM cannot take them."""

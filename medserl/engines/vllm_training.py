@@ -43,7 +43,7 @@ _READER = "medserl.engines.vllm_worker.WeightReader"
 
 
 class VLLMTrainingEngine:
-    """Implements `engines.base.Engine` and, with LoRA, `Snapshots`."""
+    """Implements `engines.base.Engine`."""
 
     weighs = True
 
@@ -77,8 +77,8 @@ class VLLMTrainingEngine:
                 "as its CPU build does; give --lora-rank above 0, or --engine local"
             )
 
-    def _lora_name(self, sampling: Sampling) -> str:
-        return self._adapters.name_of(sampling.role, sampling.snapshot) if self._adapters else ""
+    def _lora_name(self, role: Role) -> str:
+        return self._adapters.by_role[role] if self._adapters else ""
 
     # -- playing ------------------------------------------------------------------------------------------------
 
@@ -144,26 +144,6 @@ class VLLMTrainingEngine:
         state = {name: value.to("cpu", dtype) for name, value in self.learner.model.state_dict().items()}
         self.learner.model.save_pretrained(folder, state_dict=state)
 
-    # -- past policies ------------------------------------------------------------------------------------------
-
-    def remember(self, name: str) -> None:
-        self.learner.remember(name)
-        self._hand_over_past()
-
-    def forget(self, name: str) -> None:
-        self.learner.forget(name)
-        self._hand_over_past()
-
-    def _hand_over_past(self) -> None:
-        """vLLM has the past policies that the learner has, and no others."""
-        assert self._adapters
-        self.player.wake()
-        for name in set(self.player.adapters) - set(self._adapters.names):
-            self.player.drop_adapter(name)
-        for name in self._adapters.names:
-            if name not in self.player.adapters:
-                self._hand_over(name)
-
     # -- disk ---------------------------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> None:
@@ -172,10 +152,6 @@ class VLLMTrainingEngine:
     def load(self, folder: Path) -> None:
         self.learner.load(folder)
         self.sync()
-        if self._adapters:
-            for name in set(self.player.adapters) - set(self._adapters.trained):
-                self.player.drop_adapter(name)
-            self._hand_over_past()
 
     def peak_memory_bytes(self) -> int:
         return self.learner.peak_memory_bytes()
@@ -197,9 +173,8 @@ def _start_player(settings: Settings, device: str, lora_name: Any, *, sleeps: bo
     options: dict[str, Any] = {}
     if settings.lora_rank:
         roles = 2 if settings.adapters == "per_role" else 1
-        policies = settings.past_pool + 2 if settings.past_fraction else 1  # one more while the oldest is dropped
         rank = rank_of(adapter) if adapter else settings.lora_rank
-        options |= lora_options(rank, at_once=1, kept=roles * policies + 1)
+        options |= lora_options(rank, at_once=1, kept=roles + 1)  # one more while a new version comes
     else:
         options["worker_extension_cls"] = _READER
     if device != "cpu":

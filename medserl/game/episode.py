@@ -8,7 +8,7 @@ from typing import Any, Literal
 from medserl.game.parsing import parse_verdict
 from medserl.game.prompts import Messages
 from medserl.game.rewards import NO_GAME, Rewards
-from medserl.game.roles import ROLES, Mode, Role, Verdict, truth
+from medserl.game.roles import Mode, Role, Verdict, truth
 from medserl.game.vcf import VCFResult
 
 StillTrue = Literal["true", "false", "unknown"]
@@ -89,8 +89,7 @@ class Episode:
 
     `assessor`, `verdict` and `rewards.assessor` are the Assessor's first sample, `more_readings` its others, where
     `assessor_samples` asks for them. `still_true` is the truth oracle's word on the accepted note; None without one,
-    or for a note without a fact of its table. `past_role` is the role that a past policy played: nothing is learnt from
-    that.
+    or for a note without a fact of its table.
     """
 
     note_id: str
@@ -103,7 +102,6 @@ class Episode:
     rewards: Rewards = NO_GAME
     fact_id: str | None = None
     more_readings: tuple[Reading, ...] = ()
-    past_role: Role | None = None
     still_true: StillTrue | None = None
 
     @property
@@ -134,14 +132,13 @@ class Episode:
 
     def samples(self) -> list[Sample]:
         """The role-turns that carry a reward (docs/design.md, the payoff)."""
-        injector = []
+        samples = []
         if self.accepted and self.rewards.injector is not None:
-            injector.append(Sample(self.accepted.turn, self.rewards.injector, self.note_id, self.mode))
-        assessor = [Sample(reading.turn, reading.reward, self.note_id, self.mode) for reading in self.more_readings]
+            samples.append(Sample(self.accepted.turn, self.rewards.injector, self.note_id, self.mode))
         if self.assessor and self.rewards.assessor is not None:
-            assessor.insert(0, Sample(self.assessor, self.rewards.assessor, self.note_id, self.mode))
-        mine = {"injector": injector, "assessor": assessor}
-        return [sample for role in ROLES if role != self.past_role for sample in mine[role]]
+            samples.append(Sample(self.assessor, self.rewards.assessor, self.note_id, self.mode))
+        more = [Sample(reading.turn, reading.reward, self.note_id, self.mode) for reading in self.more_readings]
+        return samples + more
 
     def record(self, round_number: int) -> dict[str, Any]:
         """The game as one JSON object of `episodes.jsonl`: texts, not tokens."""
@@ -174,5 +171,4 @@ class Episode:
             "reward_assessor": self.rewards.assessor,
             "reward_injector": self.rewards.injector,
             "more_verdicts": [reading.verdict for reading in self.more_readings],
-            "past_role": self.past_role,
         }

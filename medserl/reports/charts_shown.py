@@ -137,12 +137,6 @@ GOLD = (
         "number",
         (("sft_loss", "nats a token"),),
     ),
-    Plan(
-        "Against past policies",
-        "Games in which a policy of an earlier round played the other role.",
-        "percent",
-        (("assessor_accuracy_past", "Assessor right"), ("injector_win_rate_past", "Injector wins")),
-    ),
 )
 
 HELD_OUT = (
@@ -292,7 +286,7 @@ MACHINE = (
 GROUPS = (
     ("The game", GAME),
     ("How far the labels by mode can be trusted", LABELS),
-    ("Gold pairs, repeats and past policies", GOLD),
+    ("Gold pairs and the auxiliary SFT loss", GOLD),
     ("Validation notes during training", HELD_OUT),
     ("Learning", LEARNING),
     ("Machine", MACHINE),

@@ -10,7 +10,7 @@ from medserl.models import shipped_warmup
 
 SIGNAL_SETTINGS = frozenset(
     {
-        "roles_trained", "policy_loss_weight", "assessor_reward", "past_fraction",
+        "roles_trained", "policy_loss_weight", "assessor_reward",
         "judge_originals", "gold_fraction", "sft_verdict_pairs", "sft_edit_pairs", "sft_games", "sft_loss_weight",
         "kl_coef", "kl_target", "adapter", "lora_rank", "edit_audit",
     }
@@ -48,7 +48,6 @@ def _play(settings: Settings) -> str:
         f"weight {settings.policy_loss_weight:g}" if settings.policy_loss_weight != 1 else "",
         "the Assessor's for the words that should stand there too" if settings.assessor_reward == "correction" else "",
         "the Assessor judges the original of each accepted error too" if settings.judge_originals else "",
-        f"{100 * settings.past_fraction:.0f} % of games with a past policy" if settings.past_fraction else "",
         "edits that the audit calls wrong for their mode are rejected" if settings.edit_audit == "reject" else "",
     ]
     told = "; ".join(filter(None, details))

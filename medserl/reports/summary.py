@@ -77,8 +77,6 @@ def _round_in_words(row: Row) -> str:
         return f"{start} the VCF accepted no edit in {_count(games, 'game')}."
     line = f"{start} the VCF accepted an edit in {_share(accepted / games, games)} games"
     right, judged = row.get("assessor_accuracy"), counted_in("assessor_accuracy", row)
-    if right is None and row.get("past_games"):
-        return f"{line}; none of the accepted ones was the policy's against itself."
     if right is None:
         return f"{line}; no Assessor was asked about them, as nothing is learnt from verdicts."
     return f"{line}; of the accepted ones the Assessor judged {_share(right, judged)} rightly."

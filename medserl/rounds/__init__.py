@@ -1,1 +1,1 @@
-"""What a round needs besides the game: its batch, gold pairs, auxiliary losses, past policies, figures and clock."""
+"""What a round needs besides the game: its batch, gold pairs, auxiliary losses, figures and clock."""

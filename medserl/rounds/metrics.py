@@ -16,11 +16,11 @@ Figures = dict[str, float | int | None]
 
 
 def game_metrics(episodes: Sequence[Episode]) -> Figures:
-    """Acceptance by the VCF, and how games of the policy against itself ended (`past_metrics` has the others)."""
+    """Acceptance by the VCF, and how the games ended."""
     attempts = [attempt for episode in episodes for attempt in episode.attempts]
     rejected = Counter(attempt.vcf.reason for attempt in attempts if not attempt.vcf.passed)
     played = [episode for episode in episodes if episode.accepted]
-    against_itself = [episode for episode in played if episode.assessor and not episode.past_role]
+    judged = [episode for episode in played if episode.assessor]
     figures: Figures = {
         "games": len(episodes),
         "accepted_games": len(played),
@@ -28,7 +28,7 @@ def game_metrics(episodes: Sequence[Episode]) -> Figures:
         "accepted_error_share": share(episode.mode == "error" for episode in played),
         "vcf_first_attempt_rate": share(episode.attempts[0].vcf.passed for episode in episodes if episode.attempts),
         **{f"vcf_reject_{reason}": rejected[reason] for reason in Reason},
-        **verdict_metrics(against_itself),
+        **verdict_metrics(judged),
         **label_metrics(played),
     }
     assessor = [e.rewards.assessor for e in played if e.rewards.assessor is not None]
@@ -36,7 +36,7 @@ def game_metrics(episodes: Sequence[Episode]) -> Figures:
     figures["mean_reward"] = mean(assessor + injector)
     figures["reward_assessor"], figures["reward_injector"] = mean(assessor), mean(injector)
     for mode in MODES:
-        figures[f"injector_win_rate_{mode}"] = share(e.fooled for e in against_itself if e.mode == mode)
+        figures[f"injector_win_rate_{mode}"] = share(e.fooled for e in judged if e.mode == mode)
     for role in ROLES:
         completions = [turn.completion for turn in _turns(episodes, role)]
         figures[f"tokens_per_completion_{role}"] = mean([float(len(done.token_ids)) for done in completions])

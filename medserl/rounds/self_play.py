@@ -3,8 +3,7 @@
     Injector edits, VCF filters -> Assessor judges -> zero-sum rewards -> REINFORCE++
 
 Everything a round needs is played in that round with the current weights and thrown away after it. Around this stand,
-each off unless a setting asks for it: gold pairs (`gold_pairs`), right answers to learn as they stand (`auxiliary`),
-past opponents (`past`).
+each off unless a setting asks for it: gold pairs (`gold_pairs`), right answers to learn as they stand (`auxiliary`).
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any, cast
 
 import torch
 
-from medserl.engines.base import Engine, Snapshots, UpdateStats, WeightedTurn
+from medserl.engines.base import Engine, UpdateStats, WeightedTurn
 from medserl.engines.gap import require_same_policy
 from medserl.errors import ConfigError, RunError
 from medserl.game.episode import Episode, Sample, Turn
@@ -29,7 +28,6 @@ from medserl.rounds.clock import PhaseClock
 from medserl.rounds.gold_pairs import GoldPairs, GoldText, GoldTurn, gold_metrics, original_metrics
 from medserl.rounds.metrics import game_metrics, update_metrics
 from medserl.rounds.overlap import PlayAhead
-from medserl.rounds.past import PastPolicies, past_metrics
 from medserl.rounds.sampler import FreshBatchSampler, as_games
 
 
@@ -66,7 +64,6 @@ class SelfPlay:
                 "for: give --prompts term, or --assessor-reward verdict"
             )
         self.gold = GoldPairs(notes, settings)
-        self.past = PastPolicies(cast(Snapshots, self.engine), settings)
         self.ahead = PlayAhead(self) if settings.async_rollout else None
         self.round = 0
         self._episodes: Sequence[Episode] = ()
@@ -96,16 +93,15 @@ class SelfPlay:
         if not self.settings.is_played:
             return Played([], [], [])
         seed = derive_seed(self.settings.seed, "round", round_number)
-        games = self.past.seat(batch, round_number)
         with clock.phase("inject") as phase:
-            attempts = self.rollout.inject(games, seed)
+            attempts = self.rollout.inject(batch, seed)
             phase.tokens = sum(len(a.turn.completion.token_ids) for tries in attempts for a in tries)
 
         if not self.settings.is_rewarded:
-            return Played(unjudged(games, attempts), [], [])
+            return Played(unjudged(batch, attempts), [], [])
         with clock.phase("assess") as phase:
-            episodes = self.rollout.assess(games, attempts, seed)
-            gold = self.gold.judge(self.rollout, len(games), round_number)
+            episodes = self.rollout.assess(batch, attempts, seed)
+            gold = self.gold.judge(self.rollout, len(batch), round_number)
             originals = self._read_originals(episodes, seed)
             read = [turn for episode in episodes for turn in episode.assessor_turns]
             phase.tokens = _completion_tokens([*read, *(each.turn for each in (*gold, *originals))])
@@ -153,8 +149,7 @@ class SelfPlay:
                 modes=[sample.mode for sample in samples],
             )
 
-        self.past.after_round(self.round)
-        metrics |= gold_metrics(played.gold) | original_metrics(played.originals) | past_metrics(episodes)
+        metrics |= gold_metrics(played.gold) | original_metrics(played.originals)
 
         metrics |= clock.metrics()
         metrics["peak_memory_gb"] = self.engine.peak_memory_bytes() / 2**30

@@ -1,4 +1,4 @@
-"""Adapters of the local engine on a tiny random Llama: one for each role, and past policies."""
+"""Adapters of the local engine on a tiny random Llama: one for both roles, or one for each."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def chats(role: Role) -> list[Messages]:
     return [prompts.injector(note, "benign", None) for note in NOTES]
 
 
-def said(engine: LocalEngine, role: Role, snapshot: str | None = None) -> list[Completion]:
-    return engine.generate(chats(role), Sampling(8, seed=5, role=role, snapshot=snapshot))
+def said(engine: LocalEngine, role: Role) -> list[Completion]:
+    return engine.generate(chats(role), Sampling(8, seed=5, role=role))
 
 
 def turns_of(engine: LocalEngine, role: Role) -> list[Turn]:
@@ -75,10 +75,10 @@ def identical(some: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) ->
     return all(torch.equal(tensor, others[name]) for name, tensor in some.items())
 
 
-def everything(engine: LocalEngine, *snapshots: str) -> list[Any]:
-    """What either role says, now and then, and how the reference scores it."""
+def everything(engine: LocalEngine) -> list[Any]:
+    """What either role says, and how the reference scores it."""
     scored = [engine.logprobs(turns_of(engine, role), reference=flag) for role in ROLES for flag in (False, True)]
-    return [said(engine, role, name) for role in ROLES for name in (None, *snapshots)] + scored
+    return [said(engine, role) for role in ROLES] + scored
 
 
 # -- an adapter for each role ----------------------------------------------------------------------------------
@@ -122,56 +122,6 @@ def test_one_adapter_learns_from_both_roles(tiny_llama: Path) -> None:
     assert said(engine, "assessor") != before
 
 
-# -- past policies -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("adapters", MODES)
-@pytest.mark.parametrize("warm", [False, True])
-def test_a_snapshot_goes_on_saying_what_it_said(tiny_llama: Path, tmp_path: Path, adapters: str, warm: bool) -> None:
-    start = "none"
-    if warm:
-        first = engine_of(tiny_llama)
-        learn(first, *ROLES)
-        first.save(tmp_path)
-        start = str(tmp_path)
-    engine = engine_of(tiny_llama, adapters=adapters, adapter=start)
-    learn(engine, *ROLES)
-    turns = turns_of(engine, "assessor")
-    old, reference = {role: said(engine, role) for role in ROLES}, engine.logprobs(turns, reference=True)
-    engine.remember("old")
-    assert all(said(engine, role, "old") == old[role] for role in ROLES)
-    learn(engine, *ROLES, steps=4)
-    engine.remember("newer")
-    for role in ROLES:
-        assert said(engine, role, "old") == old[role]
-        assert said(engine, role) == said(engine, role, "newer") != old[role]
-    assert engine.logprobs(turns, reference=True) == reference
-    engine.forget("old")
-    assert all(said(engine, role, "newer") == said(engine, role) for role in ROLES)
-    assert engine.logprobs(turns, reference=True) == reference
-    assert not [name for name in engine.model.peft_config if name.startswith("old")]
-
-
-@pytest.mark.parametrize("adapters", MODES)
-def test_training_does_not_notice_the_past(tiny_llama: Path, adapters: str) -> None:
-    plain, beside = (engine_of(tiny_llama, adapters=adapters) for _ in range(2))
-    for number in range(4):
-        learn(plain, *ROLES)
-        beside.remember(f"past_{number}")
-        if number >= 2:
-            beside.forget(f"past_{number - 2}")
-        for role in ROLES:
-            said(beside, role, f"past_{number}")
-        learn(beside, *ROLES)
-    for adapter in {"shared": ["default"], "per_role": ["default", "injector"]}[adapters]:
-        assert identical(weights(plain, adapter), weights(beside, adapter))
-
-
-def test_without_an_adapter_there_is_no_past(tiny_llama: Path) -> None:
-    with pytest.raises(RunError, match="LoRA adapters"):
-        engine_of(tiny_llama, lora_rank=0).remember("old")
-
-
 # -- save and load -------------------------------------------------------------------------------------------
 
 
@@ -180,40 +130,25 @@ def test_without_an_adapter_there_is_no_past(tiny_llama: Path) -> None:
 )
 def test_a_round_trip_keeps_every_adapter(tiny_llama: Path, tmp_path: Path, adapters: str, dtype: str) -> None:
     engine = engine_of(tiny_llama, adapters=adapters, dtype=dtype)
-    for name in ("past_5", "past_10"):
-        learn(engine, *ROLES)
-        engine.remember(name)
-    learn(engine, *ROLES)
+    learn(engine, *ROLES, steps=3)
     engine.save(tmp_path)
     resumed = engine_of(tiny_llama, adapters=adapters, dtype=dtype)
     resumed.load(tmp_path)
     for each in (engine, resumed):
-        learn(each, *ROLES)
-        each.remember("past_15")
-        each.forget("past_5")
-        learn(each, *ROLES)
-    assert everything(resumed, "past_10", "past_15") == everything(engine, "past_10", "past_15")
-    assert said(engine, "injector", "past_10") != said(engine, "injector", "past_15")
+        learn(each, *ROLES, steps=2)
+    assert everything(resumed) == everything(engine)
 
 
-def test_loading_puts_the_saved_past_in_the_place_of_ones_own(tiny_llama: Path, tmp_path: Path) -> None:
-    engine = engine_of(tiny_llama)
+@pytest.mark.parametrize("adapters", MODES)
+def test_loading_takes_back_what_was_learnt_since(tiny_llama: Path, tmp_path: Path, adapters: str) -> None:
+    engine = engine_of(tiny_llama, adapters=adapters)
     learn(engine, *ROLES)
-    engine.remember("past_1")
     engine.save(tmp_path)
-    saved = everything(engine, "past_1")
+    saved = everything(engine)
     learn(engine, *ROLES, steps=3)
-    engine.forget("past_1")
-    for name in ("past_1", "past_2"):
-        engine.remember(name)
+    assert everything(engine) != saved
     engine.load(tmp_path)
-    assert everything(engine, "past_1") == saved
-    assert "past_2_default" not in engine.model.peft_config
-    engine.forget("past_1")
-    again = tmp_path / "again"
-    again.mkdir()
-    engine.save(again)
-    assert not list(again.glob("past_*"))
+    assert everything(engine) == saved
 
 
 def test_the_saved_folder_is_an_ordinary_adapter_of_the_assessor(tiny_llama: Path, tmp_path: Path) -> None:
@@ -222,7 +157,6 @@ def test_the_saved_folder_is_an_ordinary_adapter_of_the_assessor(tiny_llama: Pat
 
     engine = engine_of(tiny_llama, adapters="per_role")
     learn(engine, *ROLES, steps=2)
-    engine.remember("past_2")
     engine.save(tmp_path)
     plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_llama), tmp_path)
     assert list(plain.peft_config) == ["default"]
@@ -289,7 +223,8 @@ def test_a_given_adapter_is_widened_and_answers_as_before(
     warm.save(tmp_path)
     wide = engine_of(tiny_llama, adapters=adapters, adapter=str(tmp_path), lora_targets=targets)
     assert everything(wide) == everything(engine_of(tiny_llama, adapters=adapters, adapter=str(tmp_path)))
-    for name in wide._own_adapters().trained:
+    assert wide.adapters
+    for name in wide.adapters.trained:
         before = weights(wide, name)
         added = before.keys() - weights(warm, name).keys()
         assert {".mlp.up_proj."} <= {key[key.index(".mlp.") : key.index("lora_")] for key in added}

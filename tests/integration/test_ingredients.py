@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +15,7 @@ from medserl.engines.base import WeightedTurn
 from medserl.engines.scripted import ScriptedEngine
 from medserl.errors import ConfigError
 from medserl.game.episode import Turn
+from medserl.removed import REMOVED
 from medserl.rollout import derive_seed
 from medserl.rounds.clock import PhaseClock
 from medserl.runs.runlog import RunFolder, read_rows
@@ -28,9 +29,6 @@ ALL: dict[str, Any] = {
     "judge_originals": True,
     "assessor_samples": 2,
     "assessor_reward": "correction",
-    "past_fraction": 0.5,
-    "past_pool": 2,
-    "past_every": 1,
     "advantage_normalization": "per_text",
     "kl_target": 0.02,
     "adapters": "per_role",
@@ -64,16 +62,15 @@ def test_off_costs_no_call() -> None:
     assert max(tries) > 1
     seed = derive_seed(BASE.seed, "round", 1)
     parts = [*(("inject", number) for number in range(max(tries))), ("assess",)]
-    assert [(each.seed, each.snapshot) for each in engine.samplings] == [(derive_seed(seed, *p), None) for p in parts]
-    assert not [name for name in metrics if name.startswith(("gold_", "past_")) or "_past" in name]
+    assert [each.seed for each in engine.samplings] == [derive_seed(seed, *part) for part in parts]
+    assert not [name for name in metrics if name.startswith("gold_")]
     assert metrics["kl_coef"] == BASE.kl_coef  # shown in any case
 
 
 def test_off_keeps_nothing() -> None:
     engine = Recording()
     build(engine=engine).train()
-    assert not [call for call in engine.calls if call.startswith(("remember", "target_turns"))]
-    assert engine._past == {}
+    assert "target_turns" not in engine.calls
 
 
 # -- the learning rate ---------------------------------------------------------------------------------------
@@ -162,28 +159,6 @@ def test_per_mode_a_game_that_the_mode_alone_decides_teaches_nothing() -> None:
     assert moved["per_mode"] == {0.0} and min(moved["per_role"]) < 0 < max(moved["per_role"])
 
 
-# -- past policies -------------------------------------------------------------------------------------------
-
-
-def test_past_policies_play_a_share_of_the_games_and_are_not_trained(tmp_path: Path) -> None:
-    run, engine = folder(tmp_path / "run"), Recording()
-    trainer = build(run, engine, rounds=4, past_fraction=0.5, past_every=1, past_pool=2)
-    history = trainer.train()
-    assert [call for call in engine.calls if call.startswith("remember")] == [f"remember past_{i}" for i in range(5)]
-    assert list(engine._past) == trainer.past.names == ["past_3", "past_4"]
-    assert len(set(engine._past.values())) == 2 and engine._past["past_4"] == engine.bias
-    rows = read_rows(run.path / "episodes.jsonl")
-    for metrics in history:
-        games = [row for row in rows if row["round"] == metrics["round"]]
-        seats = Counter(row["past_role"] for row in games)
-        assert seats == {None: len(games) / 2, "injector": len(games) / 4, "assessor": len(games) / 4}
-        played = [row for row in games if row["modified"]]
-        past = [row["past_role"] for row in played if row["past_role"]]
-        assert metrics["past_games"] == len(past)
-        assert metrics["samples"] == 2 * len(played) - len(past)
-    assert len(engine.trained) == history[-1]["samples"]
-
-
 # -- all at once ---------------------------------------------------------------------------------------------
 
 
@@ -202,10 +177,41 @@ def test_a_run_with_everything_on_resumes_bit_identically(tmp_path: Path) -> Non
     run, _ = RunFolder.reopen(tmp_path / "stopped")
     second = build(run, **ALL)
     second.load_checkpoint()
-    assert second.round == 4 and second.past.names == ["past_3", "past_4"]
+    assert second.round == 4
     second.train()
     assert outcome(tmp_path / "stopped") == outcome(tmp_path / "straight")
     rows, _, _ = outcome(tmp_path / "straight")
-    shown = {"gold_accuracy", "sft_loss", "past_games", "kl_coef"}
+    shown = {"gold_accuracy", "sft_loss", "kl_coef"}
     assert all(shown <= row.keys() for row in rows[1:])
     assert rows[-1]["kl_coef"] == pytest.approx(0.01 * 0.98**6)  # the scripted policy never leaves its reference
+
+
+class Older(ScriptedEngine):
+    """Saves what an older version saved: a list beside, empty by default, of an ingredient that is gone."""
+
+    def save(self, folder: Path) -> None:
+        super().save(folder)
+        state = json.loads((folder / "scripted.json").read_text(encoding="utf-8"))
+        (folder / "scripted.json").write_text(json.dumps(state | {"past": {}}), encoding="utf-8")
+
+
+def test_a_run_that_an_older_version_began_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build(folder(tmp_path / "straight", eval_every=2), eval_every=2).train()
+    gone = {name: default for name, (default, _) in REMOVED.items()}
+    run = folder(tmp_path / "stopped", eval_every=2)
+    with (run.path / "config.toml").open("a", encoding="utf-8") as config:
+        config.writelines(f"{name} = {json.dumps(default)}\n" for name, default in gone.items())
+
+    def save(state: dict[str, Any], *rest: Any) -> Path:
+        return RunFolder.save_checkpoint(run, {**state, "settings": state["settings"] | gone, "past": []}, *rest)
+
+    monkeypatch.setattr(run, "save_checkpoint", save)
+    build(run, Older(), rounds=4, eval_every=2).train()
+    run.close()
+    again, settings = RunFolder.reopen(tmp_path / "stopped")
+    assert settings == BASE.with_overrides(eval_every=2, output_dir=str(run.path))
+    resumed = build(again, eval_every=2)
+    resumed.load_checkpoint()
+    assert resumed.round == 4
+    resumed.train()
+    assert outcome(tmp_path / "stopped") == outcome(tmp_path / "straight")

@@ -1,4 +1,4 @@
-"""A tiny random Llama learns: what an example does to it, its target tokens, and a run with a past that is resumed."""
+"""A tiny random Llama learns: what an example does to it, its target tokens, and a run that is resumed."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 RUN: dict[str, Any] = {
     "rollout_batch_size": 4, "max_epochs": 2, "save_every": 2, "tensorboard": False, "learning_rate": 1e-2,
     "max_new_tokens_injector": 8, "max_new_tokens_assessor": 8, "adapters": "per_role",
-    "past_fraction": 0.5, "past_every": 1, "past_pool": 2, "gold_fraction": 0.5,
-    "sft_verdict_pairs": 2, "sft_edit_pairs": 1, "sft_games": 2, "assessor_samples": 2, "assessor_reward": "correction",
+    "gold_fraction": 0.5, "sft_verdict_pairs": 2, "sft_edit_pairs": 1, "sft_games": 2,
+    "assessor_samples": 2, "assessor_reward": "correction",
     "advantage_normalization": "per_text", "kl_target": 0.02,
 }  # fmt: skip
 
@@ -158,7 +158,7 @@ def outcome(run: Path) -> tuple[Any, ...]:
     return files, state, rows
 
 
-def test_a_run_against_its_past_resumes_bit_identically(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_run_with_everything_on_resumes_bit_identically(tiny_llama: Path, tmp_path: Path) -> None:
     runs = [RunFolder.create(settings_of(tiny_llama, **RUN, output_dir=str(tmp_path / name))) for name in ("a", "b")]
     trainer_of(tiny_llama, runs[0]).train()
     trainer_of(tiny_llama, runs[1], max_rounds=2).train()
@@ -170,10 +170,9 @@ def test_a_run_against_its_past_resumes_bit_identically(tiny_llama: Path, tmp_pa
     straight = outcome(tmp_path / "a")
     assert outcome(tmp_path / "b") == straight
     files, _, rows = straight
-    kept = ["adapter_model", "injector/", *(f"past_{n}_{role}/" for n in (3, 4) for role in ("default", "injector"))]
-    assert [any(name.startswith(each) for name in files) for each in kept] == [True] * 6 and len(files) == 6
-    assert len(set(files.values())) == 4  # the policy of round 4 is the newest of its past
-    assert all(row["past_games"] and row["gold_accuracy"] is not None and row["grad_norm"] > 0 for row in rows)
+    assert list(files) == ["adapter_model.safetensors", "injector/adapter_model.safetensors"]
+    assert len(set(files.values())) == 2
+    assert all(row["accepted_games"] and row["gold_accuracy"] is not None and row["grad_norm"] > 0 for row in rows)
     assert rows[-1]["sft_loss"] < rows[0]["sft_loss"]
     optimizers = [
         torch.load(tmp_path / name / "checkpoints" / "round_4" / "optimizer.pt", weights_only=True)["state"]

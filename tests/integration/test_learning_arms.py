@@ -201,7 +201,6 @@ def test_of_games_that_nobody_judged_the_labels_are_told_and_no_verdicts() -> No
         "verdict": None,
         "reward_assessor": None,
         "still_true": "false",
-        "past_role": None,
     }
     games = [{**game, "accepted": True}, {**game, "accepted": True, "still_true": "true"}, {**game, "accepted": False}]
     run = table.Run("A", 0, [], [], games, [])

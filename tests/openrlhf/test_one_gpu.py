@@ -52,7 +52,7 @@ def kill_vllm(run: Program) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-# -- an adapter for each role, past policies; killed, resumed, stopped ---------------------------------------
+# -- an adapter for each role; killed, resumed, stopped ------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,8 @@ def adapters_run(train: Start, tmp_path_factory: pytest.TempPathFactory) -> tupl
     """Killed with signal 9 in the fourth round; resumed; ended with Ctrl-C."""
     folder = tmp_path_factory.mktemp("runs") / "adapters"
     killed = train(
-        "--lora-targets", "all-linear", "--adapters", "per_role", "--past-fraction", "0.5", "--past-every", "1",
-        "--past-pool", "1", "--max-rounds", "60", "--learning-rate", "1e-3", "--output-dir", str(folder),
+        "--lora-targets", "all-linear", "--adapters", "per_role", "--max-rounds", "60", "--learning-rate", "1e-3",
+        "--output-dir", str(folder),
     )  # fmt: skip
     killed.wait_for("round   3/60")
     killed.process.kill()
@@ -84,13 +84,6 @@ def test_a_run_goes_on_with_vllm_where_it_was(adapters_run: tuple[Path, Program]
     assert len(learnt) >= 3 and all(row["grad_norm"] > 0 for row in learnt)
     assert_synced(learnt)
     assert any(row["kl_assessor"] > 0 for row in learnt[1:]), "the policy left the reference"
-
-
-def test_past_policies_play_and_are_kept_one_at_a_time(adapters_run: tuple[Path, Program]) -> None:
-    folder, _ = adapters_run
-    assert any(row.get("past_games") for row in rows(folder)[1:])
-    newest = max((folder / "checkpoints").iterdir(), key=lambda path: int(path.name.removeprefix("round_")))
-    assert len(list(newest.glob("past_*_default"))) == len(list(newest.glob("past_*_injector"))) == 1
 
 
 def test_the_end_is_of_the_round_and_not_of_vllm(adapters_run: tuple[Path, Program]) -> None:

@@ -15,8 +15,8 @@ from medserl.runs.checkpoints import MANIFEST, STATE_FILE, Checkpoints, find_dam
 
 def write_model(folder: Path) -> None:
     (folder / "weights.bin").write_bytes(b"weights" * 1000)
-    (folder / "past_1").mkdir()
-    (folder / "past_1" / "weights.bin").write_bytes(b"past")
+    (folder / "injector").mkdir()
+    (folder / "injector" / "weights.bin").write_bytes(b"its own")
     (folder / "empty.txt").touch()
 
 
@@ -41,7 +41,7 @@ def make_a_folder(path: Path) -> None:
     path.mkdir()
 
 
-FILES = [STATE_FILE, MANIFEST, "weights.bin", "past_1/weights.bin", "empty.txt"]
+FILES = [STATE_FILE, MANIFEST, "weights.bin", "injector/weights.bin", "empty.txt"]
 DAMAGES: list[Callable[[Path], None]] = [truncate, garble, Path.unlink, make_a_folder]
 
 

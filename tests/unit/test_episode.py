@@ -118,7 +118,6 @@ def test_record_tells_the_whole_game() -> None:
         "reward_assessor": 1.0,
         "reward_injector": -1.0,
         "more_verdicts": [],
-        "past_role": None,
     }
 
 

@@ -38,7 +38,7 @@ def row_keys(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     settings = Settings(
         output_dir=str(tmp_path_factory.mktemp("run") / "run"),
         engine="scripted", rollout_batch_size=16, max_rounds=2, eval_every=1, frozen_games=24, edit_audit="log",
-        gold_fraction=0.5, sft_verdict_pairs=2, past_fraction=0.5, advantage_normalization="per_role",
+        gold_fraction=0.5, sft_verdict_pairs=2, advantage_normalization="per_role",
     )  # fmt: skip
     notes, held_out = (load_notes(sample_path(split)).notes for split in ("train", "validation"))
     rows = MedSeRLTrainer(settings, None, notes, Validation(held_out, 12)).train()
@@ -46,7 +46,7 @@ def row_keys(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 
 def test_every_figure_of_a_round_has_a_sentence(row_keys: set[str]) -> None:
-    wanted = {"frozen_accuracy", "eval_recall", "audit_drug", "loss", "sft_loss", "past_games"}
+    wanted = {"frozen_accuracy", "eval_recall", "audit_drug", "loss", "sft_loss"}
     assert wanted <= row_keys
     assert sorted(key for key in row_keys - KEYS_OF_A_ROW if not documented(key)) == []
 

@@ -118,7 +118,7 @@ def machine(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     ("vllm", "gpus", "settings", "engine", "why"),
     [
         (True, 1, {}, "vllm", "there is a GPU: it plays, the local engine learns (OpenRLHF is not installed"),
-        (True, 4, {"adapters": "per_role"}, "vllm", "(adapters 'per_role' and past_fraction are not OpenRLHF's)"),
+        (True, 4, {"adapters": "per_role"}, "vllm", "(adapters 'per_role' is not OpenRLHF's)"),
         (True, 1, {"placement": "colocated"}, "vllm", "it plays"),
         (True, 0, {}, "local", "OpenRLHF is not installed"),
         (False, 1, {}, "local", "OpenRLHF is not installed"),

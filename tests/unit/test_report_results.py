@@ -325,7 +325,7 @@ def test_few_games_and_notes_are_counted_not_given_in_percent(tmp_path: Path) ->
 def test_no_sentence_has_a_dash_for_a_number(tmp_path: Path, accepted: int) -> None:
     run = write_run(tmp_path / "run", rounds=1, games=2, evaluation=False)
     row = {"round": 1, "games": 2, "accepted_games": accepted, "vcf_acceptance_rate": accepted / 2}
-    row |= {"assessor_accuracy": None, "past_games": accepted, "epoch": 1}
+    row |= {"assessor_accuracy": None, "epoch": 1}
     (run / "metrics.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     sentences = Page(write_report(run)).text.partition("Summary Results")[2].partition("Accuracy –")[0]
     assert not re.search(r"[–-] (of|in|,|\.)|\b(None|nan)\b|of 0\b", sentences)

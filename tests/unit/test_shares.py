@@ -49,6 +49,12 @@ def test_every_share_of_a_round_knows_of_how_many_games_it_is(played: list[tuple
         assert value is None or as_count(value, counted_in(figure, found)), figure
 
 
+def test_games_of_an_older_run_that_its_figures_leave_out_are_not_counted() -> None:
+    older = {"games": 9, "accepted_games": 8, "accepted_error_share": 0.5, "past_games": 4}
+    figures = ("vcf_acceptance_rate", "accepted_error_share", "assessor_accuracy", "assessor_recall")
+    assert [counted_in(figure, older) for figure in figures] == [9, 8, 4, 0]
+
+
 def test_a_line_of_a_few_games_counts_them() -> None:
     games = [episode(NOTE, [ERROR], said="final_answer: INCORRECT"), episode(NOTE, [None])]
     line = round_line({"round": 1, **row(games)}, 5)

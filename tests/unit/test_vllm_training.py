@@ -88,7 +88,7 @@ def llm(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 @pytest.fixture
 def player(llm: Recorder, monkeypatch: pytest.MonkeyPatch) -> VLLMPlayer:
     monkeypatch.setattr("medserl.engines.vllm.ChatRenderer", lambda *_: None)
-    return VLLMPlayer(llm, None, frozenset(), Settings(), "raw_logprobs", lambda sampling: sampling.role)
+    return VLLMPlayer(llm, None, frozenset(), Settings(), "raw_logprobs", lambda role: role)
 
 
 # -- adapters ----------------------------------------------------------------------------------------------
@@ -167,8 +167,6 @@ class Learner:
         self.llm = llm
         self.adapters = SimpleNamespace(
             trained=["default"],
-            names=["default"],
-            name_of=lambda role, snapshot: "default",
             size=lambda name: 10,
             write=lambda name, folder: write(folder),
         )
@@ -201,11 +199,10 @@ def test_learning_has_the_gpu_to_itself_where_vllm_sleeps(
     engine.sync()
     engine.generate([], Sampling(4))
     engine.reply_probabilities([], [])
-    engine.remember("past_1")
     happened = [each[0] for each in llm.asked]
-    awake = ["generate", "logprobs", "update", "add", "generate", "reply_probabilities", "remember"]
+    awake = ["generate", "logprobs", "update", "add", "generate", "reply_probabilities"]
     asleep = ["generate", "sleep", "logprobs", "update", "wake_up", "add", "generate", "sleep"]
-    asleep += ["reply_probabilities", "remember", "wake_up"]
+    asleep += ["reply_probabilities"]
     assert happened == (asleep if sleeps else awake)
     assert all(each == ("sleep", 1) for each in llm.asked if each[0] == "sleep")
     assert stats.vllm_kl == 0.25
