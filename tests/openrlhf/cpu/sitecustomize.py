@@ -114,7 +114,7 @@ def _first_weights_alone(module: Any) -> None:
     take = module.VLLMPlayer.take_adapter
 
     def take_once(self: Any, name: str, *rest: Any) -> None:
-        if name not in self.adapters:
+        if name not in self._loras:
             take(self, name, *rest)
 
     module.VLLMPlayer.take_adapter = take_once
