@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import json
 import lzma
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -118,14 +119,21 @@ def with_materials(arm: Mapping[str, Any], outputs: Path) -> Settings:
 
 
 def teach(settings: Settings, start: str, outputs: Path) -> None:
-    """Teach the model of the settings both roles on the pairs of this name, once."""
-    if (Path(settings["adapter"]) / "adapter_config.json").exists():
+    """Teach the model of the settings both roles on the pairs of this name, once.
+
+    `medserl sft` leaves an adapter when it is stopped, too, so the folder gets its name when all is done.
+    """
+    done = Path(settings["adapter"])
+    if done.exists():
         return
+    part = done.with_name(f"{done.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
     pairs = notes_file(start, outputs / "data")
     named = ["--model", settings["model"], "--prompts", settings["prompts"], "--adapter", "none"]
-    places = ["--prompt-data", pairs, "--validation-data", "none", "--output", settings["adapter"]]
+    places = ["--prompt-data", pairs, "--validation-data", "none", "--output", part]
     if code := medserl("sft", *named, *places, *TAUGHT):
         sys.exit(code)
+    part.rename(done)
 
 
 def read_arms(path: Path) -> dict[str, Settings]:
@@ -194,7 +202,9 @@ def frozen_notes(settings: Settings, test_data: str, path: Path, kept: Path) -> 
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(lzma.decompress(kept.read_bytes()))
     if not path.exists():
-        given = {name: settings[name] for name in ("model", "prompts", "injector_format", "engine") if name in settings}
+        given: Settings = {
+            name: settings[name] for name in ("model", "prompts", "injector_format", "engine") if name in settings
+        }
         warmup = validate(typed(given) | {"edit_audit": "reject"})
         prompts = load_prompts(warmup.prompts, warmup.injector_format)
         rollout = VCFRolloutGenerator(create_engine(warmup, trainable=False), prompts, warmup)
