@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.data.sample_paths import sample_path
 from medserl.evaluation.statistics import Estimate, share_estimate
 from medserl.game.note import Note
@@ -95,9 +95,9 @@ def gold_pairs() -> dict[str, dict[str, list[tuple[str, str]]]]:
         if path is None:
             print(f"{name}: no {file} in $MEDEC_DIR or ../shared/medec, so it is left out")
             continue
-        found[name] = accepted_pairs((note.error_type or "none given", note) for note in load_notes(path).notes)
+        found[name] = accepted_pairs((note.error_type or "none given", note) for note in read_notes(path).notes)
     kinds = {fact.fact_id: fact.pool.kind for fact in load_facts().facts}
-    sample = [note for split in ("train", "validation", "test") for note in load_notes(sample_path(split)).notes]
+    sample = [note for split in ("train", "validation", "test") for note in read_notes(sample_path(split)).notes]
     return found | {"sample": accepted_pairs((kinds[note.fact_id or ""], note) for note in sample)}
 
 

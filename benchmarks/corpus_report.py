@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.data.sample_paths import sample_path
 from medserl.evaluation.statistics import Estimate, share_estimate
 from medserl.game import apply_vcf
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_pairs(path: Path) -> list[Note]:
-    return [note for note in load_notes(path).notes if note.is_pair]
+    return [note for note in read_notes(path).notes if note.is_pair]
 
 
 def medec_pairs() -> list[Note]:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.data.sample_paths import sample_path
 from medserl.evaluation.predictions import LabelledText, Prediction, labelled_texts
 from medserl.evaluation.statistics import share_estimate
@@ -23,7 +23,7 @@ def main() -> None:
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     said = {row["text_id"]: Prediction(**row) for row in read_rows(Path(sys.argv[1]))}
-    texts = labelled_texts(load_notes(sample_path("test")).notes)
+    texts = labelled_texts(read_notes(sample_path("test")).notes)
     flagged = [one for one in said.values() if one.verdict == "INCORRECT"]
     print(f"flagged {len(flagged)}, with a sentence {sum(one.error_sentence_id is not None for one in flagged)}")
     wrong = [text for text in texts if text.is_error]

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from statistics import fmean, median
 
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.data.sample_paths import sample_path
 from medserl.game import apply_vcf
 from medserl.game.sentences import forget_sentences
@@ -27,7 +27,7 @@ PAIRS = "medec_ms_train_pairs.jsonl"
 
 def main() -> int:
     source = notes_file()
-    pairs = [(note.correct_note, note.incorrect_note) for note in load_notes(source).notes if note.is_pair]
+    pairs = [(note.correct_note, note.incorrect_note) for note in read_notes(source).notes if note.is_pair]
     speeds = [len(pairs) / timed_pass(pairs) for _ in range(PASSES)]
     words = fmean(len(split_words(correct).keys) for correct, _ in pairs)
     print(

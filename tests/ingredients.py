@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medserl.config import Settings
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.data.sample_paths import sample_path
 from medserl.engines.base import Sampling, UpdateStats, WeightedTurn
 from medserl.engines.scripted import ScriptedEngine
@@ -62,8 +62,8 @@ class Recording(ScriptedEngine):
 def build(
     run: RunFolder | None = None, engine: ScriptedEngine | None = None, rounds: int | None = None, **changes: Any
 ) -> MedSeRLTrainer:
-    notes = load_notes(sample_path("train")).notes[:40]
-    held_out = load_notes(sample_path("validation")).notes
+    notes = read_notes(sample_path("train")).notes[:40]
+    held_out = read_notes(sample_path("validation")).notes
     limit = {"max_rounds": rounds} if rounds else {}
     return MedSeRLTrainer(BASE, engine, notes, Validation(held_out, 4) if run else None, run, **changes, **limit)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.data.sample_paths import sample_path
 from medserl.evaluation.predictions import Prediction
 from medserl.game.note import Note
@@ -101,11 +101,11 @@ def test_notes(folder: Path, data: Path | None) -> tuple[Note, ...]:
     """The notes of the file; without one those that `run.py` kept, or the sample's test notes."""
     kept = folder / "test_notes.jsonl.xz"
     if data or not kept.exists():
-        return tuple(load_notes(data or sample_path("test")).notes)
+        return tuple(read_notes(data or sample_path("test")).notes)
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "test_notes.jsonl"
         file.write_bytes(lzma.decompress(kept.read_bytes()))
-        return tuple(load_notes(file).notes)
+        return tuple(read_notes(file).notes)
 
 
 def rows(path: Path) -> list[Row]:

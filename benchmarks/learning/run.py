@@ -38,7 +38,7 @@ import tomlkit
 from materials import NOTES, TAUGHT, TEST_PAIRS, notes_file, test_file
 
 from medserl.config import validate
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.data.sample_paths import is_sample
 from medserl.data.sources import notes_path
 from medserl.engines import create_engine
@@ -208,7 +208,7 @@ def frozen_notes(settings: Settings, test_data: str, path: Path, kept: Path) -> 
         warmup = validate(typed(given) | {"edit_audit": "reject"})
         prompts = load_prompts(warmup.prompts, warmup.injector_format)
         rollout = VCFRolloutGenerator(create_engine(warmup, trainable=False), prompts, warmup)
-        notes = load_notes(notes_path(test_data, "test")).notes
+        notes = read_notes(notes_path(test_data, "test")).notes
         games = play_frozen_games(rollout, notes, len(MODES) * len(notes), seed=0)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(frozen_row(game)) + "\n" for game in games), encoding="utf-8")

@@ -156,7 +156,7 @@ def require_alike(notes: Sequence[Note], what: str) -> None:
 
 
 def note_lines(notes: Iterable[Note]) -> str:
-    """The notes as a JSON Lines file, one a line, from which `readers.load_notes` reads the same notes."""
+    """The notes as a JSON Lines file, one a line, from which `readers.read_notes` reads the same notes."""
     return "".join(json.dumps(as_row(note), ensure_ascii=False) + "\n" for note in notes)
 
 

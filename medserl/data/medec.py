@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medserl.data.readers import ColumnNames, LoadedNotes, SkippedRow, load_notes, unique_ids
+from medserl.data.readers import ColumnNames, LoadedNotes, SkippedRow, read_notes, unique_ids
 from medserl.data.tabular import NOT_NOTES, read_table
 from medserl.errors import DataError
 from medserl.files import private_folder, write_private
@@ -141,7 +141,7 @@ def convert_medec(source_dir: str | Path, out_dir: str | Path) -> ConversionRepo
     seen: dict[str, Path] = {}
     for split, paths in sources.items():
         for path in paths:
-            read = load_notes(path, _COLUMNS if path.suffix.lower() == ".csv" else ColumnNames())
+            read = read_notes(path, _COLUMNS if path.suffix.lower() == ".csv" else ColumnNames())
             if read.sha256 in seen:
                 left_out.append(f"{path} (the same file as {seen[read.sha256]})")
             else:

@@ -19,7 +19,7 @@ from medserl.errors import DataError
 from medserl.game.note import ERROR_TYPES, Note
 from medserl.game.text import too_long
 
-__all__ = ["ColumnNames", "LoadedNotes", "SkippedRow", "load_notes", "notes_of", "parse_sentences", "unique_ids"]
+__all__ = ["ColumnNames", "LoadedNotes", "SkippedRow", "notes_of", "parse_sentences", "read_notes", "unique_ids"]
 from medserl.display.progress import track
 
 log = logging.getLogger("medserl")
@@ -82,7 +82,7 @@ class _UnusableRow(Exception):
     """Why a row gives no note."""
 
 
-def load_notes(source: str | Path, columns: ColumnNames = BY_GUESS, *, lenient: bool = False) -> LoadedNotes:
+def read_notes(source: str | Path, columns: ColumnNames = BY_GUESS, *, lenient: bool = False) -> LoadedNotes:
     """Read notes from any form that `tabular` reads; texts are kept to the letter.
 
     Each form gives `Note`s: MEDEC's CSV (a flag-1 row is a pair, a flag-0 row a correct note), pairs with the

@@ -12,7 +12,7 @@ from medserl.data.columns import ColumnNames, known_names
 from medserl.data.given import note_lines
 from medserl.data.holdout import split_notes
 from medserl.data.labels import NO_LABELS
-from medserl.data.readers import BY_GUESS, LoadedNotes, kinds_of, load_notes
+from medserl.data.readers import BY_GUESS, LoadedNotes, kinds_of, read_notes
 from medserl.data.sample_paths import SampleSplit, is_sample, sample_path
 from medserl.data.seen import seen_in
 from medserl.data.standard_input import spooled
@@ -48,7 +48,7 @@ def load(
     """
     columns = column_names(settings) if settings and source != SAMPLE else BY_GUESS
     place = str(notes_path(source, split)) if source == SAMPLE else source
-    loaded = load_notes(place, columns, lenient=lenient)
+    loaded = read_notes(place, columns, lenient=lenient)
     if called:
         loaded = replace(loaded, source=called)
     for row in loaded.skipped[:_ROWS_NAMED]:

@@ -102,7 +102,7 @@ class UpdateStats:
 
 
 class InferenceEngine(Protocol):
-    """A model that writes and weighs replies, and learns nothing: what playing and judging need."""
+    """A model that writes and scores replies, and learns nothing: what playing and judging need."""
 
     def generate(self, prompts: Sequence[Messages], sampling: Sampling) -> list[Completion]:
         """One completion for each prompt, in order, with the rollout weights.
@@ -123,7 +123,7 @@ class InferenceEngine(Protocol):
         """How many tokens the model needs to write each text, without the end of its turn."""
 
     @property
-    def weighs(self) -> bool:
+    def scores_replies(self) -> bool:
         """Whether it can tell how probable replies are."""
 
     def reply_probabilities(

@@ -54,7 +54,7 @@ OPTIMIZER_FILE = "optimizer.pt"
 class LocalEngine:
     """Implements `engines.base.Engine`."""
 
-    weighs = True
+    scores_replies = True
 
     def __init__(self, loaded: LoadedModel, settings: Settings) -> None:
         self.model, self.tokenizer = loaded.model, loaded.tokenizer

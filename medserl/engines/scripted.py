@@ -32,7 +32,7 @@ _STATE_FILE = "scripted.json"
 class ScriptedEngine:
     """Implements `engines.base.Engine`. A word of a completion is a token of probability one half."""
 
-    weighs = True
+    scores_replies = True
 
     def __init__(self, player: Player | None = None) -> None:
         self.player = player or self._default_player

@@ -104,7 +104,7 @@ class VLLMEngine:
         return [len(self.chat.reply_ids(text)) for text in texts]
 
     @property
-    def weighs(self) -> bool:
+    def scores_replies(self) -> bool:
         return self._raw
 
     def reply_probabilities(

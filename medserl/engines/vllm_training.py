@@ -45,7 +45,7 @@ _READER = "medserl.engines.vllm_worker.WeightReader"
 class VLLMTrainingEngine:
     """Implements `engines.base.Engine`."""
 
-    weighs = True
+    scores_replies = True
 
     def __init__(self, settings: Settings) -> None:
         """Start vLLM, then load the model that learns.

@@ -140,8 +140,8 @@ class CachedEngine:
         return self.engine.context
 
     @property
-    def weighs(self) -> bool:
-        return self.engine.weighs
+    def scores_replies(self) -> bool:
+        return self.engine.scores_replies
 
     def prompt_lengths(self, prompts: Sequence[Messages]) -> list[int]:
         return self.engine.prompt_lengths(prompts)

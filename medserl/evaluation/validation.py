@@ -51,7 +51,7 @@ class Validation:
         """
         figures: dict[str, float | None] = {}
         if self.texts:
-            self.said = predict(rollout, self.texts, probabilities=rollout.engine.weighs)
+            self.said = predict(rollout, self.texts, probabilities=rollout.engine.scores_replies)
             found = detection_metrics(self.texts, self.said)
             figures = {f"eval_{name}": getattr(found, name).value for name in FIGURES}
             counts = {"eval_texts": found.accuracy, "eval_errors": found.recall, "eval_pairs": found.pairwise_accuracy}

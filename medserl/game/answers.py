@@ -14,7 +14,7 @@ NEIGHBOURS = 1
 
 
 @dataclass(frozen=True)
-class Place:
+class Difference:
     """Where a text parts from its twin: the number of the sentence, what stands there, and what should."""
 
     sentence: int
@@ -22,12 +22,12 @@ class Place:
     should_say: str
 
 
-def parting(text: str, twin: str, *, is_error: bool) -> Place:
+def parting(text: str, twin: str, *, is_error: bool) -> Difference:
     """Where `text` parts from its twin, its words there with one on either side that is in the same sentence; no words
     only where it has none. A correct text should say what it says.
 
     >>> parting("He is ill. He has type 1 diabetes.", "He is ill. He has type 2 diabetes.", is_error=True)
-    Place(sentence=1, says='type 1 diabetes', should_say='type 2 diabetes')
+    Difference(sentence=1, says='type 1 diabetes', should_say='type 2 diabetes')
     """
     spans = split_sentences(text), split_sentences(twin)
     here, there = (
@@ -43,7 +43,7 @@ def parting(text: str, twin: str, *, is_error: bool) -> Place:
     if not all(part.keys for part in parts):
         before, parts = 0, [split_words(text), split_words(twin)]
     says, should_say = _quoted(*parts)
-    return Place(before, says, should_say if is_error else says)
+    return Difference(before, says, should_say if is_error else says)
 
 
 def _part(note: str, sentences: Sequence[Span]) -> Words:

@@ -65,8 +65,8 @@ def label_metrics(played: Sequence[Episode]) -> Figures:
     figures: Figures = {}
     for mode, dishonest in (("error", "true"), ("benign", "false")):
         known = [e.still_true for e in played if e.mode == mode and e.still_true is not None]
-        figures[f"label_noise_{mode}"] = share(truth == dishonest for truth in known if truth != "unknown")
-        figures[f"label_undecided_{mode}"] = share(truth == "unknown" for truth in known)
+        figures[f"label_noise_{mode}"] = share(told == dishonest for told in known if told != "unknown")
+        figures[f"label_undecided_{mode}"] = share(told == "unknown" for told in known)
     classes = [e.accepted.edit_class for e in played if e.accepted and e.accepted.edit_class]
     if classes:
         figures |= {f"audit_{name}": share(edit_class is name for edit_class in classes) for name in EditClass}

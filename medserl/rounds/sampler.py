@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.data.sample_paths import sample_path
 from medserl.errors import ConfigError, DataError, RunError
 from medserl.game.note import ERROR_TYPES, Note
@@ -147,7 +147,7 @@ def sample_notes(size: int = 64, path: str | Path | None = None, seed: int = 0) 
         DataError: the file cannot be used, or holds fewer notes than asked for.
     """
     path = path or sample_path("train")
-    sampler = FreshBatchSampler(load_notes(path).notes, size, seed)
+    sampler = FreshBatchSampler(read_notes(path).notes, size, seed)
     if len(sampler.notes) < size:
         raise DataError(f"{path}: {size} notes were asked for, but it has {len(sampler.notes)} to play on")
     return sampler.next_batch()

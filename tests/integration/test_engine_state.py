@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from medserl.config import Settings
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.data.sample_paths import sample_path
 from medserl.engines import create_engine
 from medserl.engines.local import LocalEngine
@@ -70,7 +70,7 @@ def test_a_run_keeps_the_checkpoint_from_before_they_were_spoilt(tmp_path: Path)
     )  # fmt: skip
     run = RunFolder.create(settings)
     with pytest.raises(RunError, match="round 2: the weights are not finite"):
-        MedSeRLTrainer(settings, Overflowing(), load_notes(sample_path("train")).notes[:16], run=run).train()
+        MedSeRLTrainer(settings, Overflowing(), read_notes(sample_path("train")).notes[:16], run=run).train()
     run.close()
     assert [folder.name for folder in run.checkpoints()] == ["round_1"]
 

@@ -13,7 +13,7 @@ import torch
 from medserl.config import Settings
 from medserl.engines.base import Sampling, WeightedTurn
 from medserl.engines.local import LocalEngine
-from medserl.game.answers import Place
+from medserl.game.answers import Difference
 from medserl.game.episode import Completion
 from medserl.game.prompts import Messages, load_prompts
 from medserl.models import load_model
@@ -96,7 +96,7 @@ def test_target_tokens_are_those_that_would_be_sampled(tiny_llama: Path) -> None
     """Taught to say an answer, the model samples the very tokens of the target, up to the end of the turn."""
     engine = engine_of(settings_of(tiny_llama, lora_rank=0))
     prompt = load_prompts("term", "edit").assessor(TEXTS[0])
-    answer = load_prompts("term", "edit").gold_answer("INCORRECT", Place(1, "His left lung", "His right lung"))
+    answer = load_prompts("term", "edit").gold_answer("INCORRECT", Difference(1, "His left lung", "His right lung"))
 
     def sampled() -> Completion:
         return engine.generate([prompt], Sampling(90, temperature=0.0))[0]

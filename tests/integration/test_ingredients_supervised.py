@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.data.sample_paths import sample_path
 from medserl.engines.base import Sampling
 from medserl.engines.scripted import ScriptedEngine
@@ -169,6 +169,6 @@ def test_examples_go_on_where_no_game_is_accepted(caplog: pytest.LogCaptureFixtu
 
 
 def test_gold_without_pairs_is_refused_before_the_run() -> None:
-    notes = [Note(note.note_id, note.correct_note) for note in load_notes(sample_path("train")).notes[:20]]
+    notes = [Note(note.note_id, note.correct_note) for note in read_notes(sample_path("train")).notes[:20]]
     with pytest.raises(ConfigError, match="gold_fraction, sft_verdict_pairs and sft_edit_pairs need"):
         MedSeRLTrainer(BASE, ScriptedEngine(), notes, sft_verdict_pairs=1)

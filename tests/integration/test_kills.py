@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from medserl.config import Settings
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.data.sample_paths import sample_path
 from medserl.engines.scripted import ScriptedEngine
 from medserl.errors import RunError
@@ -26,8 +26,8 @@ SETTINGS = Settings(
     engine="scripted", rollout_batch_size=2, max_rounds=2, save_every=1, keep_checkpoints=1, eval_notes=1,
     frozen_games=1, tensorboard=False,
 )  # fmt: skip
-NOTES = load_notes(sample_path("train")).notes[:4]
-HELD_OUT = load_notes(sample_path("validation")).notes[:1]
+NOTES = read_notes(sample_path("train")).notes[:4]
+HELD_OUT = read_notes(sample_path("validation")).notes[:1]
 
 
 def play(path: Path) -> None:

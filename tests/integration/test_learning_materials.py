@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from medserl.config import Settings, validate
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.data.sample_paths import sample_path
 from medserl.engines.scripted import ScriptedEngine
 from medserl.game.episode import Completion, Turn
@@ -59,7 +59,7 @@ def test_a_random_swap_is_a_games_edit_like_any_other(mode: str) -> None:
     controls = script("controls")
     settings = Settings(edit_audit="reject", prompts="term")
     rollout = controls.RandomSwaps(ScriptedEngine(), load_prompts("term", "edit"), settings)
-    notes = load_notes(sample_path("test")).notes[:12]
+    notes = read_notes(sample_path("test")).notes[:12]
     games = [GameSetup(note, mode, "diagnosis" if mode == "error" else None) for note in notes]
     tried = rollout.inject(games, seed=1)
     assert tried == rollout.inject(games, seed=1) != rollout.inject(games, seed=2)
@@ -86,7 +86,7 @@ def test_where_there_is_no_term_there_is_no_swap() -> None:
 
 def test_plain_text_learns_the_notes_own_tokens_and_plays_nothing() -> None:
     controls = script("controls")
-    notes = load_notes(sample_path("train")).notes[:8]
+    notes = read_notes(sample_path("train")).notes[:8]
     settings = {"engine": "scripted", "rollout_batch_size": 4, "policy_loss_weight": 0.0, "sft_games": 4}
     trainer = controls.PlainTextTrainer(notes=notes, validation=None, run=None, max_rounds=2, **settings)
     words: dict[str, int] = {}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from medserl.config import Settings
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.data.sample_paths import sample_path
 from medserl.engines.base import UpdateStats, WeightedTurn
 from medserl.engines.scripted import ScriptedEngine
@@ -28,8 +28,8 @@ SETTINGS = Settings(engine="scripted", rollout_batch_size=16, max_rounds=4, tens
 
 
 def build(run: RunFolder | None = None, engine: ScriptedEngine | None = None, **changes: Any) -> MedSeRLTrainer:
-    notes = load_notes(sample_path("train")).notes[:80]
-    held_out = load_notes(sample_path("validation")).notes
+    notes = read_notes(sample_path("train")).notes[:80]
+    held_out = read_notes(sample_path("validation")).notes
     return MedSeRLTrainer(SETTINGS, engine, notes, Validation(held_out, 8), run, **changes)
 
 

@@ -117,10 +117,10 @@ def test_edits_were_rejected_and_tried_again(full_run: Resumed) -> None:
 
 def test_a_resumed_run_plays_the_games_that_would_have_come(full_run: Resumed, player: Path) -> None:
     """Notes and modes of all rounds are those of an uninterrupted sampler."""
-    from medserl.data.readers import load_notes
+    from medserl.data.readers import read_notes
     from medserl.rounds.sampler import FreshBatchSampler
 
-    sampler = FreshBatchSampler(load_notes(player / "notes.jsonl").notes, 8, 5)
+    sampler = FreshBatchSampler(read_notes(player / "notes.jsonl").notes, 8, 5)
     played = [(e["round"], e["note_id"], e["mode"]) for e in rows(full_run.folder, "episodes.jsonl")]
     rounds = range(1, played[-1][0] + 1)
     assert played == [(n, game.note.note_id, game.mode) for n in rounds for game in sampler.next_batch()]

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medserl.config import Settings
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.engines.scripted import ScriptedEngine
 from medserl.game.episode import Attempt, Completion, Episode, Turn
 from medserl.game.note import Note
@@ -119,7 +119,7 @@ def test_no_gold_error_of_the_sample_is_neutral_or_unknown() -> None:
 
 
 def test_gold_errors_of_medec_are_accepted_in_error_mode_and_none_is_neutral(medec_dir: Path) -> None:
-    notes = load_notes(medec_dir / "MEDEC-MS-ValidationSet-with-GroundTruth-and-ErrorType.csv").notes
+    notes = read_notes(medec_dir / "MEDEC-MS-ValidationSet-with-GroundTruth-and-ErrorType.csv").notes
     pairs = [(note.correct_note, note.incorrect_note) for note in notes if note.correct_note and note.incorrect_note]
     audits = [audit(right, wrong) for right, wrong in pairs if apply_vcf(right, wrong).passed]
     assert sum(found.objection("error") is None for found in audits) >= 0.93 * len(audits)

@@ -14,7 +14,7 @@ import pytest
 
 from medserl.cli import main
 from medserl.config import Settings
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.data.sample_paths import sample_path
 from medserl.engines.scripted import ScriptedEngine
 from medserl.errors import ConfigError, RunError
@@ -25,7 +25,7 @@ from medserl.reports.html import write_report
 from medserl.rollout import VCFRolloutGenerator
 from medserl.trainer import MedSeRLTrainer
 
-NOTES = load_notes(sample_path("validation")).notes[:4]
+NOTES = read_notes(sample_path("validation")).notes[:4]
 SETTINGS = Settings(engine="scripted", prompts="term")
 
 
@@ -104,7 +104,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for name, keep in (("one", 9), ("two", 1)):
         settings: dict[str, Any] = {"engine": "scripted", "prompts": "term", "rollout_batch_size": 8, "max_rounds": 6}
         settings |= {"save_every": 2, "keep_checkpoints": keep, "tensorboard": False, "learning_rate": 5.0}
-        notes = load_notes(sample_path("train")).notes[:48]
+        notes = read_notes(sample_path("train")).notes[:48]
         MedSeRLTrainer(output_dir=folder / name, notes=notes, validation=None, **settings).train()
         made.append(folder / name)
     return made

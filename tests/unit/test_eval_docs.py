@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from medserl.config import Settings
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.data.sample_paths import sample_path
 from medserl.evaluation.official import CORRECTION_METRICS, SENTENCE_ACCURACY
 from medserl.evaluation.table import HEADERS
@@ -40,7 +40,7 @@ def row_keys(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         engine="scripted", rollout_batch_size=16, max_rounds=2, eval_every=1, frozen_games=24, edit_audit="log",
         gold_fraction=0.5, sft_verdict_pairs=2, advantage_normalization="per_role",
     )  # fmt: skip
-    notes, held_out = (load_notes(sample_path(split)).notes for split in ("train", "validation"))
+    notes, held_out = (read_notes(sample_path(split)).notes for split in ("train", "validation"))
     rows = MedSeRLTrainer(settings, None, notes, Validation(held_out, 12)).train()
     return {key for row in rows for key in row}
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from medserl.config import Settings
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.data.sample_paths import sample_path
 from medserl.engines.scripted import ScriptedEngine
 from medserl.errors import RunError
@@ -22,7 +22,7 @@ from medserl.rollout import VCFRolloutGenerator
 from medserl.runs.runlog import FROZEN_GAMES, RunFolder
 
 SETTINGS = Settings(engine="scripted", tensorboard=False, frozen_games=12)
-NOTES = load_notes(sample_path("validation")).notes[:8]
+NOTES = read_notes(sample_path("validation")).notes[:8]
 
 
 def rollout(engine: ScriptedEngine | None = None, **changes: Any) -> VCFRolloutGenerator:

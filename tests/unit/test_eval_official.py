@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rouge import Rouge
 
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.errors import DataError
 from medserl.evaluation.official import (
     AGGREGATE,
@@ -219,7 +219,7 @@ def test_references_must_be_there_and_unique() -> None:
 
 
 def test_medec_validation_against_itself(medec_dir: Path) -> None:
-    notes = load_notes(medec_dir / "MEDEC-MS-ValidationSet-with-GroundTruth-and-ErrorType.csv").notes
+    notes = read_notes(medec_dir / "MEDEC-MS-ValidationSet-with-GroundTruth-and-ErrorType.csv").notes
     texts = labelled_texts(notes, published_only=True)
     perfect = [
         Prediction(t.text_id, "INCORRECT" if t.is_error else "CORRECT", t.error_sentence_id, t.corrected_sentence)

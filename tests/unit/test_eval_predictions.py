@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.errors import DataError, RunError
 from medserl.evaluation.predictions import Prediction, labelled_texts, read_predictions, write_predictions
 from medserl.game.note import Note
@@ -80,7 +80,7 @@ def test_where_the_source_numbers_no_sentences_the_text_is_split() -> None:
 
 
 def test_medec_validation_is_574_published_texts(medec_dir: Path) -> None:
-    notes = load_notes(medec_dir / "MEDEC-MS-ValidationSet-with-GroundTruth-and-ErrorType.csv").notes
+    notes = read_notes(medec_dir / "MEDEC-MS-ValidationSet-with-GroundTruth-and-ErrorType.csv").notes
     published = labelled_texts(notes, published_only=True)
     assert (len(published), sum(t.is_error for t in published)) == (574, 319)
     twins = labelled_texts(notes)

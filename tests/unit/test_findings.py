@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from medserl.assessor import Finding, shown_text
 from medserl.data.columns import ColumnNames
 from medserl.data.labels import is_missing
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.data.standard_input import form_of
 from medserl.game.note import Note
 from medserl.prediction.findings import JudgedNote, by_suspicion, write_findings
@@ -36,7 +36,7 @@ def test_a_file_of_findings_is_a_file_of_the_same_notes(texts: list[str], ending
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"found{ending}"
         write_findings(path, [judged(text, note_id=f"n{i}") for i, text in enumerate(texts)])
-        read = load_notes(path, BY_NAME).notes
+        read = read_notes(path, BY_NAME).notes
     assert [(note.note_id, note.correct_note) for note in read] == [(f"n{i}", text) for i, text in enumerate(texts)]
 
 

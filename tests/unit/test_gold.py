@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medserl.config import Settings
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.data.sample_paths import sample_path
 from medserl.engines.base import WeightedTurn
 from medserl.engines.scripted import ScriptedEngine
 from medserl.errors import ConfigError
-from medserl.game.answers import Place, parting
+from medserl.game.answers import Difference, parting
 from medserl.game.note import Note
 from medserl.game.parsing import note_sentences, parse_answer, parse_injection
 from medserl.game.prompts import load_prompts
@@ -27,7 +27,7 @@ from medserl.rollout import VCFRolloutGenerator
 from medserl.rounds.auxiliary import target_turns_of
 from medserl.rounds.gold_pairs import GoldPairs, GoldText, gold_metrics
 
-PAIRS = [note for note in load_notes(sample_path("train")).notes if note.is_pair][:10]
+PAIRS = [note for note in read_notes(sample_path("train")).notes if note.is_pair][:10]
 NOTE = "A man has fever and a cough with green sputum. The right lung is dull. He is given amoxicillin."
 
 
@@ -99,7 +99,7 @@ def test_the_words_hold_what_was_replaced(words: list[str], data: st.DataObject)
     wrong = [*words[:place], "wrong", *words[place + 1 :]]
     around = slice(max(0, place - 1), place + 2)
     found = parting(" ".join(wrong), " ".join(right), is_error=True)
-    assert found == Place(0, " ".join(wrong[around]), " ".join(right[around]))
+    assert found == Difference(0, " ".join(wrong[around]), " ".join(right[around]))
 
 
 @pytest.mark.parametrize(
@@ -117,10 +117,10 @@ def test_the_words_hold_what_was_replaced(words: list[str], data: st.DataObject)
     ],
 )
 def test_the_sentence_is_the_one_that_the_note_shows_there(text: str, twin: str, sentence: int) -> None:
-    place = parting(text, twin, is_error=True)
-    assert place.sentence == sentence
-    assert not text or place.says
-    assert place.says in " ".join(note_sentences(text)[sentence].split()) if text else place.says == ""
+    difference = parting(text, twin, is_error=True)
+    assert difference.sentence == sentence
+    assert not text or difference.says
+    assert difference.says in " ".join(note_sentences(text)[sentence].split()) if text else difference.says == ""
 
 
 # -- which pairs ---------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from medserl.data.columns import ColumnNames
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.errors import DataError
 
 Case = tuple[str, bytes, "list[str] | str"]
@@ -155,11 +155,11 @@ def test_read_rightly_or_refused_in_one_line(
     path = tmp_path / name
     if isinstance(expected, list):
         path.write_bytes(packed(name, content))
-        assert [note.correct_note for note in load_notes(path).notes] == expected
+        assert [note.correct_note for note in read_notes(path).notes] == expected
         return
     path.write_bytes(content)
     with pytest.raises(DataError) as refusal:
-        load_notes(path)
+        read_notes(path)
     message = str(refusal.value)
     assert name in message and "\n" not in message and len(message) < 700
     assert expected in message
@@ -170,4 +170,4 @@ def test_labels_of_unknown_meaning_are_refused_with_their_values(tmp_path: Path,
     path = tmp_path / "a.csv"
     path.write_text(f"text,label\nPain.,{values[0]}\nAche.,{values[1]}\n", encoding="utf-8")
     with pytest.raises(DataError, match=rf"which value of 'label' means an error\? It holds '{values[0]}' x 1"):
-        load_notes(path, ColumnNames(flag="label"))
+        read_notes(path, ColumnNames(flag="label"))

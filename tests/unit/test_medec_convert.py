@@ -16,7 +16,7 @@ import pytest
 
 from medserl.data import medec
 from medserl.data.medec import CHECKSUMS, PublishedFile, convert_medec, download_medec, fetch_medec, note_record
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.errors import DataError, OutputError
 from medserl.game.note import Note
 
@@ -68,10 +68,10 @@ def test_every_split_is_written_and_read_back_alike(tmp_path):
     assert sorted(path.name for path in out.iterdir()) == [
         *("medec_test.jsonl", "medec_train.jsonl", "medec_validation.jsonl")
     ]
-    (note,) = load_notes(out / "medec_train.jsonl").notes
-    (published,) = load_notes(train).notes
+    (note,) = read_notes(out / "medec_train.jsonl").notes
+    (published,) = read_notes(train).notes
     assert note == Note(**{**vars(published), "split": "train"})
-    validation = load_notes(out / "medec_validation.jsonl").notes
+    validation = read_notes(out / "medec_validation.jsonl").notes
     assert [note.note_id for note in validation] == ["v1", "v2", "u1"]
     assert validation[0] == Note(
         *("v1", "Ben: is ≥ 40, \u2028 â‰¥."), sentences=("Ben: is ≥ 40, \u2028 â‰¥.",), split="validation"
@@ -121,11 +121,11 @@ def test_the_pairs_stand_in_for_the_training_csv(tmp_path):
     pairs = tmp_path / "medec_ms_train_pairs.jsonl"
     pairs.write_text(json.dumps(row) + "\n", encoding="utf-8")
     convert_medec(tmp_path, tmp_path / "a")
-    assert load_notes(tmp_path / "a/medec_train.jsonl").notes == (Note("t1", "Is well.", "Is ill.", split="train"),)
+    assert read_notes(tmp_path / "a/medec_train.jsonl").notes == (Note("t1", "Is well.", "Is ill.", split="train"),)
     write_csv(tmp_path / "train.csv", pair("t1", "Ann"))
     report = convert_medec(tmp_path, tmp_path / "b")
     assert report.left_out == (f"{pairs} (the training CSV holds its pairs)",)
-    assert load_notes(tmp_path / "b/medec_train.jsonl").notes[0].correct_note == "Ann: is well."
+    assert read_notes(tmp_path / "b/medec_train.jsonl").notes[0].correct_note == "Ann: is well."
 
 
 def test_the_same_file_twice_counts_once_and_equal_ids_are_told_apart(tmp_path):
@@ -135,7 +135,7 @@ def test_the_same_file_twice_counts_once_and_equal_ids_are_told_apart(tmp_path):
     report = convert_medec(tmp_path, tmp_path)
     kept, left = sorted([first, copy])
     assert report.left_out == (f"{left} (the same file as {kept})",)
-    assert [note.note_id for note in load_notes(tmp_path / "medec_train.jsonl").notes] == ["1", "1#2"]
+    assert [note.note_id for note in read_notes(tmp_path / "medec_train.jsonl").notes] == ["1", "1#2"]
 
 
 def test_converting_again_replaces_and_a_broken_source_changes_nothing(tmp_path):
@@ -187,8 +187,8 @@ def test_the_published_files_as_far_as_they_are_here(medec_dir, tmp_path):
         0,
         (),
     )
-    published = load_notes(medec_dir / VALIDATION_CSV).notes
-    converted = load_notes(validation.path).notes
+    published = read_notes(medec_dir / VALIDATION_CSV).notes
+    converted = read_notes(validation.path).notes
     assert converted == tuple(Note(**{**vars(note), "split": "validation"}) for note in published)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from medserl.config import Settings
 from medserl.data.holdout import FEWEST, FEWEST_TO_SPLIT, MOST, split_notes, text_key
 from medserl.data.medec import write_notes
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.data.sources import data_files, load, run_data
 from medserl.errors import DataError
 from medserl.game.note import Note
@@ -199,13 +199,13 @@ def test_which_value_means_an_error(tmp_path: Path, column: str, error: str, cor
 
 def test_a_column_called_correct_note_is_a_label_and_one_called_note_is_none(tmp_path: Path) -> None:
     said, plain_file = (csv(tmp_path / f"{name}.csv", name, ["Pain."]) for name in ("correct_note", "note"))
-    assert load_notes(said).notes[0].labelled
-    assert not load_notes(plain_file).notes[0].labelled
+    assert read_notes(said).notes[0].labelled
+    assert not read_notes(plain_file).notes[0].labelled
 
 
 def test_notes_without_labels_are_written_and_read_back_without(tmp_path: Path) -> None:
     write_notes(tmp_path / "a.jsonl", plain(2))
-    assert load_notes(tmp_path / "a.jsonl").notes == tuple(plain(2))
+    assert read_notes(tmp_path / "a.jsonl").notes == tuple(plain(2))
 
 
 # -- forms that libraries keep ---------------------------------------------------------------------------
@@ -227,7 +227,7 @@ def test_the_first_sheet_of_a_workbook(tmp_path: Path, caplog: pytest.LogCapture
         book.active.append(row)
     book.create_sheet("other")
     book.save(tmp_path / "Export.XLSX")
-    loaded = load_notes(tmp_path / "Export.XLSX")
+    loaded = read_notes(tmp_path / "Export.XLSX")
     assert [(note.note_id, note.correct_note) for note in loaded.notes] == [("7", "Pain,\nfever."), ("x", "Ache.")]
     assert [(row.line, row.why) for row in loaded.skipped] == [
         (4, "no text"),
@@ -242,7 +242,7 @@ def test_parquet(tmp_path: Path) -> None:
 
     frame = pandas.DataFrame({"note_id": [1, None], "text": ["Pain.", None], "x": [1, 2]})
     frame.to_parquet(tmp_path / "a.parquet")
-    loaded = load_notes(tmp_path / "a.parquet")
+    loaded = read_notes(tmp_path / "a.parquet")
     assert [(note.note_id, note.correct_note) for note in loaded.notes] == [("1", "Pain.")]
     assert [str(row) for row in loaded.skipped] == [f"{tmp_path / 'a.parquet'}, row 2: no text"]
 
@@ -259,20 +259,20 @@ def test_saved_data_sets_and_their_splits(tmp_path: Path) -> None:
     assert len(load(f"{tmp_path / 'two'}?split=test", "test", settings).notes) == 1
     for asked, said in (("", "several splits"), ("?split=dev", "no split 'dev'")):
         with pytest.raises(DataError, match=f"{said}; it has train, test: give one as \\?split=NAME"):
-            load_notes(f"{tmp_path / 'two'}{asked}")
+            read_notes(f"{tmp_path / 'two'}{asked}")
     (tmp_path / "one/state.json").write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match="no saved data set that can be read"):
-        load_notes(tmp_path / "one")
+        read_notes(tmp_path / "one")
 
 
 def test_a_hub_name_without_a_network_is_refused_in_one_line() -> None:
     with pytest.raises(
         DataError, match=r"hf:nobody/nothing\?split=train: cannot be had from the Hugging Face hub"
     ) as caught:
-        load_notes("hf:nobody/nothing?split=train")
+        read_notes("hf:nobody/nothing?split=train")
     assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="only split=NAME and config=NAME"):
-        load_notes("hf:nobody/nothing?page=2")
+        read_notes("hf:nobody/nothing?page=2")
 
 
 def test_a_hub_name_with_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,7 +286,7 @@ def test_a_hub_name_with_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return datasets.Dataset.from_dict({"text": ["Pain."]})
 
     monkeypatch.setattr(datasets, "load_dataset", answer)
-    assert load_notes("hf:owner/name?split=train&config=en").notes[0].correct_note == "Pain."
+    assert read_notes("hf:owner/name?split=train&config=en").notes[0].correct_note == "Pain."
     assert asked == [("owner/name", "en", "train")]
 
 
@@ -297,19 +297,19 @@ def test_a_folder_of_texts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
         "b 2.TXT": "Ache.\n\nMore.", "a.txt": "Pain.", "._a.txt": "\0", ".DS_Store": "\0", "list.csv": "", "c.txt": " ",
     }.items():  # fmt: skip
         (folder / name).write_text(content, encoding="utf-8")
-    loaded = load_notes(folder)
+    loaded = read_notes(folder)
     assert [(note.note_id, note.correct_note) for note in loaded.notes] == [("a", "Pain."), ("b 2", "Ache.\n\nMore.")]
     assert [row.why for row in loaded.skipped] == ["c.txt: the file is empty; it should hold notes"]
     assert "4 files and folders were passed over" in caplog.text
     (tmp_path / "tables").mkdir()
     csv(tmp_path / "tables/a.csv", "note", ["Pain."])
     with pytest.raises(DataError, match=r"tables: Is a directory without .txt files in it; it has a.csv"):
-        load_notes(tmp_path / "tables")
+        read_notes(tmp_path / "tables")
 
 
 def test_ids_made_of_a_files_name_have_no_white_space(tmp_path: Path) -> None:
     path = csv(tmp_path / "my own notes.csv", "note", ["Pain."])
-    assert load_notes(path).notes[0].note_id == "my_own_notes-2"
+    assert read_notes(path).notes[0].note_id == "my_own_notes-2"
 
 
 def test_a_large_file_is_read_in_little_more_memory_than_its_notes(tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_a_large_file_is_read_in_little_more_memory_than_its_notes(tmp_path: Pat
     with path.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps({"note": f"{i} {text}"}, ensure_ascii=False) + "\n" for i in range(2000))
     tracemalloc.start()
-    notes = load_notes(path).notes
+    notes = read_notes(path).notes
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1.3 * sum(2 * len(note.correct_note or "") for note in notes)
@@ -330,7 +330,7 @@ def test_the_hub_librarys_retries_are_not_shown(caplog: pytest.LogCaptureFixture
     import logging
 
     with pytest.raises(DataError):
-        load_notes("hf:nobody/nothing")
+        read_notes("hf:nobody/nothing")
     assert not logging.getLogger("huggingface_hub").isEnabledFor(logging.WARNING)
     assert {record.name for record in caplog.records} <= {"medserl"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.data.sample_paths import sample_path
 from medserl.engines.prefixes import common
 from medserl.game.parsing import number_sentences
@@ -13,7 +13,7 @@ from medserl.game.roles import MODES
 from medserl.models.chat import ChatRenderer
 from tests.chat_styles import STYLES, style_tokenizer
 
-PAIRS = [note for note in load_notes(sample_path("train")).notes if note.is_pair][:3]
+PAIRS = [note for note in read_notes(sample_path("train")).notes if note.is_pair][:3]
 
 
 @pytest.mark.parametrize("form", ["edit", "note"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from medserl.errors import ConfigError
 from medserl.game import prompts as prompts_module
-from medserl.game.answers import Place
+from medserl.game.answers import Difference
 from medserl.game.note import ERROR_TYPES
 from medserl.game.parsing import number_sentences, parse_verdict
 from medserl.game.prompts import SHIPPED, load_prompts
@@ -128,14 +128,14 @@ def test_room_for_a_completion() -> None:
 @pytest.mark.parametrize("verdict", ["CORRECT", "INCORRECT"])
 @pytest.mark.parametrize("words", ["has fever", "$verdict costs $5", "no INCORRECT dose", ""])
 def test_the_gold_answer_is_read_as_its_verdict(name: str, verdict: str, words: str) -> None:
-    answer = load_prompts(name, "edit").gold_answer(verdict, Place(3, "had fever", words))
+    answer = load_prompts(name, "edit").gold_answer(verdict, Difference(3, "had fever", words))
     assert parse_verdict(answer) == verdict
     assert answer == answer.strip() and (words in answer) == (name == "term" or not words)
 
 
 def test_the_gold_answer_of_each_set() -> None:
-    place = Place(2, "has cough", "has fever")
-    said = {name: load_prompts(name, "edit").gold_answer("INCORRECT", place) for name in SHIPPED}
+    difference = Difference(2, "has cough", "has fever")
+    said = {name: load_prompts(name, "edit").gold_answer("INCORRECT", difference) for name in SHIPPED}
     plain = "final_answer: INCORRECT"
     assert said == {"full": plain, "term": f"sentence: 2\nshould_say: has fever\nit_says: has cough\n{plain}"}
 
@@ -145,7 +145,7 @@ def test_an_answer_of_ones_own(tmp_path: Path) -> None:
         return write(tmp_path, shipped_text("full").replace("[assessor]\n", f"[assessor]\nanswer = {line}\n"))
 
     own = load_prompts(with_answer("'note: $words. final_answer: $verdict'"), "edit")
-    assert own.gold_answer("CORRECT", Place(0, "", "has fever")) == "note: has fever. final_answer: CORRECT"
+    assert own.gold_answer("CORRECT", Difference(0, "", "has fever")) == "note: has fever. final_answer: CORRECT"
     for line, hint in [("'final_answer: $answer'", "'answer'"), ("'$5 $verdict'", "$$"), ("3", "expected string")]:
         with pytest.raises(ConfigError, match=re.escape(hint)) as caught:
             load_prompts(with_answer(line), "edit")

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medserl.data.encodings import examine
-from medserl.data.readers import ColumnNames, load_notes, parse_sentences, unique_ids
+from medserl.data.readers import ColumnNames, parse_sentences, read_notes, unique_ids
 from medserl.errors import DataError
 from medserl.game.note import ERROR_TYPES, Note
 
@@ -50,7 +50,7 @@ def jsonl(*rows: object) -> str:
 def refusal(path: Path, columns: ColumnNames | None = None) -> str:
     """The message of the DataError, which is one line that names the file."""
     with pytest.raises(DataError) as caught:
-        load_notes(path, columns or ColumnNames())
+        read_notes(path, columns or ColumnNames())
     message = str(caught.value)
     assert "\n" not in message
     assert path.name in message
@@ -62,7 +62,7 @@ def refusal(path: Path, columns: ColumnNames | None = None) -> str:
 
 def test_medec_csv_gives_pairs_and_correct_notes(tmp_path):
     content = csv_text(MEDEC_HEADER, FLAGGED, CLEAN)
-    loaded = load_notes(write(tmp_path, "MEDEC-MS-ValidationSet.csv", content))
+    loaded = read_notes(write(tmp_path, "MEDEC-MS-ValidationSet.csv", content))
     assert loaded.notes == (
         Note(
             note_id="ms-1",
@@ -95,7 +95,7 @@ def test_paired_jsonl_keeps_every_field(tmp_path):
         "split": "test-seen",
         "kind": "drug",
     }
-    (note,) = load_notes(write(tmp_path, "pairs.jsonl", jsonl(row))).notes
+    (note,) = read_notes(write(tmp_path, "pairs.jsonl", jsonl(row))).notes
     expected = {**row, "error_type": "causalOrganism", "sentences": tuple(row["sentences"])}
     expected |= {"labelled": True, "patient": None}
     del expected["kind"]
@@ -108,7 +108,7 @@ def test_a_column_of_correct_notes_is_enough(tmp_path, column):
         write(tmp_path, "mine.csv", csv_text([column], ["Pain."])),
         write(tmp_path, "mine.jsonl", jsonl({column: "Pain."})),
     ):
-        loaded = load_notes(path)
+        loaded = read_notes(path)
         (note,) = loaded.notes
         assert note.correct_note == "Pain."
         assert not note.is_pair
@@ -120,13 +120,13 @@ def test_own_column_names(tmp_path):
     content = csv_text(["nr", "good", "bad", "what"], ["7", "Is well.", "Is ill.", "Diagnosis"])
     path = write(tmp_path, "mine.csv", content)
     columns = ColumnNames(id="nr", note="good", incorrect="bad", error_type="what")
-    assert load_notes(path, columns).notes == (Note("7", "Is well.", "Is ill.", "diagnosis"),)
+    assert read_notes(path, columns).notes == (Note("7", "Is well.", "Is ill.", "diagnosis"),)
 
 
 def test_own_flag_column_with_words(tmp_path):
     rows = (["Is well.", "CORRECT"], ["Is ill.", "INCORRECT"], ["Is in.", "maybe"])
     path = write(tmp_path, "mine.csv", csv_text(["text", "label"], *rows))
-    loaded = load_notes(path, ColumnNames(flag="label"))
+    loaded = read_notes(path, ColumnNames(flag="label"))
     texts = [(note.correct_note, note.incorrect_note) for note in loaded.notes]
     assert texts == [("Is well.", None), (None, "Is ill.")]
     assert [row.why for row in loaded.skipped] == ["'label' is 'maybe', neither correct nor an error"]
@@ -142,13 +142,13 @@ def test_own_flag_column_with_words(tmp_path):
 )
 def test_error_types_get_medecs_spelling_and_unknown_ones_stay(tmp_path, written, read):
     row = {"correct_note": "Is well.", "incorrect_note": "Is ill.", "error_type": written}
-    (note,) = load_notes(write(tmp_path, "a.jsonl", jsonl(row))).notes
+    (note,) = read_notes(write(tmp_path, "a.jsonl", jsonl(row))).notes
     assert note.error_type == read
 
 
 def test_a_flagged_text_without_its_correction_can_be_judged_but_not_played(tmp_path):
     row = (*FLAGGED[:-1], "NA")
-    (note,) = load_notes(write(tmp_path, "a.csv", csv_text(MEDEC_HEADER, row))).notes
+    (note,) = read_notes(write(tmp_path, "a.csv", csv_text(MEDEC_HEADER, row))).notes
     assert (note.correct_note, note.incorrect_note) == (None, WRONG)
 
 
@@ -190,21 +190,21 @@ def test_numbered_sentences_come_back_as_they_were(sentences):
 def test_encodings_and_line_ends_survive(tmp_path, caplog, encoding, terminator):
     note = f"Fièvre, â‰¥ 38.3 C{terminator}“Sehr müde”, nº 5"
     content = csv_text(["id", "note"], ["é1", note], lineterminator=terminator).encode(encoding)
-    (read,) = load_notes(write(tmp_path, "notes.csv", content)).notes
+    (read,) = read_notes(write(tmp_path, "notes.csv", content)).notes
     assert (read.note_id, read.correct_note) == ("é1", note)
     assert any("Windows-1252" in line for line in caplog.messages) == (encoding == "cp1252")
 
 
 def test_utf16_without_this_machines_byte_order(tmp_path):
     content = b"\xfe\xff" + jsonl({"note": "Fever ≥ 38"}).encode("utf-16-be")
-    (note,) = load_notes(write(tmp_path, "a.jsonl", content)).notes
+    (note,) = read_notes(write(tmp_path, "a.jsonl", content)).notes
     assert note.correct_note == "Fever ≥ 38"
 
 
 def test_a_field_beyond_the_csv_modules_limit(tmp_path, monkeypatch):
     monkeypatch.setattr("medserl.game.text.MAX_CHARACTERS", 200_000)
     long = "word " * 40_000
-    (note,) = load_notes(write(tmp_path, "a.csv", csv_text(["note"], [long]))).notes
+    (note,) = read_notes(write(tmp_path, "a.csv", csv_text(["note"], [long]))).notes
     assert note.correct_note == long
 
 
@@ -219,8 +219,8 @@ def test_any_text_survives_csv_and_json_alike(tmp_path_factory, texts):
     as_csv = write(folder, "a.csv", "\n".join(["note", *quoted]))
     raw = (json.dumps({"note": text}, ensure_ascii=False) for text in usable)
     as_json = write(folder, "a.jsonl", "\n".join(raw))
-    assert [note.correct_note for note in load_notes(as_csv).notes] == usable
-    assert [note.correct_note for note in load_notes(as_json).notes] == usable
+    assert [note.correct_note for note in read_notes(as_csv).notes] == usable
+    assert [note.correct_note for note in read_notes(as_json).notes] == usable
 
 
 @given(st.binary(max_size=40))
@@ -254,7 +254,7 @@ def test_unusable_csv_rows_are_named_by_line(tmp_path, caplog):
     ]
     path = write(tmp_path, "a.csv", csv_text(*rows) + "\n\nms-10,Short row.,,0\n")
     with caplog.at_level(logging.WARNING, logger="medserl"):
-        loaded = load_notes(path)
+        loaded = read_notes(path)
     assert [note.note_id for note in loaded.notes] == ["ms-2", "ms-10"]
     assert [(row.line, row.why) for row in loaded.skipped] == [
         (5, "blank row"),
@@ -283,7 +283,7 @@ def test_unusable_json_rows_are_named_by_line(tmp_path):
         '{"correct_note": "Is well.", "sentences": [1]}',
         '{"note_id": 7, "correct_note": "Is well."}\r',
     ]
-    loaded = load_notes(write(tmp_path, "a.jsonl", "\n".join(rows)))
+    loaded = read_notes(write(tmp_path, "a.jsonl", "\n".join(rows)))
     assert [note.note_id for note in loaded.notes] == ["a-1", "7"]
     assert [(row.line, row.why) for row in loaded.skipped] == [
         (2, "blank row"),
@@ -296,7 +296,7 @@ def test_unusable_json_rows_are_named_by_line(tmp_path):
 
 def test_repeated_ids_are_made_unique_and_said(tmp_path, caplog):
     rows = [{"id": id_, "note": f"Note {i}."} for i, id_ in enumerate(["a", "b", "a", "a#2", "a", "b"])]
-    loaded = load_notes(write(tmp_path, "a.jsonl", jsonl(*rows)))
+    loaded = read_notes(write(tmp_path, "a.jsonl", jsonl(*rows)))
     assert [note.note_id for note in loaded.notes] == ["a", "b", "a#3", "a#2", "a#4", "b#2"]
     assert [note.correct_note for note in loaded.notes] == [row["note"] for row in rows]
     assert caplog.messages == [f"{tmp_path / 'a.jsonl'}: 3 repeated note ids were renamed (first: a -> a#3)"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.game.note import ERROR_TYPES
 
 
@@ -13,7 +13,7 @@ def letters(text: str) -> str:
 
 
 def test_medec_training_pairs(medec_dir):
-    loaded = load_notes(medec_dir / "medec_ms_train_pairs.jsonl")
+    loaded = read_notes(medec_dir / "medec_ms_train_pairs.jsonl")
     assert len(loaded.notes) == 1219
     assert loaded.skipped == ()
     assert all(note.is_pair for note in loaded.notes)
@@ -22,7 +22,7 @@ def test_medec_training_pairs(medec_dir):
 
 def test_medec_validation_set(medec_dir):
     path = medec_dir / "MEDEC-MS-ValidationSet-with-GroundTruth-and-ErrorType.csv"
-    loaded = load_notes(path)
+    loaded = read_notes(path)
     pairs = [note for note in loaded.notes if note.is_pair]
     assert (len(loaded.notes), len(pairs), loaded.skipped) == (574, 319, ())
     assert Counter(note.error_type for note in pairs) == {

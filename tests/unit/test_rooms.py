@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from medserl.config import Settings
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.data.sample_paths import sample_path
 from medserl.engines.base import Sampling
 from medserl.engines.scripted import ScriptedEngine
@@ -92,7 +92,7 @@ def counting() -> Any:
 def every_gold_answer_fits(engine: Any, path: Path, form: str) -> int:
     """How many gold edits there are; each, and the Assessor's answers to its twins, end within their room."""
     generator = rollout(form, engine)
-    pairs = [note for note in load_notes(path).notes if note.is_pair]
+    pairs = [note for note in read_notes(path).notes if note.is_pair]
     answers = [injection_answer(note.correct_note, note.incorrect_note, form) for note in pairs]
     known = [(note, answer) for note, answer in zip(pairs, answers, strict=True) if answer]
     rooms = generator.rooms("injector", [note.correct_note for note, _ in known])
@@ -100,8 +100,8 @@ def every_gold_answer_fits(engine: Any, path: Path, form: str) -> int:
     assert all(tokens + 1 <= room for tokens, room in zip(needed, rooms, strict=True))  # 1: the end of the turn
     for name in SHIPPED:
         prompts = load_prompts(name, "edit")
-        places = [parting(n.incorrect_note, n.correct_note, is_error=True) for n, _ in known]
-        verdicts = [prompts.gold_answer("INCORRECT", place) for place in places]
+        differences = [parting(n.incorrect_note, n.correct_note, is_error=True) for n, _ in known]
+        verdicts = [prompts.gold_answer("INCORRECT", each) for each in differences]
         assert max(engine.count_tokens(verdicts)) + 1 <= prompts.completion_tokens("assessor")
     return len(known)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from medserl.config import Settings
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.data.sample_paths import sample_path
 from medserl.errors import ConfigError, DataError
 from medserl.game.answers import injection_answer
@@ -21,7 +21,7 @@ from medserl.rollout import VCFRolloutGenerator
 from medserl.rounds.auxiliary import SFTExample
 from medserl.sft import WarmUp, epoch_examples, twins_of, warm_up
 
-NOTES = load_notes(sample_path("train")).notes[:40]
+NOTES = read_notes(sample_path("train")).notes[:40]
 SHORT = [Note(d, f"He has {d}. He rests.", f"He has {d}. He runs.") for d in ("a fever", "a cough", "pain", "a rash")]
 FORMS: list[InjectorFormat] = ["edit", "note"]
 

@@ -84,8 +84,8 @@ class OpenRLHFEngine:
         return self._player.count_tokens(texts)
 
     @property
-    def weighs(self) -> bool:
-        return self._player.weighs
+    def scores_replies(self) -> bool:
+        return self._player.scores_replies
 
     def reply_probabilities(
         self, prompts: Sequence[Messages], replies: Sequence[tuple[str, ...]]

@@ -12,7 +12,7 @@ from string import Template
 from typing import Any, TypedDict
 
 from medserl.errors import ConfigError
-from medserl.game.answers import Place
+from medserl.game.answers import Difference
 from medserl.game.markup import without_markup
 from medserl.game.parsing import InjectorFormat, asked_for, note_sentences, number_sentences, numbered_lines
 from medserl.game.roles import MODES, Mode, Role, Verdict
@@ -71,10 +71,10 @@ class PromptSet:
         """Which of MEDEC's subtasks that asks: `A`, `AB` or `ABC`."""
         return asked_for(f"{self.task}\n{self.answer.strip()}")
 
-    def gold_answer(self, verdict: Verdict, place: Place) -> str:
+    def gold_answer(self, verdict: Verdict, difference: Difference) -> str:
         """What the Assessor should reply, where it is known. It quotes no markup: `<think>` would begin a thought."""
-        says, words = without_markup(place.says), without_markup(place.should_say)
-        known = {"sentence": place.sentence, "says": says, "words": words}
+        says, words = without_markup(difference.says), without_markup(difference.should_say)
+        known = {"sentence": difference.sentence, "says": says, "words": words}
         return Template(self.answer).substitute(verdict=verdict, **known).strip()
 
     def injector(self, note: str, mode: Mode, error_type: str | None) -> Messages:
@@ -127,8 +127,8 @@ def _try_out(prompts: PromptSet) -> None:
     for which, messages in shown.items():
         if _PROBE not in messages[-1]["content"]:
             raise ValueError(f"the prompt of the {which} never shows the note; write $note where it belongs")
-    place = Place(0, "probe", "probe")
-    if prompts.gold_answer("CORRECT", place) == prompts.gold_answer("INCORRECT", place):
+    difference = Difference(0, "probe", "probe")
+    if prompts.gold_answer("CORRECT", difference) == prompts.gold_answer("INCORRECT", difference):
         raise ValueError("assessor.answer is the same for both verdicts; write $verdict in it")
 
 

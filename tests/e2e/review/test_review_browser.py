@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.game.note import Note
 from medserl.prediction.findings import JudgedNote, write_findings
 from tests.browsing import is_light, overflow, press, seen_as, texts
@@ -70,7 +70,7 @@ def _go_through(page: Any, server: Server, predictions: Path) -> None:
     found = rows(decisions)
     assert sorted(found) == [f"note {n}" for n in range(10)]
     assert found["note 2"]["comment"] == "ask the ward: are a, r and j keys here?"
-    notes = {note.note_id: note for note in load_notes(decisions).notes}
+    notes = {note.note_id: note for note in read_notes(decisions).notes}
     assert {name for name, note in notes.items() if note.is_pair} == {f"note {n}" for n in (0, 2, 3, 9)}
     assert notes["note 0"].correct_note == text_of(0).replace(DRUGS[0], RIGHT)
     assert notes["note 3"].correct_note == text_of(3).replace(DRUGS[3], "doxycycline")

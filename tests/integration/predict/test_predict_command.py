@@ -15,7 +15,7 @@ import pytest
 from medserl.assessor import Assessor
 from medserl.cli import main
 from medserl.config import Settings
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.errors import MedSeRLError
 from tests.finder import Finder
 from tests.poisonings import write_notes
@@ -241,6 +241,6 @@ def test_what_no_game_can_be_played_on_is_refused() -> None:
 
 def test_notes_of_a_file_and_texts_are_judged_alike(notes: Path) -> None:
     with Assessor(Settings(engine="scripted", adapter="none")) as assessor:
-        by_file = assessor.judge(load_notes(notes).notes)
+        by_file = assessor.judge(read_notes(notes).notes)
         by_text = assessor.judge([text(number) for number in range(COUNT)])
     assert [one.p_error for one in by_file] == [one.p_error for one in by_text]

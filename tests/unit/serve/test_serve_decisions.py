@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from medserl.config import Settings
-from medserl.data.readers import load_notes
+from medserl.data.readers import read_notes
 from medserl.data.sources import run_data
 from medserl.errors import DataError, OutputError
 from medserl.serve.decisions import Decision, DecisionFile
@@ -80,7 +80,7 @@ def test_the_decisions_are_training_notes_without_a_flag_more(tmp_path: Path) ->
     file.record(Decision(note_id="wrong", decision="accept", incorrect_note="He takes lithium for it."))
     file.record(Decision(note_id="asked", decision=None, comment="?", commented_note="He may be well."))
     file.close()
-    loaded = load_notes(path)
+    loaded = read_notes(path)
     assert [(note.note_id, note.is_pair, note.labelled) for note in loaded.notes] == [
         ("pair", True, True),
         ("right", False, True),
