@@ -270,7 +270,8 @@ def model_section() -> list[str]:
     path = RESULTS / "corpus_model.json"
     if path.is_file():
         figures = json.loads(path.read_text())
-        lines += [f"{figures['about']}\n", *as_table(("", *figures["columns"]), figures["rows"])]
+        gone = " The prompt set `brief` is no longer shipped." if "brief prompts" in figures["about"] else ""
+        lines += [f"{figures['about']}{gone}\n", *as_table(("", *figures["columns"]), figures["rows"])]
     else:
         lines.append("Not measured yet: run this script with `--model`.\n")
     return [*lines, *learnability_section()]

@@ -22,6 +22,7 @@ RUN pip install torch==2.13.0 numpy==2.3.5 packaging ninja psutil "setuptools==7
 WORKDIR /medserl
 COPY pyproject.toml README.md LICENSE ./
 COPY medserl medserl
+COPY medserl_game medserl_game
 COPY src src
 COPY scripts scripts
 COPY configs configs

@@ -3,7 +3,7 @@
     Assessor                incorrect note -> the prompt set's answer with INCORRECT
     Assessor                correct note   -> the same with CORRECT
     Injector, error mode    correct note   -> the gold error
-    Injector, benign mode   correct note   -> a clinically neutral rewording (data/neutral.toml)
+    Injector, benign mode   correct note   -> a clinically neutral rewording (knowledge/neutral.toml)
     either                  the correct note's own next words, where its wrong twin parts from it
 
 The answers are learnt as the trainer learns its examples (`rounds.auxiliary`): the negative log-likelihood of their

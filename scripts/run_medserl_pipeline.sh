@@ -3,7 +3,8 @@
 #
 #   bash scripts/run_medserl_pipeline.sh                      # the embedded default: 5 rounds of 32 on the sample notes
 #   bash scripts/run_medserl_pipeline.sh --rebuild-warmup     # warm up again instead of using the shipped adapter
-#   bash scripts/run_medserl_pipeline.sh --model Qwen/Qwen3-4B --prompt-data data/medec_train.jsonl --max-epochs 5
+#   bash scripts/run_medserl_pipeline.sh --model Qwen/Qwen3-4B --prompts full --prompt-data data/medec_train.jsonl \
+#     --max-epochs 5
 #   bash scripts/run_medserl_pipeline.sh --stage evaluate --run RUN --test-data FILE     # this stage and those after it
 #
 # It makes the environment (.venv, or what VENV names), then runs `medserl pipeline` with the flags as they are; any

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The engine for many GPUs, end to end on two CPU cores: Ray, vLLM and DeepSpeed really run. Makes .venv-openrlhf
-# (3 GB, once; Python 3.11). Flags go to pytest. `--setup-only` makes the environment and stops.
+# The engines that need vLLM, the one for many GPUs and the one for one, end to end on two CPU cores: Ray, vLLM and
+# DeepSpeed really run. Makes .venv-openrlhf (3 GB, once; Python 3.11). Flags go to pytest. `--setup-only` makes the environment and stops.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=.venv-openrlhf

@@ -30,7 +30,10 @@ _NAMED = re.compile(
     r"\b(?:arXiv|[Ss]ection|[Pp]ython|seed|round|ACL|version|step)\s*:?\s*\d[\d.]*|CC BY \d\.\d|\d{4}-\d\d-\d\d"
 )
 _FIGURE = re.compile(r"(?<![\w.,-])[−+-]?\d[\d.,]*(?![\w-])")
-_END = re.compile(r"(?<=[.!?:])(?:[*_\"')]*)\s+(?=[*_\"'(\[`]*[A-Z0-9`])")
+_END = re.compile(
+    r"(?<=[.!?:])(?:[*_\"')]*)\s+(?=[*_\"'(\[]*[A-Z0-9])"
+    r"|(?<=[.!?])(?:[*_\"')]*)\s+(?=[*_\"'(\[]*`)"  # a sentence may begin with code; what follows a colon is none
+)
 _NO_END = re.compile(r"\b(?:e\.g|i\.e|et al|cf|vs|Fig|No|ed)\.$")
 
 
@@ -58,7 +61,7 @@ def read(text: str) -> Reading:
     """The sentences of a page of Markdown; an item of a list and a paragraph begin and end some."""
     text = _COMMENT.sub("", _FENCE.sub("\n\n", text))
     text = _LINK.sub(r"\1", _PICTURE.sub("", text))
-    text = _CODE.sub("code", text)
+    text = _CODE.sub("`code`", text)
     blocks: list[list[str]] = [[]]
     for line in text.splitlines():
         bare = line.strip()

@@ -1,4 +1,4 @@
-"""The VCF (verifiable change filter): was exactly one small edit made to the note?
+"""The VCF (verifiable change filter): was one small change made to the note, all of it in one sentence?
 
 A pure function of two texts. It never raises on two strings, and every rejection names one reason. It says nothing
 about medicine: whether an edit is an error is the game's business, not the filter's.
@@ -8,7 +8,7 @@ about medicine: whether an edit is an error is the game's business, not the filt
     word_edits  word-level Levenshtein operations from original to modified
     jaccard     |A ∩ B| / |A ∪ B| over the two bags of words
     bounds      length-aware, so that a change of a single word passes whatever the note's length (see `bounds`)
-    one error   all edits lie inside one sentence, of the original and of the modified note alike
+    one place   all edits, which may be several, lie inside one sentence, of the original and of the modified note alike
 """
 
 from __future__ import annotations

@@ -59,6 +59,16 @@ def test_what_is_no_sentence_is_left_out() -> None:
     assert prose.read(text).sentences == ["One.", "Two!", "an item", "another, e.g. this"]
 
 
+def test_a_sentence_may_begin_with_code() -> None:
+    text = "It is `a`. `b` is next, e.g. `c`: `d`, and `e 1` (`f`). **`g`** ends it.\n"
+    code = "`code`"
+    assert prose.read(text).sentences == [
+        f"It is {code}.",
+        f"{code} is next, e.g. {code}: {code}, and {code} ({code}).",
+        f"**{code}** ends it.",
+    ]
+
+
 # -- links ---------------------------------------------------------------------------------------------------------
 
 

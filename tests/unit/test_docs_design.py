@@ -20,9 +20,11 @@ def quoted(text: str) -> list[str]:
 
 
 def defined_in(path: Path) -> set[str]:
-    """Names of the functions, methods, classes and constants of a file."""
+    """Names of the functions, methods, classes and constants of a file; a method's with its class before it too."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    names |= {f"{each.name}.{node.name}" for each in classes for node in each.body if isinstance(node, ast.FunctionDef)}
     return names | {
         node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
     }
