@@ -93,7 +93,7 @@ def full_run(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Resumed:
 
 
 def resumed_after(run: Program) -> int:
-    found = re.search(r"resuming .* after round (\d+)", " ".join(run.output().split()))
+    found = re.search(r"resuming .*? after round (\d+)", " ".join(run.output().split()))
     assert found, run.output()
     return int(found[1])
 
