@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from medserl.data.corpus import build_larger_test, build_untaught
+from medserl.data.corpus import build_larger_test, build_untaught, build_untaught_pairs
 from medserl.data.sample_paths import sample_path
 
 FEW_GOLD = 91
@@ -21,6 +21,8 @@ FEW_GOLD = 91
 TEST_SPLITS = ("test-seen", "test-unseen", "test-reworded")
 TEST_PAIRS = (100, 100, 200)
 """Pairs of each split that judge an arm: the facts that were taught, others, and these in words of their own."""
+CHOOSING_PAIRS = 73
+"""Pairs on which a recipe is chosen, of facts that were taught and of others in words of their own."""
 SEED = 0
 TAUGHT = ("--epochs", "20", "--measure", "0", "--edit-audit", "reject")
 """How a start is taught on few pairs: as many steps as two passes over all of the sample's pairs have."""
@@ -31,6 +33,16 @@ Row = dict[str, Any]
 def untaught() -> list[Row]:
     """Correct notes of facts that nobody is taught."""
     return build_untaught()[0]
+
+
+def untaught_pairs() -> list[Row]:
+    """The same notes, each with a wrong twin: what gold pairs of those facts would teach."""
+    return build_untaught_pairs()
+
+
+def untaught_and_few_pairs() -> list[Row]:
+    """The notes of facts that nobody is taught, and 91 of the sample's pairs on others."""
+    return untaught() + few_pairs()
 
 
 def few_gold() -> list[Row]:
@@ -61,6 +73,14 @@ def larger_test(pairs: Sequence[int]) -> list[Row]:
     return [row for mine in drawn for row in mine]
 
 
+def choosing() -> list[Row]:
+    """Pairs on which no arm is judged: all that are left of the reworded ones, and as many of the seen facts."""
+    judged = {row["note_id"] for row in larger_test(TEST_PAIRS)}
+    rest = [row for row in _tests() if row["note_id"] not in judged]
+    seen, reworded = ([row for row in rest if row["split"] == split] for split in ("test-seen", "test-reworded"))
+    return reworded + random.Random(SEED + 1).sample(seen, CHOOSING_PAIRS)
+
+
 @lru_cache(maxsize=1)
 def _tests() -> list[Row]:
     return [*build_larger_test(), *build_untaught()[1]]
@@ -68,6 +88,8 @@ def _tests() -> list[Row]:
 
 NOTES: Mapping[str, Callable[[], list[Row]]] = {
     "untaught": untaught,
+    "untaught_pairs": untaught_pairs,
+    "untaught_and_few_pairs": untaught_and_few_pairs,
     "few_gold": few_gold,
     "few_pairs": few_pairs,
 }
@@ -83,6 +105,11 @@ def test_file(pairs: Sequence[int], folder: Path) -> Path:
     """The file of so many test pairs of each split, built where it is not there yet."""
     named = "_".join(map(str, pairs))
     return write_once(folder / f"medec_test_{named}_sample.jsonl", lambda: larger_test(pairs))
+
+
+def choosing_file(folder: Path) -> Path:
+    """The file of the pairs on which a recipe is chosen, built where it is not there yet."""
+    return write_once(folder / "medec_choosing_sample.jsonl", choosing)
 
 
 def write_once(path: Path, build: Callable[[], list[Row]]) -> Path:

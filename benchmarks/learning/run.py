@@ -16,8 +16,9 @@ round after the last checkpoint, or with the evaluation. What the table and the 
 compressed, to `benchmarks/learning/results/EXPERIMENT/ARM_seedN/`. What arms start from is judged once: the shipped
 adapter as the arm `warmup`, one that is taught here (`start` in arms.toml) under its own name. `control` names the
 trainer of `controls.py` that takes MedSeRL's place. With `--test-data larger` an arm is judged on a fixed share of the
-larger test and on the reworded one (`--pairs`); on the sample's test notes the warm-up also plays once as Injector, and
-`frozen_notes.jsonl` holds its accepted edits, which every arm judges too.
+larger test and on the reworded one (`--pairs`). With `choosing` it is judged on others that no arm is judged on, to
+choose a recipe by. On the sample's test notes the warm-up also plays once as Injector, and `frozen_notes.jsonl` holds
+its accepted edits, which every arm judges too.
 Invented patients, for developing software, not for clinical use.
 """
 
@@ -35,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import tomlkit
-from materials import NOTES, TAUGHT, TEST_PAIRS, notes_file, test_file
+from materials import NOTES, TAUGHT, TEST_PAIRS, choosing_file, notes_file, test_file
 
 from medserl.config import validate
 from medserl.data.readers import read_notes
@@ -55,7 +56,7 @@ PLACES = ("output_dir", "resume")
 """Settings that say where on this machine a run lay."""
 SOURCES = {"prompt_data", "validation_data", "adapter"}
 """Settings that may name files, of which the name is kept and not where they lie."""
-LARGER = "larger"
+LARGER, CHOOSING = "larger", "choosing"
 OF_THE_RUNNER = ("control", "start")
 """What an arm may say besides settings."""
 OF_A_GAME = ("round", "mode", "verdict", "still_true", "reward_assessor")
@@ -70,7 +71,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", required=True, help="names in arms.toml")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings that win over the arm's")
-    parser.add_argument("--test-data", default="sample", help="notes to judge on, or larger")
+    parser.add_argument("--test-data", default="sample", help="notes to judge on, or larger, or choosing")
     parser.add_argument("--pairs", nargs=3, type=int, default=TEST_PAIRS, help="of each split, with --test-data larger")
     parser.add_argument("--experiment", default="sample", help="name of the folder that its runs and figures go to")
     parser.add_argument("--outputs", type=Path, default=ROOT / "outputs" / "learning", help="where the run folders go")
@@ -83,8 +84,9 @@ def main() -> None:
         parser.error(f"no arm {unknown[0]!r}; there are {', '.join(arms)}")
     outputs, results = options.outputs / options.experiment, options.results / options.experiment
     start = plain(next(iter(arms.values())) | changes)
-    if options.test_data == LARGER:
-        test = test_file(options.pairs, outputs / "data")
+    if options.test_data in (LARGER, CHOOSING):
+        folder = outputs / "data"
+        test = test_file(options.pairs, folder) if options.test_data == LARGER else choosing_file(folder)
         data = {"predictions.jsonl": str(test)}
         keep(results, {TEST_NOTES: test.read_bytes()})
     else:

@@ -86,10 +86,16 @@ def build_untaught(seed: int = UNTAUGHT_SEED) -> tuple[list[Row], list[Row]]:
     """455 correct notes of the held-out facts, and 273 test pairs of them in other words; none is in another set."""
     splits = _build_splits(UNTAUGHT_ROUNDS, seed, load_facts())
     of_note = ("note_id", "correct_note", "fact_id", "split", "kind")
-    notes = [{name: row[name] for name in of_note} for row in splits["untaught"]]
-    _number(notes, "untaught")
+    _number(splits["untaught"], "untaught")
     _number(splits["test-reworded"], "reworded")
-    return notes, splits["test-reworded"]
+    return [{name: row[name] for name in of_note} for row in splits["untaught"]], splits["test-reworded"]
+
+
+def build_untaught_pairs(seed: int = UNTAUGHT_SEED) -> list[Row]:
+    """The same 455 notes, each with its wrong twin."""
+    rows = _build_splits(UNTAUGHT_ROUNDS, seed, load_facts())["untaught"]
+    _number(rows, "untaught")
+    return rows
 
 
 def _builders(table: FactTable, seed: int) -> dict[str, FactWordings]:

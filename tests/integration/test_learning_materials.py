@@ -54,6 +54,18 @@ def test_an_arm_is_judged_on_a_fixed_share_of_each_test() -> None:
     assert rows == MATERIALS.larger_test((2, 3, 4))
 
 
+def test_a_recipe_is_chosen_on_pairs_that_judge_no_arm() -> None:
+    chosen, judging = MATERIALS.choosing(), MATERIALS.larger_test(MATERIALS.TEST_PAIRS)
+    assert [row["split"] for row in chosen] == ["test-reworded"] * 73 + ["test-seen"] * 73
+    assert not {row["correct_note"] for row in chosen} & {row["correct_note"] for row in judging}
+
+
+def test_notes_of_untaught_facts_have_twins_only_where_gold_is_to_be_shown() -> None:
+    notes, pairs = MATERIALS.untaught(), MATERIALS.untaught_pairs()
+    assert [row["correct_note"] for row in notes] == [row["correct_note"] for row in pairs]
+    assert all("incorrect_note" in row for row in pairs) and not any("incorrect_note" in row for row in notes)
+
+
 @pytest.mark.parametrize("mode", ["error", "benign"])
 def test_a_random_swap_is_a_games_edit_like_any_other(mode: str) -> None:
     controls = script("controls")
