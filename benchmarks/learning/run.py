@@ -47,6 +47,7 @@ from medserl.evaluation.frozen import FrozenGame, play_frozen_games
 from medserl.game.prompts import load_prompts
 from medserl.game.roles import MODES
 from medserl.rollout import VCFRolloutGenerator
+from medserl.runs.records import read_rows
 from medserl.trainer import EMPTY_ROUNDS_ALLOWED
 
 HERE = Path(__file__).resolve().parent
@@ -232,8 +233,7 @@ def rounds_done(run: Path) -> int:
 
 
 def metrics_of(run: Path) -> list[dict[str, Any]]:
-    metrics = run / "metrics.jsonl"
-    return [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()] if metrics.exists() else []
+    return read_rows(run / "metrics.jsonl")
 
 
 def typed(settings: Mapping[str, Any]) -> Settings:
@@ -267,8 +267,9 @@ def predictions_of(path: Path, test_data: str) -> bytes:
 
 
 def games_of(run: Path) -> bytes:
-    """A line for each game: how it was meant, what is true of it, and what the Assessor said and earned."""
-    games = map(json.loads, (run / "episodes.jsonl").read_text(encoding="utf-8").splitlines())
+    """A line for each game: how it was meant, what is true of it, and what the Assessor said and earned. Where gold pairs
+    alone were learnt there is none."""
+    games = read_rows(run / "episodes.jsonl")
     lines = [
         {name: game[name] for name in OF_A_GAME}
         | {"accepted": game["modified"] is not None, "right_words": right_words(game)}

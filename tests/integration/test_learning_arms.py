@@ -39,6 +39,10 @@ def test_raw_figures_of_every_run_are_kept(done: Path) -> None:
     assert len(lzma.decompress((kept / "warmup" / "predictions.jsonl.xz").read_bytes()).splitlines()) == 728
 
 
+def test_a_run_that_learnt_gold_pairs_alone_has_no_games_to_keep(tmp_path: Path) -> None:
+    assert script("run").games_of(tmp_path) == b""
+
+
 def test_every_run_judges_the_same_edits_of_the_warm_up(done: Path, tmp_path: Path) -> None:
     kept = done / "results" / "sample"
     notes = [json.loads(line) for line in lzma.decompress((kept / "frozen_notes.jsonl.xz").read_bytes()).splitlines()]
