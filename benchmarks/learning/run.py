@@ -267,8 +267,10 @@ def predictions_of(path: Path, test_data: str) -> bytes:
 
 
 def games_of(run: Path) -> bytes:
-    """A line for each game: how it was meant, what is true of it, and what the Assessor said and earned. Where gold pairs
-    alone were learnt there is none."""
+    """A line for each game: how it was meant, what is true of it, and what the Assessor said and earned.
+
+    Where gold pairs alone were learnt there is none.
+    """
     games = read_rows(run / "episodes.jsonl")
     lines = [
         {name: game[name] for name in OF_A_GAME}

@@ -1,14 +1,15 @@
-"""One table and one figure out of the raw figures that `run.py` kept.
+"""One table and two figures out of the raw figures that `run.py` kept.
 
     python benchmarks/learning/table.py [--experiment sample] [--data FILE] [--against ARM ...] [--seeds 1]
 
-Writes `table.md` and `curves.png` beside the figures; with `--seeds` it only shows the table. Arms with several
-seeds are pooled: the texts of all seeds count, and a pair is one cluster over all of them. Intervals are 95 % (Wilson
-on the effective number of texts). Each arm is compared with the warm-up, and seed by seed with `best` or the arm that
-`--against` names, on the same pairs: by McNemar's exact test, or with several seeds a permutation test that swaps the
-two pair by pair. The same on the notes that the warm-up wrote as Injector, for the runs that judged these. Before all
-this stand the figures that are free of what a model is inclined to say (`unbiased.py`), each arm compared with its own
-start and with the arms that `--against` names. The figure needs matplotlib (`pip install 'medserl[dev]'`).
+Writes `table.md`, `curves.png` and `gains.png` beside the raw figures; with `--seeds` it only shows the table. Arms
+with several seeds are pooled: the texts of all seeds count, and a pair is one cluster over all of them. Intervals are
+95 % (Wilson on the effective number of texts). Each arm is compared with the warm-up, and seed by seed with `best` or
+the arm that `--against` names, on the same pairs: by McNemar's exact test, or with several seeds a permutation test
+that swaps the two pair by pair. The same on the notes that the warm-up wrote as Injector, for the runs that judged
+these. Before all this stand the figures that are free of what a model is inclined to say (`unbiased.py`), each arm
+compared with its own start and with the arms that `--against` names. The figures need matplotlib (`pip install
+'medserl[dev]'`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 from statistics import fmean
 
 import unbiased
+from figures import draw_curves, draw_gains
 from kept import FEW_ROUNDS, WARMUP, Row, Run, read_runs, rows, test_notes
 
 from medserl.evaluation.metrics import Outcome, judge, pairs_right
@@ -76,11 +78,11 @@ def main() -> None:
     print(table)
     if options.seeds is None:
         (folder / "table.md").write_text(table, encoding="utf-8")
-        draw(runs, folder / "curves.png")
+        draw(runs, texts, folder)
 
 
 def markdown(runs: Sequence[Run], texts: Sequence[LabelledText], frozen: Sequence[Row], others: Sequence[str]) -> str:
-    arms = {run.arm: [other for other in runs if other.arm == run.arm] for run in runs}
+    arms = by_arm(runs)
     trained = {arm: mine for arm, mine in arms.items() if not mine[0].is_start}
     other = others[0]
     return "\n".join(
@@ -312,27 +314,27 @@ def from_first_to_last(runs: Sequence[Run], name: str) -> str:
     return " to ".join(f"{mean:.2f}" if name in NATS else f"{100 * mean:.0f}" for mean in means) or "-"
 
 
-def draw(runs: Sequence[Run], path: Path) -> None:
-    """The curves by round: one colour an arm, one line a seed."""
+def draw(runs: Sequence[Run], texts: Sequence[LabelledText], folder: Path) -> None:
+    """The curves by round, and where arms were judged on splits what each gained."""
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    arms = by_arm(run for run in runs if run.metrics)
+    lines = {
+        title: {arm: [points(run, name) for run in mine] for arm, mine in arms.items()}
+        for name, title in CURVES.items()
+    }
+    draw_curves(lines, folder / "curves.png")
+    said = {arm: [run.predictions for run in mine] for arm, mine in by_arm(runs).items()}
+    if gains := unbiased.gains(said, {arm: mine[0].start for arm, mine in arms.items()}, texts):
+        draw_gains(gains, folder / "gains.png")
 
-    trained = [run for run in runs if run.metrics]
-    arms = list(dict.fromkeys(run.arm for run in trained))
-    colours = dict(zip(arms, pyplot.colormaps["tab10"].colors, strict=False))
-    figure, axes = pyplot.subplots(2, 3, figsize=(13, 7.5), sharex=True, layout="constrained")
-    for axis, (name, title) in zip(axes.flat, CURVES.items(), strict=True):
-        for run in trained:
-            line = points(run, name)
-            axis.plot(*zip(*line, strict=True), color=colours[run.arm]) if line else None
-        axis.set(title=title, ylim=(0, 1), xlabel="round")
-        axis.grid(alpha=0.3)
-    figure.legend(
-        [pyplot.Line2D([], [], color=colours[arm]) for arm in arms], arms, loc="outside lower center", ncols=5
-    )
-    figure.savefig(path, dpi=100)
+
+def by_arm(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    arms: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        arms[run.arm].append(run)
+    return arms
 
 
 def points(run: Run, name: str) -> list[tuple[float, float]]:

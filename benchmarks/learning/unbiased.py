@@ -55,6 +55,20 @@ def rows(
         yield f"{title}, {len({text.pair_id for text in mine})} pairs", ["arm", "seeds", *FIGURES, *against], lines
 
 
+def gains(
+    said: Mapping[str, Said], starts: Mapping[str, str], texts: Sequence[LabelledText]
+) -> dict[str, list[tuple[str, float, float, float]]]:
+    """By split: how much each arm's right minus reversed is above its start's, in points, and the interval."""
+    found: dict[str, list[tuple[str, float, float, float]]] = defaultdict(list)
+    for split, title in SPLITS.items():
+        mine = [text for text in texts if text.split == split]
+        for arm, each in said.items():
+            of_start = said.get(starts.get(arm, ""), [])
+            if gain := difference_estimate(each, of_start, mine, pairs_right_minus_reversed):
+                found[title].append((arm, *(100 * (value or 0.0) for value in (gain.value, gain.low, gain.high))))
+    return found
+
+
 def estimates(said: Said, texts: Sequence[LabelledText]) -> list[Estimate]:
     """Pairs ordered, right minus reversed, d', AUROC; the last where there are probabilities."""
     outcomes = [one for each in said for one in judge(texts, each)]
@@ -74,13 +88,24 @@ def pair_estimate(said: Said, texts: Sequence[LabelledText], of_pairs: OfPairs) 
 
 def difference(said: Said, others: Said, texts: Sequence[LabelledText], of_pairs: OfPairs) -> str:
     """How much higher the figure is than the others', in points, with its interval and p-value; empty without them."""
+    a, b, pairs = of_both(said, others, texts, of_pairs)
+    found = difference_estimate(said, others, texts, of_pairs)
+    return f"{points(found, sign=True)}, {format_p(permutation_p(a, b, pairs))}" if found else ""
+
+
+def difference_estimate(said: Said, others: Said, texts: Sequence[LabelledText], of_pairs: OfPairs) -> Estimate | None:
+    """The same as a number; None where no pair has both."""
+    a, b, pairs = of_both(said, others, texts, of_pairs)
+    return mean_estimate([x - y for x, y in zip(a, b, strict=True)]) if pairs else None
+
+
+def of_both(
+    said: Said, others: Said, texts: Sequence[LabelledText], of_pairs: OfPairs
+) -> tuple[list[float], list[float], list[str]]:
+    """The values of both for the pairs that have both, and these pairs."""
     mine, theirs = by_pair(said, texts, of_pairs), by_pair(others, texts, of_pairs)
-    both = [pair for pair in mine if pair in theirs]
-    if not both:
-        return ""
-    a, b = [mine[pair] for pair in both], [theirs[pair] for pair in both]
-    found = mean_estimate([x - y for x, y in zip(a, b, strict=True)])
-    return f"{points(found, sign=True)}, {format_p(permutation_p(a, b, both))}"
+    pairs = [pair for pair in mine if pair in theirs]
+    return [mine[pair] for pair in pairs], [theirs[pair] for pair in pairs], pairs
 
 
 def by_pair(said: Said, texts: Sequence[LabelledText], of_pairs: OfPairs) -> Mapping[str, float]:

@@ -129,7 +129,8 @@ def test_one_table_and_one_figure(done: Path, capsys: pytest.CaptureFixture[str]
     assert re.search(of_rounds, table)
     folder = done / "results" / "sample"
     assert (folder / "table.md").read_text(encoding="utf-8").strip() == table.strip()
-    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    for figure in ("curves.png", "gains.png"):
+        assert (folder / figure).read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_frozen_opponents_notes_have_intervals_and_paired_tests(done: Path) -> None:
