@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 
 Line = Sequence[tuple[float, float]]
 """Round and value."""
@@ -50,8 +51,8 @@ def draw_gains(gains: Mapping[str, Sequence[Gain]], path: Path) -> None:
                 value, arms.index(arm), xerr=[[value - low], [high - value]], fmt="o", color="tab:blue", capsize=3
             )
         axis.axvline(0, color="black", linewidth=0.8)
-        axis.set(title=title, yticks=range(len(arms)), yticklabels=arms)
+        axis.set(yticks=range(len(arms)), yticklabels=arms, ylim=(len(arms) - 0.5, -0.5))
+        axis.set_title(fill(title, 40), fontsize="medium")
         axis.grid(alpha=0.3, axis="x")
-    axes[0, 0].invert_yaxis()
     figure.supxlabel("right minus reversed, points against the start (95 % intervals)", fontsize="medium")
     figure.savefig(path, dpi=100)
