@@ -7,14 +7,13 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pytest
 from conftest import Program, rows
-from test_runs import assert_learnt, assert_synced, resumed_after
+from test_runs import Resumed, assert_learnt, assert_synced, resumed_after
 
 Start = Callable[..., Program]
 
@@ -56,19 +55,9 @@ def kill_vllm(run: Program) -> None:
 # -- an adapter for each role: killed, resumed, stopped -----------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Resumed:
-    """A run in two parts; in the first, which was killed, vLLM never got new weights."""
-
-    folder: Path
-    output: str
-    before: list[dict[str, Any]]
-    after: list[dict[str, Any]]
-
-
 @pytest.fixture(scope="module")
 def adapters_run(train: Start, tmp_path_factory: pytest.TempPathFactory) -> Resumed:
-    """Killed with signal 9 in the sixth round; resumed; ended with Ctrl-C."""
+    """Killed with signal 9 in the sixth round, up to which vLLM never got new weights; resumed; ended with Ctrl-C."""
     folder = tmp_path_factory.mktemp("runs") / "adapters"
     killed = train(
         "--lora-targets", "all-linear", "--adapters", "per_role", "--max-rounds", "60", "--learning-rate", "3e-3",

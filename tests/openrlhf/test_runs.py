@@ -59,7 +59,7 @@ def medserl(*arguments: str) -> str:
 
 @dataclass(frozen=True)
 class Resumed:
-    """A run of all weights in two parts; the engines of the first part, which was killed, never got new weights."""
+    """A run in two parts; what plays in the first, which was killed, never got new weights."""
 
     folder: Path
     output: str
