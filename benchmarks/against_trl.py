@@ -97,13 +97,13 @@ def settings_of(arguments: argparse.Namespace) -> Any:
 def play_rounds(connection: Connection, arguments: argparse.Namespace) -> None:
     """Rounds of ours, one each time the other side asks."""
     settings = settings_of(arguments)
-    from medserl.rounds.sampler import sample_notes
+    from medserl.rounds.sampler import sample_games
     from medserl.trainer import MedSeRLTrainer
 
     trainer = MedSeRLTrainer(settings)
     number = 0
     while connection.recv() is not None:
-        batch = sample_notes(size=arguments.notes, seed=number)
+        batch = sample_games(size=arguments.notes, seed=number)
         started = time.perf_counter()
         metrics = trainer.training_step(batch)
         seconds = time.perf_counter() - started
@@ -192,12 +192,12 @@ def grpo_trainer(settings: Any, arguments: argparse.Namespace, completions: int,
 def prompts_of(settings: Any, count: int, rounds: int) -> list[Any]:
     """The prompts of so many steps, `count` a step: the Injector's and the Assessor's in turn, on our rounds' notes."""
     from medserl.game.prompts import load_prompts
-    from medserl.rounds.sampler import sample_notes
+    from medserl.rounds.sampler import sample_games
 
     texts = load_prompts(settings.prompts, settings.injector_format)
     prompts = []
     for number in range(rounds):
-        for game in sample_notes(size=count // 2, seed=number):
+        for game in sample_games(size=count // 2, seed=number):
             prompts += [texts.injector(game.original, game.mode, game.error_type), texts.assessor(game.original)]
     return prompts
 

@@ -22,9 +22,9 @@ from medserl.engines import create_engine, local
 from medserl.trainer import MedSeRLTrainer
 
 try:
-    from medserl.rounds.sampler import sample_notes
+    from medserl.rounds.sampler import sample_games
 except ImportError:  # an older tree
-    from medserl.data.sampler import sample_notes
+    from medserl.data.sampler import sample_notes as sample_games
 
 GENERATING = {"injector": "inject", "assessor": "assess"}
 BARE = ("inject", "assess", "update")
@@ -100,7 +100,7 @@ class Player:
 
     def round(self, notes: int, seed: int) -> dict[str, Any]:
         """Seconds and tokens by phase."""
-        batch = sample_notes(size=notes, seed=seed)
+        batch = sample_games(size=notes, seed=seed)
         self.meter.clear()
         start = time.perf_counter()
         metrics = self.trainer.training_step(batch)

@@ -140,7 +140,7 @@ def as_games(batch: Sequence[GameSetup] | Sequence[Note], seed: int) -> list[Gam
     return FreshBatchSampler(notes, len(notes), seed).next_batch()
 
 
-def sample_notes(size: int = 64, path: str | Path | None = None, seed: int = 0) -> list[GameSetup]:
+def sample_games(size: int = 64, path: str | Path | None = None, seed: int = 0) -> list[GameSetup]:
     """One batch of `size` games on the notes of a file, without `path` on the embedded training notes.
 
     Raises:

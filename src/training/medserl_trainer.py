@@ -3,7 +3,7 @@
 The code lives in `medserl.trainer`.
 """
 
-from medserl.rounds.sampler import sample_notes
+from medserl.data.given import sample_notes
 from medserl.trainer import MedSeRLTrainer
 
 __all__ = ["MedSeRLTrainer", "sample_notes"]

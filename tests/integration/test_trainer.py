@@ -20,7 +20,7 @@ from medserl.errors import ConfigError, RunError
 from medserl.evaluation.validation import Validation
 from medserl.game.prompts import load_prompts
 from medserl.rollout import VCFRolloutGenerator
-from medserl.rounds.sampler import sample_notes
+from medserl.rounds.sampler import sample_games
 from medserl.runs.runlog import RunFolder, read_rows
 from medserl.trainer import MedSeRLTrainer
 
@@ -70,14 +70,14 @@ def test_every_accepted_game_is_accounted_for() -> None:
             trained.extend(turns)
             return super().update(turns, learning_rate=learning_rate)
 
-    metrics = build(engine=Recording()).training_step(sample_notes(size=16))
+    metrics = build(engine=Recording()).training_step(sample_games(size=16))
     assert len(trained) == metrics["samples"] == 2 * metrics["accepted_games"]
     assert {turn.turn.role for turn in trained} == {"injector", "assessor"}
 
 
 @pytest.mark.parametrize("role", ["injector", "assessor"])
 def test_only_the_chosen_role_is_trained(role: str) -> None:
-    metrics = build(roles_trained=role).training_step(sample_notes(size=16))
+    metrics = build(roles_trained=role).training_step(sample_games(size=16))
     other = {"injector": "assessor", "assessor": "injector"}[role]
     assert metrics[f"advantage_{role}"] is not None and metrics[f"advantage_{other}"] is None
 
@@ -109,7 +109,7 @@ def test_a_game_without_a_verdict_trains_the_assessor_alone() -> None:
     engine.player = lambda messages, rng: (
         "appears correct" if "final_answer" in messages[-1]["content"] else default(messages, rng)
     )
-    metrics = build(engine=engine).training_step(sample_notes(size=16))
+    metrics = build(engine=engine).training_step(sample_games(size=16))
     assert metrics["no_verdict_rate"] == 1.0
     assert metrics["reward_assessor"] == -1.0 and metrics["reward_injector"] is None
     assert metrics["samples"] == metrics["accepted_games"]
@@ -157,7 +157,7 @@ def test_a_non_finite_reward_or_loss_stops_the_run() -> None:
             return replace(completion, logprobs=(math.nan,) * len(completion.logprobs))
 
     with pytest.raises(RunError, match=r"round 1.*note .*not finite"):
-        build(engine=Broken()).training_step(sample_notes(size=16))
+        build(engine=Broken()).training_step(sample_games(size=16))
 
 
 # -- what cannot be learnt from ----------------------------------------------------------------------------
@@ -169,13 +169,13 @@ def test_a_nucleus_is_refused_in_training_and_allowed_in_play() -> None:
     assert "\n" not in str(caught.value)
     nucleus = SETTINGS.with_overrides(top_p=0.9)
     rollout = VCFRolloutGenerator(ScriptedEngine(), load_prompts("term", "edit"), nucleus)
-    assert rollout.play(sample_notes(size=4), 0)
+    assert rollout.play(sample_games(size=4), 0)
 
 
 def test_an_edit_cut_at_the_limit_is_none() -> None:
     """The first words of a sentence are a numbered sentence too, and may well pass the VCF."""
     trainer = build(max_new_tokens_injector=12)
-    metrics = trainer.training_step(sample_notes(size=16))
+    metrics = trainer.training_step(sample_games(size=16))
     attempts = sum(value for key, value in metrics.items() if key.startswith("vcf_reject_")) + metrics["accepted_games"]
     assert 0 < metrics["truncated_injector"] == metrics["vcf_reject_truncated"] < attempts
     assert metrics["truncated_assessor"] == 0
@@ -183,12 +183,12 @@ def test_an_edit_cut_at_the_limit_is_none() -> None:
 
 def test_a_verdict_cut_at_the_limit_is_none() -> None:
     """`final_answer: CORRECT` and no room for the end of the turn: what would have followed nobody knows."""
-    metrics = build(max_new_tokens_assessor=2, gold_fraction=0.5).training_step(sample_notes(size=16))
+    metrics = build(max_new_tokens_assessor=2, gold_fraction=0.5).training_step(sample_games(size=16))
     assert metrics["accepted_games"] > 0 and metrics["no_verdict_rate"] == 1.0 and metrics["gold_accuracy"] == 0.0
     gold = 16  # turns on gold texts, half of all where one sample is taken of each game
     assert metrics["truncated_assessor"] == metrics["accepted_games"] + gold
     assert metrics["no_variance_assessor"] == 1.0
-    with_room = build(max_new_tokens_assessor=3).training_step(sample_notes(size=16))
+    with_room = build(max_new_tokens_assessor=3).training_step(sample_games(size=16))
     assert with_room["no_verdict_rate"] == with_room["truncated_assessor"] == 0
 
 
@@ -198,7 +198,7 @@ def test_rounds_tell_where_rewards_did_not_vary() -> None:
     engine.player = lambda messages, rng: (
         "final_answer: CORRECT" if "final_answer" in messages[-1]["content"] else default(messages, rng)
     )
-    metrics = build(engine=engine).training_step(sample_notes(size=16))
+    metrics = build(engine=engine).training_step(sample_games(size=16))
     # one verdict for all: each mode ended alike, and the roles did not
     assert metrics["no_variance_share"] == 1.0
     assert metrics["no_variance_assessor"] == metrics["no_variance_injector"] == 0.0
@@ -210,7 +210,7 @@ def test_turns_without_log_probabilities_stop_the_run() -> None:
             return replace(super()._complete(text, messages), logprobs=())
 
     with pytest.raises(RunError, match=r"round 1, note .*0 log-probabilities"):
-        build(engine=Silent()).training_step(sample_notes(size=16))
+        build(engine=Silent()).training_step(sample_games(size=16))
 
 
 def test_a_falling_learning_rate_never_turns_negative() -> None:

@@ -14,7 +14,7 @@ from medserl.data import corpus, sample_paths
 from medserl.data.sample_paths import sample_path
 from medserl.errors import ConfigError, DataError, RunError
 from medserl.game.note import ERROR_TYPES, Note
-from medserl.rounds.sampler import FreshBatchSampler, sample_notes
+from medserl.rounds.sampler import FreshBatchSampler, sample_games
 
 SIZES = st.tuples(st.integers(1, 70), st.integers(1, 20))
 SEEDS = st.integers(0, 2**63)
@@ -149,21 +149,21 @@ def write_sample(folder: Path, count: int) -> Path:
     return path
 
 
-def test_sample_notes_from_a_file(tmp_path):
+def test_sample_games_from_a_file(tmp_path):
     path = write_sample(tmp_path, 70)
-    games = sample_notes(path=path)
+    games = sample_games(path=path)
     assert len({game.note for game in games}) == 64
     assert Counter(game.mode for game in games) == {"error": 32, "benign": 32}
-    assert sample_notes(path=path) == games != sample_notes(path=path, seed=1)
+    assert sample_games(path=path) == games != sample_games(path=path, seed=1)
     with pytest.raises(DataError, match="71 notes were asked for, but it has 70"):
-        sample_notes(71, path)
+        sample_games(71, path)
 
 
 def test_the_repositorys_sample_notes_come_first(tmp_path, monkeypatch):
     monkeypatch.setattr(sample_paths, "_REPOSITORY_DATA", tmp_path)
     path = write_sample(tmp_path, 8)
     assert sample_path("train") == path
-    assert {game.note.note_id for game in sample_notes(8)} == {f"n{i}" for i in range(8)}
+    assert {game.note.note_id for game in sample_games(8)} == {f"n{i}" for i in range(8)}
 
 
 def test_without_a_repository_they_are_built_once_in_the_cache(tmp_path, monkeypatch):
