@@ -98,7 +98,7 @@ class TeachingSettings(_Section):
     sft_verdict_pairs: int = Field(0, ge=0, description="Gold pairs a round whose right verdicts the Assessor learns.")
     sft_edit_pairs: int = Field(0, ge=0, description="Gold pairs a round whose edits the Injector learns.")
     sft_games: int = Field(
-        0, ge=0, description="Accepted games a round, at most, whose right verdicts the Assessor learns."
+        0, ge=0, description="Accepted errors a round, at most, whose right verdicts the Assessor learns."
     )
     sft_loss_weight: float = Field(1.0, gt=0, description="Advantage of every token of such an answer.")
     assessor_samples: int = Field(1, ge=1, description="Assessor turns on each accepted note.")
@@ -265,6 +265,11 @@ class Settings(  # of the bases pydantic takes the last one's fields first
     def is_played(self) -> bool:
         """Whether anything is learnt from games: else none is played."""
         return self.is_rewarded or self.sft_games > 0
+
+    @property
+    def plays_benign(self) -> bool:
+        """Whether any game is benign: examples are made of errors alone, so without rewards no other is played."""
+        return self.is_rewarded
 
     @property
     def needs_reference(self) -> bool:

@@ -65,7 +65,7 @@ def _sft(settings: Settings) -> list[str]:
     found = {
         "the right verdicts on {} gold pairs a round": settings.sft_verdict_pairs,
         "the edits of {} gold pairs a round": settings.sft_edit_pairs,
-        "the right verdicts on at most {} of its own games a round": settings.sft_games,
+        "the right verdicts on at most {} errors of its own games a round": settings.sft_games,
     }
     return [f"an auxiliary SFT loss towards {told.format(count)}{weight}" for told, count in found.items() if count]
 

@@ -25,46 +25,37 @@ from medserl.game.roles import Mode, Role, truth
 
 @dataclass(frozen=True)
 class SFTExample:
-    """What a role should answer to a prompt. `weight` is beside `sft_loss_weight`, which all have."""
+    """What a role should answer to a prompt."""
 
     role: Role
     note_id: str
     prompt: Messages
     answer: str
-    weight: float = 1.0
 
 
-def verdict_example(
-    prompts: PromptSet, note_id: str, text: str, mode: Mode, twin: str, weight: float = 1.0
-) -> SFTExample:
+def verdict_example(prompts: PromptSet, note_id: str, text: str, mode: Mode, twin: str) -> SFTExample:
     """What the Assessor should say of a text that is true as games in `mode` are, and that parts from `twin`: where it
     does, what should stand there, what stands there, and the verdict."""
     answer = prompts.gold_answer(truth(mode), parting(text, twin, is_error=mode == "error"))
-    return SFTExample("assessor", note_id, prompts.assessor(text), answer, weight)
+    return SFTExample("assessor", note_id, prompts.assessor(text), answer)
 
 
 def examples_of_games(episodes: Sequence[Episode], most: int, prompts: PromptSet) -> list[SFTExample]:
-    """The verdicts on the notes of the first `most` accepted games, and on the originals of those in error mode.
+    """The right verdicts on the first `most` accepted games in error mode, and on the originals of these.
 
-    An accepted error makes a pair like a physician's. A benign edit keeps the Assessor from taking every edit for an
-    error: whatever its note says at that place is right. Both verdicts weigh alike in the sum, or the rarer one would
-    be unlearnt; without a game in error mode there is one verdict only, and no example.
+    Such a game makes a pair like a physician's: what was taken out should stand there. A benign game makes none. Which
+    harmless words it changed cannot be known from the note, and most of the loss would go to guessing them
+    (docs/experiments.md).
     """
-    accepted = [(e, e.modified) for e in episodes if e.modified is not None][:most]
-    errors = sum(episode.mode == "error" for episode, _ in accepted)
-    if not errors:
-        return []
-    half = (errors + len(accepted)) / 2
-    weights: dict[Mode, float] = {"error": half / errors, "benign": half / len(accepted)}
-    examples = []
-    for episode, modified in accepted:
-        texts: list[tuple[str, Mode, str]] = [(modified, episode.mode, episode.original)]
-        if episode.mode == "error":
-            texts.append((episode.original, "benign", modified))
-        examples += [
-            verdict_example(prompts, episode.note_id, text, mode, twin, weights[mode]) for text, mode, twin in texts
-        ]
-    return examples
+    errors = [(e, e.modified) for e in episodes if e.mode == "error" and e.modified is not None]
+    return [
+        example
+        for e, modified in errors[:most]
+        for example in (
+            verdict_example(prompts, e.note_id, modified, "error", e.original),
+            verdict_example(prompts, e.note_id, e.original, "benign", modified),
+        )
+    ]
 
 
 def target_turns_of(engine: Engine, examples: Sequence[SFTExample], sft_loss_weight: float) -> list[WeightedTurn]:
@@ -79,7 +70,7 @@ def target_turns_of(engine: Engine, examples: Sequence[SFTExample], sft_loss_wei
         said = engine.target_turns(role, [example.prompt for example in mine], [example.answer for example in mine])
         for example, turn in zip(mine, said, strict=True):
             _check_context(example, turn, engine.context)
-            weights = (sft_loss_weight * example.weight,) * len(turn.completion.token_ids)
+            weights = (sft_loss_weight,) * len(turn.completion.token_ids)
             turns.append(WeightedTurn(turn, None, weights, example.note_id))
     return turns
 

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import random
 from collections.abc import Mapping, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ class FreshBatchSampler:
     - The last batch of an epoch is kept where it is smaller than the others, and is as balanced as they are.
     - In epochs 0 and 1 each note is played once in each mode, likewise in 2 and 3, and so on.
     - The type of error is drawn evenly from MEDEC's five, whatever the note's own gold error is.
+    - Without `benign` all games are in error mode.
     """
 
-    def __init__(self, notes: Sequence[Note], batch_size: int, seed: int) -> None:
+    def __init__(self, notes: Sequence[Note], batch_size: int, seed: int, *, benign: bool = True) -> None:
         """Raises ConfigError on a batch size below 1, DataError where no note can be played."""
         if batch_size < 1:
             raise ConfigError(f"a batch of {batch_size} notes is impossible; use at least 1")
@@ -42,6 +44,7 @@ class FreshBatchSampler:
             log.warning("batches of %d were asked for, but there are only %d notes", batch_size, len(self.notes))
         self.batch_size = batch_size
         self.seed = seed
+        self.benign = benign
         self._epoch = 0
         self._position = 0
         self._batches = self._plan(0)
@@ -69,13 +72,14 @@ class FreshBatchSampler:
         """Go on from a state, with exactly the batches that would have come next.
 
         Raises:
-            RunError: the state belongs to other notes, another batch size or another seed.
+            RunError: the state belongs to other notes or modes, another batch size or another seed.
         """
+        state = {"benign": True, **state}  # which older states do not say
         for key, mine in self._identity().items():
             if state.get(key) != mine:
                 raise RunError(
                     f"cannot resume the order of the notes: {key} is {mine}, but was {state.get(key)}; "
-                    "use the notes, batch size and seed that the run began with"
+                    "use the notes and settings that the run began with"
                 )
         self._move_to(int(state["epoch"]), int(state["position"]))
 
@@ -83,7 +87,8 @@ class FreshBatchSampler:
         digest = hashlib.sha256()
         for note in self.notes:
             digest.update(repr((note.note_id, note.correct_note)).encode("utf-8"))
-        return {"batch_size": self.batch_size, "seed": self.seed, "notes_sha256": digest.hexdigest()}
+        mine = {"batch_size": self.batch_size, "seed": self.seed, "benign": self.benign}
+        return {**mine, "notes_sha256": digest.hexdigest()}
 
     def _move_to(self, epoch: int, position: int) -> None:
         if position == self.batches_per_epoch:
@@ -102,11 +107,9 @@ class FreshBatchSampler:
         sides = self._sides(epoch)
         for notes in sides.values():
             rng.shuffle(notes)
-        first, second = sorted(sides, key=lambda mode: -len(sides[mode]))
-        games = [
-            self._game(sides[mode][i // 2], mode, rng)
-            for i, mode in zip(range(len(self.notes)), [first, second] * len(self.notes), strict=False)
-        ]
+        turns = cycle(sorted(sides, key=lambda mode: -len(sides[mode])))
+        left = {mode: iter(notes) for mode, notes in sides.items()}
+        games = [self._game(next(left[mode]), mode, rng) for mode in islice(turns, len(self.notes))]
         batches = [games[i : i + self.batch_size] for i in range(0, len(games), self.batch_size)]
         for batch in batches:
             rng.shuffle(batch)
@@ -114,6 +117,8 @@ class FreshBatchSampler:
 
     def _sides(self, epoch: int) -> dict[Mode, list[Note]]:
         """The notes of each mode: drawn anew every second epoch, changing sides in between."""
+        if not self.benign:
+            return {"error": list(self.notes)}
         shuffled = list(self.notes)
         random.Random(f"{self.seed}/sides/{epoch // 2}").shuffle(shuffled)
         half = len(shuffled) // 2
@@ -125,8 +130,8 @@ class FreshBatchSampler:
         return GameSetup(note, mode, rng.choice(ERROR_TYPES) if mode == "error" else None)
 
 
-def as_games(batch: Sequence[GameSetup] | Sequence[Note], seed: int) -> list[GameSetup]:
-    """The batch as it is; notes are seated in games first, half of them in either mode, all drawn by `seed`.
+def as_games(batch: Sequence[GameSetup] | Sequence[Note], seed: int, *, benign: bool = True) -> list[GameSetup]:
+    """The batch as it is; notes are seated in games first, as a batch of `FreshBatchSampler` is, all drawn by `seed`.
 
     Raises:
         DataError: games and notes are mixed, or no note can be played.
@@ -137,7 +142,7 @@ def as_games(batch: Sequence[GameSetup] | Sequence[Note], seed: int) -> list[Gam
         return games
     if len(notes) < len(batch):
         raise DataError("a batch holds Notes or GameSetups, and one kind alone")
-    return FreshBatchSampler(notes, len(notes), seed).next_batch()
+    return FreshBatchSampler(notes, len(notes), seed, benign=benign).next_batch()
 
 
 def sample_games(size: int = 64, path: str | Path | None = None, seed: int = 0) -> list[GameSetup]:

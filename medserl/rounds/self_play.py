@@ -54,7 +54,9 @@ class SelfPlay:
     def __init__(self, rollout: VCFRolloutGenerator, notes: Sequence[Note]) -> None:
         settings = rollout.settings
         self.settings, self.rollout, self.engine = settings, rollout, cast(Engine, rollout.engine)
-        self.sampler = FreshBatchSampler(notes, settings.rollout_batch_size, settings.seed)
+        self.sampler = FreshBatchSampler(
+            notes, settings.rollout_batch_size, settings.seed, benign=settings.plays_benign
+        )
         self.algorithm = ReinforcePlusPlus(
             settings.kl_coef, settings.kl_estimator, settings.advantage_normalization, settings.kl_target
         )
@@ -71,15 +73,16 @@ class SelfPlay:
     def training_step(self, batch: Sequence[GameSetup] | Sequence[Note]) -> dict[str, Any]:
         """Play one fresh batch and update the policy once; returns the round's metrics.
 
-        On notes half of the games are in either mode, drawn by the seed and the round. With `async_rollout` the games
-        are those that were played ahead, and the next ones are played meanwhile.
+        Notes are seated in games as those of a fresh batch are, drawn by the seed and the round. With `async_rollout`
+        the games are those that were played ahead, and the next ones are played meanwhile.
 
         Raises:
             DataError: none of the notes has a correct text.
             RunError: a number stopped being finite.
         """
         self.round += 1
-        games = as_games(batch, derive_seed(self.settings.seed, "batch", self.round))
+        seed = derive_seed(self.settings.seed, "batch", self.round)
+        games = as_games(batch, seed, benign=self.settings.plays_benign)
         if self.ahead:
             return self.update(*self.ahead.take(games))
         clock = PhaseClock()

@@ -27,8 +27,8 @@ def test_without_a_policy_loss_a_round_costs_the_edits_and_the_examples_made_of_
     engine, alone = Recording(), {"policy_loss_weight": 0.0, "sft_games": 16, "roles_trained": roles}
     metrics = one_round(engine, **alone)
     asked = [call for call in engine.calls if not call.startswith("generate injector")]
-    errors = metrics["accepted_games"] * metrics["accepted_error_share"]
-    assert asked == ["target_turns", f"update {metrics['accepted_games'] + round(errors)}"]
+    assert metrics["accepted_error_share"] == 1.0
+    assert asked == ["target_turns", f"update {2 * min(metrics['accepted_games'], 16)}"]
     assert all(turn.old_logprobs is None for turn in engine.trained)
     plain = one_round(kl_coef=0.0)
     assert metrics["samples"] == 0 and metrics["vcf_acceptance_rate"] == plain["vcf_acceptance_rate"]
@@ -40,6 +40,7 @@ def test_without_a_policy_loss_a_round_costs_the_edits_and_the_examples_made_of_
         *("reward_assessor", "reward_injector", "advantage_assessor", "advantage_injector", "clip_fraction"),
         *("logprob_gap", "logprob_gap_rms", "logprob_gap_max", "tokens_per_second_assess"),
         *(name for name in plain if name.startswith("no_variance_")),
+        "label_undecided_benign",  # no game is benign
     }
 
 
@@ -149,13 +150,12 @@ def test_the_rounds_own_games_are_examples_too() -> None:
     trainer = build(engine=engine, sft_games=9, roles_trained="assessor")
     played = trainer.play(trainer.sampler.next_batch(), 1, PhaseClock())
     metrics = trainer.update(played, PhaseClock())
-    taught = [episode for episode in played.episodes if episode.accepted][:9]
+    taught = [episode for episode in played.episodes if episode.accepted and episode.mode == "error"][:9]
     examples = engine.trained[metrics["samples"] :]
-    right = {"error": ["final_answer: INCORRECT", "final_answer: CORRECT"], "benign": ["final_answer: CORRECT"]}
-    assert {episode.mode for episode in taught} == {"error", "benign"}
+    assert taught and any(episode.accepted and episode.mode == "benign" for episode in played.episodes)
     assert [turn.turn.completion.text.splitlines()[-1] for turn in examples] == [
-        said for e in taught for said in right[e.mode]
-    ]
+        *("final_answer: INCORRECT", "final_answer: CORRECT")
+    ] * len(taught)
     assert metrics["sft_loss"] > 0 and "sft_loss" not in plain
 
 

@@ -1,9 +1,8 @@
-"""Examples out of the round's own games: what the Assessor is told, how both verdicts weigh, and when there is none."""
+"""Examples out of the round's own games: what the Assessor is told, and of which games."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,14 +40,13 @@ def answers(examples: list[SFTExample]) -> list[tuple[str, str]]:
     return [(shown[str(example.prompt)], example.answer) for example in examples]
 
 
-def test_an_error_teaches_both_twins_and_a_benign_edit_its_note() -> None:
-    examples = examples_of_games([game("error", "a"), game("benign", "b")], 2, TERM)
+def test_an_error_teaches_both_twins_and_a_benign_edit_nothing() -> None:
+    examples = examples_of_games([game("benign", "b"), game("error", "a")], 1, TERM)
     assert answers(examples) == [
         ("error", "sentence: 1\nshould_say: The right lung\nit_says: The left lung\nfinal_answer: INCORRECT"),
         ("original", "sentence: 1\nshould_say: The right lung\nit_says: The right lung\nfinal_answer: CORRECT"),
-        ("benign", "sentence: 2\nshould_say: He receives aspirin\nit_says: He receives aspirin\nfinal_answer: CORRECT"),
     ]
-    assert [(example.role, example.note_id) for example in examples] == [("assessor", name) for name in "aab"]
+    assert [(example.role, example.note_id) for example in examples] == [("assessor", "a")] * 2
 
 
 def test_the_verdict_that_was_given_does_not_matter() -> None:
@@ -63,17 +61,11 @@ GAMES = st.lists(st.tuples(st.sampled_from(MODES), st.booleans()), max_size=8)
 
 
 @given(GAMES, st.integers(0, 8))
-def test_both_verdicts_weigh_alike(games: list[tuple[Mode, bool]], most: int) -> None:
+def test_the_first_accepted_errors_are_taken(games: list[tuple[Mode, bool]], most: int) -> None:
     episodes = [game(mode, f"n{i}", accepted=accepted) for i, (mode, accepted) in enumerate(games)]
-    examples = examples_of_games(episodes, most, TERM)
-    taken = [episode for episode in episodes if episode.accepted][:most]
-    if not any(episode.mode == "error" for episode in taken):
-        assert examples == []
-        return
-    assert Counter(example.note_id for example in examples) == {e.note_id: 1 + (e.mode == "error") for e in taken}
-    for verdict in ("INCORRECT", "CORRECT"):
-        mine = [example.weight for example in examples if example.answer.split()[-1] == verdict]
-        assert sum(mine) == pytest.approx(len(examples) / 2)
+    errors = [e.note_id for e in episodes if e.accepted and e.mode == "error"]
+    taken = [example.note_id for example in examples_of_games(episodes, most, TERM)]
+    assert taken == [note for note in errors[:most] for _ in "12"]
 
 
 def test_an_example_is_a_turn_that_nobody_sampled() -> None:
@@ -83,9 +75,8 @@ def test_an_example_is_a_turn_that_nobody_sampled() -> None:
     for example, turn in zip(examples, turns, strict=True):
         assert (turn.turn.role, turn.turn.messages, turn.note_id) == ("assessor", example.prompt, example.note_id)
         assert turn.turn.completion.text == example.answer
-        assert turn.advantages == (0.5 * example.weight,) * len(turn.turn.completion.token_ids)
+        assert turn.advantages == (0.5,) * len(turn.turn.completion.token_ids)
         assert turn.old_logprobs is None and turn.ref_logprobs is None
-    assert [example.weight for example in examples] == [1.5, 0.75, 0.75]
     assert engine.update(turns, learning_rate=1e-4).sft_loss == pytest.approx(math.log(2))
 
 

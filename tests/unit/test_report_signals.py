@@ -90,5 +90,5 @@ def test_what_the_sft_loss_did_is_not_called_self_play(tmp_path: Path) -> None:
 
 def test_without_a_policy_loss_no_reward_is_credited() -> None:
     alone = Settings(policy_loss_weight=0.0, sft_games=3)
-    told = "an auxiliary SFT loss towards the right verdicts on at most 3 of its own games a round"
+    told = "an auxiliary SFT loss towards the right verdicts on at most 3 errors of its own games a round"
     assert training_signals(alone) == [told]

@@ -51,6 +51,24 @@ def test_every_note_once_an_epoch_in_balanced_batches(sizes, seed):
 
 
 @given(SIZES, SEEDS)
+def test_without_benign_games_every_note_is_an_error_once_an_epoch(sizes, seed):
+    notes = make_notes(sizes[0])
+    sampler = FreshBatchSampler(notes, sizes[1], seed, benign=False)
+    orders = [epoch_of(sampler) for _ in range(3)]
+    for games in orders:
+        assert Counter(game.note for game in games) == Counter(notes)
+        assert {game.mode for game in games} == {"error"} and None not in {game.error_type for game in games}
+
+
+def test_a_state_that_says_nothing_of_benign_games_is_of_both_modes():
+    sampler = FreshBatchSampler(make_notes(10), 4, 0)
+    state = {name: value for name, value in sampler.state_dict().items() if name != "benign"}
+    sampler.load_state_dict(state)
+    with pytest.raises(RunError, match="benign is False, but was True"):
+        FreshBatchSampler(make_notes(10), 4, 0, benign=False).load_state_dict(state)
+
+
+@given(SIZES, SEEDS)
 def test_two_epochs_play_every_note_in_both_modes(sizes, seed):
     sampler = FreshBatchSampler(make_notes(sizes[0]), sizes[1], seed)
     for _ in range(2):
@@ -90,6 +108,7 @@ def test_a_state_says_where_it_stands():
         (FreshBatchSampler(make_notes(10), 4, 1), "seed is 1, but was 0"),
         (FreshBatchSampler(make_notes(9), 4, 0), "notes_sha256"),
         (FreshBatchSampler(make_notes(10)[::-1], 4, 0), "notes_sha256"),
+        (FreshBatchSampler(make_notes(10), 4, 0, benign=False), "benign is False, but was True"),
     ],
 )
 def test_a_state_of_other_notes_or_settings_is_refused(other, what):
