@@ -210,7 +210,9 @@ def start_llm(name: str, settings: Settings, device: str, **options: Any) -> tup
     from vllm import LLM
 
     free_unused_memory()  # of a model before this one
-    share = {"gpu_memory_utilization": CPU_MEMORY_SHARE} if device == "cpu" else {}
+    ours: dict[str, Any] = {}
+    if device == "cpu":  # whose generators cannot be set back where a prompt has been read in part
+        ours = {"gpu_memory_utilization": CPU_MEMORY_SHARE, "enable_chunked_prefill": False}
     return start(
         lambda: LLM(
             model=name,
@@ -218,7 +220,7 @@ def start_llm(name: str, settings: Settings, device: str, **options: Any) -> tup
             trust_remote_code=settings.trust_remote_code,
             seed=settings.seed,
             generation_config="vllm",  # no sampling defaults of the model's: ours are complete
-            **{**share, **options},
+            **{**ours, **options},
         )
     )
 

@@ -51,6 +51,8 @@ class FakeLLM:
 
     def generate(self, prompts: Any, params: Any, lora_request: Any, use_tqdm: bool) -> list[Any]:
         assert not use_tqdm
+        if self.options.get("enable_chunked_prefill", True) and any(each.seed is not None for each in params):
+            raise RuntimeError("CPU Generator does not use offset")  # so vLLM, where prompts are read in parts
         self.requests += [SimpleNamespace(params=each, lora=lora_request) for each in params]
         return [self._answer(p["prompt_token_ids"], o) for p, o in zip(prompts, params, strict=True)]
 
