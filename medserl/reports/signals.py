@@ -24,9 +24,14 @@ def training_signals(settings: Settings) -> list[str]:
     return [*rewards, *_sft(settings), *(_kl(settings) if settings.is_rewarded else [])]
 
 
+def uses_gold(settings: Settings) -> bool:
+    """Whether gold labels had a say in the weights."""
+    return bool(settings.gold_fraction or settings.sft_verdict_pairs or settings.sft_edit_pairs)
+
+
 def is_play_alone(settings: Settings) -> bool:
-    """Whether nothing but play moved the weights: no gold label had a say."""
-    return not (_gold(settings) or _sft(settings))
+    """Whether nothing but games moved the weights."""
+    return settings.is_played and not uses_gold(settings)
 
 
 def start(settings: Settings) -> str:

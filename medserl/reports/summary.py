@@ -10,7 +10,7 @@ from medserl.config import Settings
 from medserl.display.shares import as_count, counted_in
 from medserl.reports.run_files import Row, RunFiles
 from medserl.reports.tables import in_words, interval
-from medserl.reports.verdict import before_and_after, grounds, headline
+from medserl.reports.verdict import before_and_after, grounds, headline, settings_of
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,9 @@ def _what_was_run(run: RunFiles) -> str:
     setting = run.settings.get
     trained = setting("roles_trained", "both")
     roles = "both roles" if trained == "both" else f"the {trained} alone"
+    played, learnt = "as Injector and as Assessor", f"REINFORCE++ updated {{}} from the turns of {roles}"
+    if not settings_of(run).is_rewarded:
+        played, learnt = "as Injector", "the auxiliary SFT loss alone updated {}"
     rank = setting("lora_rank")
     weights = "all weights" if rank == 0 else f"a LoRA adapter of rank {rank}" if rank else "its weights"
     counts = {row["trained_parameters"] for row in run.rounds if row.get("trained_parameters")}
@@ -44,8 +47,7 @@ def _what_was_run(run: RunFiles) -> str:
     games = sum(row["games"] for row in run.rounds)
     return (
         f"{setting('model', 'The model')} played {games:,} games in {_count(len(run.rounds), 'round')}, "
-        f"as Injector and as Assessor, on {_notes(run)}. After each round REINFORCE++ updated {weights} "
-        f"from the turns of {roles}."
+        f"{played}, on {_notes(run)}. After each round {learnt.format(weights)}."
     )
 
 

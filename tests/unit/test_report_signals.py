@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,8 +74,10 @@ def test_a_signal_changes_the_first_sentence(tmp_path: Path, name: str) -> None:
 
 def test_play_is_credited_alone_only_where_nothing_else_taught() -> None:
     assert is_play_alone(Settings(kl_coef=0.1))
-    for setting in ("sft_verdict_pairs", "sft_edit_pairs", "sft_games"):
+    for setting in ("sft_verdict_pairs", "sft_edit_pairs"):
         assert not is_play_alone(Settings(**{setting: 1}))
+        assert not is_play_alone(Settings(policy_loss_weight=0.0, **{setting: 1}))
+    assert is_play_alone(Settings(sft_games=1)), "what such an example says follows from the game alone"
     assert not is_play_alone(Settings(gold_fraction=0.5))
     assert len(training_signals(Settings(gold_fraction=0.5, sft_verdict_pairs=1, sft_edit_pairs=2, sft_games=3))) == 6
 
@@ -92,3 +95,23 @@ def test_without_a_policy_loss_no_reward_is_credited() -> None:
     alone = Settings(policy_loss_weight=0.0, sft_games=3)
     told = "an auxiliary SFT loss towards the right verdicts on at most 3 errors of its own games a round"
     assert training_signals(alone) == [told]
+
+
+@pytest.mark.parametrize(
+    ("learnt", "told", "others"),
+    [
+        ({"policy_loss_weight": 0.0, "sft_games": 3}, "as Injector, on", "the auxiliary SFT loss alone updated"),
+        ({"sft_games": 3}, "as Injector and as Assessor, on", "REINFORCE++ updated"),
+    ],
+)
+def test_what_was_run_is_what_the_settings_ask_for(
+    learnt: dict[str, Any], told: str, others: str, tmp_path: Path
+) -> None:
+    said = " ".join(sentences(read_run(write_run(tmp_path / "run", **learnt))))
+    assert told in said and others in said and "gold labels" not in said
+
+
+def test_where_no_game_is_played_gold_labels_are_not_set_against_play(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", policy_loss_weight=0.0, sft_verdict_pairs=8)
+    first, *others = sentences(read_run(run))
+    assert first.startswith("Training") and not any("What play did" in sentence for sentence in others)
