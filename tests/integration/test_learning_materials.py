@@ -178,3 +178,13 @@ def test_a_control_trains_in_medserls_place_and_goes_on(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "outputs" / "tried" / "A2_seed0" / "checkpoints" / "round_3")
     shutil.rmtree(tmp_path / "outputs" / "tried" / "A2_seed0" / "eval")
     assert run(tmp_path, "A2", extra=extra, arguments=arm) == ["controls random_swaps", "evaluate"]
+
+
+def test_words_that_are_always_wrong_give_their_pairs_away() -> None:
+    edits = script("edits")
+    assert edits.words("He takes aspirin daily.", "He takes insulin daily.") == ("aspirin", "insulin")
+    telling = [("aspirin", "insulin"), ("aspirin", "insulin"), ("aspirin", "insulin")]
+    assert edits.ordered_by_words(telling) == 1.0
+    dealt_evenly = [("aspirin", "insulin"), ("insulin", "aspirin")] * 10
+    assert edits.ordered_by_words(dealt_evenly) == 0.0  # the other pairs lean the wrong way
+    assert edits.ordered_by_words([("aspirin", "insulin"), ("gout", "fever")]) == 0.5
