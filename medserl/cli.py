@@ -350,6 +350,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         complain("interrupted")
         sys.exit(130)
+    except _out_of_memory():
+        _fail(
+            "the GPU's memory does not suffice: lower generation_token_budget or training_token_budget, give "
+            "gradient_checkpointing, or take a smaller model (medserl train --dry-run estimates what is needed)"
+        )
     trouble = console.outlet.trouble
     if isinstance(trouble, BrokenPipeError):
         sys.exit(BROKEN_PIPE)
@@ -363,6 +368,12 @@ def _fill_closed_streams() -> None:
         while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
             pass
         os.close(opened)
+
+
+def _out_of_memory() -> tuple[type[BaseException], ...]:
+    """What is raised where a GPU's memory does not suffice; nothing as long as torch has not been needed."""
+    torch = sys.modules.get("torch")
+    return (torch.OutOfMemoryError,) if torch else ()
 
 
 def _usage_line(error: CycloptsError) -> str:

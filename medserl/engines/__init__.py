@@ -86,6 +86,8 @@ def training_engine_name(settings: Settings) -> str:
             name, why = "local", "the GPU's memory does not hold the model twice, for vLLM and for learning"
     else:
         name, why = "local", no_cluster
+        if gpus and not find_spec("vllm"):
+            why += "; vLLM, which plays on one GPU, is not installed either (pip install 'medserl[vllm]')"
     log.info("engine %s: %s", name, why)
     return name
 

@@ -47,7 +47,7 @@ def probabilities_by_logprobs(
     prompts: Sequence[Messages],
     replies: Sequence[tuple[str, ...]],
 ) -> list[tuple[float, ...]]:
-    """`InferenceEngine.weigh` by an engine's `logprobs`, which reads every reply with its whole prompt again."""
+    """`InferenceEngine.reply_probabilities` by an engine's `logprobs`: each is read with its whole prompt again."""
     turns, counts = [], []
     for messages, texts in zip(prompts, replies, strict=True):
         choice = alternatives(chat, messages, texts)

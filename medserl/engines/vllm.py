@@ -31,8 +31,8 @@ from medserl.models.memory import free_unused_memory
 CPU_MEMORY_SHARE = 0.4
 """Of this machine's memory, for vLLM on a CPU; its own 0.92 fails wherever anything else runs."""
 RAW_LOGPROBS, PROCESSED_LOGPROBS = "raw_logprobs", "processed_logprobs"
-"""vLLM's modes: the model's log-probabilities, or those of the distribution that is sampled from, of which `weigh`,
-which allows a single token, would see nothing but 0."""
+"""vLLM's modes: the model's log-probabilities, or those of the distribution that is sampled from. Of the latter
+`reply_probabilities`, which allows a single token, would see nothing but 0."""
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The ranks that vLLM reserves memory for; an adapter needs one that is no smaller than its own."""
 

@@ -69,11 +69,15 @@ class VLLMPlayer(VLLMEngine):
 
         self._serial += 1
         version = f"{name}_{self._serial}"
-        with files_in_memory(size) as folder:
-            write(folder / version)
-            request = LoRARequest(version, self._serial, str(folder / version))
-            # and kept: vLLM has room for all that are ever there at once
-            self._ask("take the new adapter", lambda: self.llm.llm_engine.add_lora(request))
+
+        def hand_over() -> LoRARequest:
+            with files_in_memory(size) as folder:
+                write(folder / version)
+                request = LoRARequest(version, self._serial, str(folder / version))
+                self.llm.llm_engine.add_lora(request)  # and kept: vLLM has room for all that are ever there at once
+            return request
+
+        request = self._ask("take the new adapter", hand_over)
         before = self._loras.pop(name, None)
         if before:
             self._ask("drop an adapter", lambda: self.llm.llm_engine.remove_lora(before.lora_int_id))
@@ -81,10 +85,13 @@ class VLLMPlayer(VLLMEngine):
 
     def take_weights(self, write: Write, size: int) -> None:
         """Play with new weights from now on. Raises RunError where vLLM cannot take them."""
-        with files_in_memory(size) as folder:
-            write(folder / "weights")
-            read = (str(folder / "weights"),)
-            self._ask("take the new weights", lambda: self.llm.collective_rpc("read_weights", args=read))
+
+        def hand_over() -> None:
+            with files_in_memory(size) as folder:
+                write(folder / "weights")
+                self.llm.collective_rpc("read_weights", args=(str(folder / "weights"),))
+
+        self._ask("take the new weights", hand_over)
         self._ask("forget what the old weights read", self.llm.reset_prefix_cache)
 
     def lost_weight(self) -> str | None:
@@ -109,7 +116,7 @@ class VLLMPlayer(VLLMEngine):
             self._asleep = False
 
     def _ask(self, what: str, call: Callable[[], T]) -> T:
-        """What `call` gives. Whatever vLLM raises is a RunError of one line."""
+        """What `call` gives. Whatever vLLM raises, or a full disk, is a RunError of one line."""
         try:
             return self.process.ask(call)
         except MedSeRLError:

@@ -154,10 +154,10 @@ class CachedEngine:
     ) -> list[tuple[float, ...]]:
         keys = [self.cache.key("weigh", *each) for each in zip(prompts, replies, strict=True)]
 
-        def weigh(places: list[int]) -> list[tuple[float, ...]]:
+        def ask(places: list[int]) -> list[tuple[float, ...]]:
             return self.engine.reply_probabilities([prompts[i] for i in places], [replies[i] for i in places])
 
-        return [tuple(weights) for weights in self.cache.through(keys, weigh)]
+        return [tuple(weights) for weights in self.cache.through(keys, ask)]
 
     def close(self) -> None:
         self.engine.close()

@@ -75,11 +75,10 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class RewardedTurn:
     """One more sample of the Assessor on a note that it has judged already."""
 
     turn: Turn
-    verdict: Verdict | None
     reward: float
 
 
@@ -87,7 +86,7 @@ class Judgement:
 class Episode:
     """One game with its full provenance.
 
-    `assessor`, `verdict` and `rewards.assessor` are the Assessor's first sample, `more_judgements` its others, where
+    `assessor`, `verdict` and `rewards.assessor` are the Assessor's first sample, `more_turns` its others, where
     `assessor_samples` asks for them. `still_true` is the truth oracle's word on the accepted note; None without one,
     or for a note without a fact of its table.
     """
@@ -101,7 +100,7 @@ class Episode:
     verdict: Verdict | None = None
     rewards: Rewards = NO_GAME
     fact_id: str | None = None
-    more_judgements: tuple[Judgement, ...] = ()
+    more_turns: tuple[RewardedTurn, ...] = ()
     still_true: StillTrue | None = None
 
     @property
@@ -116,7 +115,7 @@ class Episode:
     @property
     def assessor_turns(self) -> list[Turn]:
         """The Assessor's turns on the accepted note, its first sample first."""
-        return [self.assessor, *(each.turn for each in self.more_judgements)] if self.assessor else []
+        return [self.assessor, *(each.turn for each in self.more_turns)] if self.assessor else []
 
     @property
     def edited_span(self) -> str | None:
@@ -137,7 +136,7 @@ class Episode:
             samples.append(Sample(self.accepted.turn, self.rewards.injector, self.note_id, self.mode))
         if self.assessor and self.rewards.assessor is not None:
             samples.append(Sample(self.assessor, self.rewards.assessor, self.note_id, self.mode))
-        more = [Sample(each.turn, each.reward, self.note_id, self.mode) for each in self.more_judgements]
+        more = [Sample(each.turn, each.reward, self.note_id, self.mode) for each in self.more_turns]
         return samples + more
 
     def record(self, round_number: int) -> dict[str, Any]:
@@ -170,5 +169,5 @@ class Episode:
             "verdict": self.verdict,
             "reward_assessor": self.rewards.assessor,
             "reward_injector": self.rewards.injector,
-            "more_verdicts": [each.verdict for each in self.more_judgements],
+            "more_verdicts": [each.turn.verdict for each in self.more_turns],
         }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol, assert_never
 
-from medserl.game.episode import Attempt, Episode, Judgement, Turn
+from medserl.game.episode import Attempt, Episode, RewardedTurn, Turn
 from medserl.game.parsing import InjectorFormat, holds_words, parse_injection, stated_words
 from medserl.game.rewards import AssessorReward, Rewards, assessor_reward, injector_reward, with_words
 from medserl.game.roles import Mode
@@ -75,7 +75,7 @@ def settle(episode: Episode, turns: Sequence[Turn], rule: AssessorReward = "verd
         assessor=turns[0],
         verdict=verdicts[0],
         rewards=Rewards(assessor[0], injector_reward(given)),
-        more_judgements=tuple(map(Judgement, turns[1:], verdicts[1:], assessor[1:])),
+        more_turns=tuple(map(RewardedTurn, turns[1:], assessor[1:])),
     )
 
 

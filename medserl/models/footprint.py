@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from medserl.config import Settings
@@ -218,12 +218,13 @@ def fitted(settings: Settings, engine: str) -> Settings:
         return settings
     import torch
 
-    free, _ = torch.cuda.mem_get_info(device)
+    free, total = torch.cuda.mem_get_info(device)
     shape = shape_of(settings)
     found = fit(shape, free, settings.lora_rank, vllm=engine == "vllm", load_in_4bit=settings.load_in_4bit)
     if found is None:
         log.warning("%s", too_little(settings, shape, free, vllm=engine == "vllm"))
         found = Fit(FEW_TOKENS, gradient_checkpointing=True, generation_token_budget=ENOUGH_TOKENS)
+    found = replace(found, vllm_gpu_memory=round(found.vllm_gpu_memory * free / total, 2))  # vLLM counts from all of it
     defaults = Settings.model_fields
     changes = {
         name: value

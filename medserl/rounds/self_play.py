@@ -65,6 +65,11 @@ class SelfPlay:
                 f"assessor_reward correction pays for a line should_say, which prompts {settings.prompts!r} do not ask "
                 "for: give --prompts term, or --assessor-reward verdict"
             )
+        if rollout.prompts.reasons and (settings.sft_verdict_pairs or settings.sft_games):
+            raise ConfigError(
+                f"sft_verdict_pairs and sft_games teach bare answers, and prompts {settings.prompts!r} ask the "
+                "Assessor to reason, which it would unlearn: leave them out, or give --prompts term"
+            )
         self.gold = GoldPairs(notes, settings)
         self.ahead = PlayAhead(self) if settings.async_rollout else None
         self.round = 0

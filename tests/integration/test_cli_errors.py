@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from medserl import commands
 from medserl.cli import main
 
 GOOD = '{"note_id": "a", "correct_note": "He has fever. He takes aspirin."}\n'
@@ -40,6 +41,29 @@ def test_unusable_files(
     line = train(capsys, "--prompt-data", str(tmp_path / name), "--output-dir", str(tmp_path / "run"))
     assert name in line and expected in line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "sft", "evaluate", "predict"])
+def test_a_gpu_that_is_too_small_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str
+) -> None:
+    import torch
+
+    def full(*arguments: object, **options: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nand more lines")
+
+    for name in ("train", "warm_up", "evaluate"):
+        monkeypatch.setattr(commands, name, full)
+    monkeypatch.setattr("medserl.assessor.Assessor.__init__", full)
+    notes = tmp_path / "notes.jsonl"
+    notes.write_text(GOOD, encoding="utf-8")
+    given = {
+        "train": ["--prompt-data", str(notes)],
+        "sft": ["--prompt-data", str(notes), "--output", str(tmp_path / "out")],
+        "evaluate": ["--data", str(notes)],
+        "predict": [str(notes)],
+    }[command]
+    assert "the GPU's memory does not suffice: lower" in error_line(capsys, command, *given)
 
 
 def test_missing_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

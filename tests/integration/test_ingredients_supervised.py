@@ -172,3 +172,10 @@ def test_gold_without_pairs_is_refused_before_the_run() -> None:
     notes = [Note(note.note_id, note.correct_note) for note in read_notes(sample_path("train")).notes[:20]]
     with pytest.raises(ConfigError, match="gold_fraction, sft_verdict_pairs and sft_edit_pairs need"):
         MedSeRLTrainer(BASE, ScriptedEngine(), notes, sft_verdict_pairs=1)
+
+
+@pytest.mark.parametrize("taught", ["sft_verdict_pairs", "sft_games"])
+def test_bare_answers_are_not_taught_to_an_assessor_that_reasons(taught: str) -> None:
+    with pytest.raises(ConfigError, match="teach bare answers, and prompts 'full' ask the Assessor to reason"):
+        build(prompts="full", **{taught: 1})
+    build(prompts="full", sft_edit_pairs=1)

@@ -81,6 +81,16 @@ def test_defaults_on_a_gpu_follow_from_its_memory(
     assert fitted(given, "vllm").vllm_sleep, "the two take turns"
 
 
+def test_vllm_counts_its_share_of_the_whole_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = Settings(model="Qwen/Qwen3-4B", adapter="none")
+    gpu(monkeypatch, 40)
+    alone = fitted(given, "vllm")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (40 * GB, 80 * GB))  # others have the rest
+    shared = fitted(given, "vllm")
+    assert 80 * shared.vllm_gpu_memory == pytest.approx(40 * alone.vllm_gpu_memory, abs=0.5)
+    assert shared.training_token_budget == alone.training_token_budget
+
+
 def test_too_little_memory_is_told_in_one_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -43,7 +43,7 @@ def test_a_page_has_all_runs_and_the_drift_of_the_longest(tmp_path: Path) -> Non
 def test_the_script_is_well_formed_and_its_flags_are_settings() -> None:
     assert subprocess.run(["bash", "-n", str(SCRIPT)], check=False).returncode == 0
     known = {f"--{name.replace('_', '-')}" for name in Settings.model_fields}
-    others = {"--dry-run", "--query-gpu", "--format", "--short"}
+    others = {"--notes", "--dry-run", "--query-gpu", "--format", "--short"}
     for word in SCRIPT.read_text(encoding="utf-8").split():
         if word.startswith("--"):
             flag = word.split("=")[0].rstrip("|\\")

@@ -121,7 +121,7 @@ def machine(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
         (True, 4, {"adapters": "per_role"}, "vllm", "(adapters 'per_role' is not OpenRLHF's)"),
         (True, 1, {"placement": "colocated"}, "vllm", "it plays"),
         (True, 0, {}, "local", "OpenRLHF is not installed"),
-        (False, 1, {}, "local", "OpenRLHF is not installed"),
+        (False, 1, {}, "local", "vLLM, which plays on one GPU, is not installed either"),
         (True, 2, {"device": "cuda:1"}, "local", "OpenRLHF is not installed"),
         (True, 1, {"device": "cpu"}, "local", "OpenRLHF is not installed"),
         (True, 1, {"async_rollout": True}, "local", "OpenRLHF is not installed"),

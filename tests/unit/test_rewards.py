@@ -151,7 +151,7 @@ def test_rewards_for_words_stay_zero_sum() -> None:
     rollout = VCFRolloutGenerator(engine, load_prompts("term", "edit"), settings)
     (episode,) = rollout.play([GameSetup(Note("n", NOTE), "error")], seed=0)
     assert episode.rewards == Rewards(1.0, pytest.approx(-1 / 3))
-    assert [each.reward for each in episode.more_judgements] == [0.0, -1.0]
+    assert [each.reward for each in episode.more_turns] == [0.0, -1.0]
 
 
 def test_a_game_of_several_samples() -> None:
@@ -165,7 +165,7 @@ def test_a_game_of_several_samples() -> None:
     (episode,) = rollout.play([GameSetup(Note("n", NOTE), "error")], seed=0)
     assert episode.verdict == "CORRECT" and episode.fooled  # the first sample speaks for the game
     assert episode.rewards == Rewards(-1.0, pytest.approx(injector))
-    assert [(each.verdict, each.reward) for each in episode.more_judgements] == [
+    assert [(each.turn.verdict, each.reward) for each in episode.more_turns] == [
         ("INCORRECT", 1.0),
         (None, -1.0),
         ("INCORRECT", 1.0),

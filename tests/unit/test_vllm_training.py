@@ -152,6 +152,18 @@ def test_whatever_vllm_raises_is_one_line(
     assert "\n" not in str(stopped.value)
 
 
+@pytest.mark.parametrize("taken", ["adapter", "weights"])
+def test_a_full_disk_is_one_line_and_leaves_the_adapter_before(llm: Recorder, player: VLLMPlayer, taken: str) -> None:
+    def full(folder: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    player.take_adapter("assessor", write, size=10)
+    before = player._lora_of(Sampling(4, role="assessor"))
+    with pytest.raises(RunError, match=r"^vLLM cannot take the new .*: .*No space left on device$"):
+        player.take_adapter("assessor", full, size=10) if taken == "adapter" else player.take_weights(full, size=10)
+    assert player._lora_of(Sampling(4, role="assessor")) is before
+
+
 def test_new_weights_forget_what_the_old_ones_read(llm: Recorder, player: VLLMPlayer) -> None:
     player.take_weights(write, size=10)
     assert llm.asked == [("read_weights", ["adapter_model.safetensors"]), ("reset_prefix_cache",)]
