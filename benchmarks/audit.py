@@ -193,7 +193,7 @@ def episode_lines(path: Path) -> list[Line]:
     lines = []
     for mode in MODES:
         mine = [row for row in played if row["mode"] == mode]
-        truths = [check_edit(row["original"], row["modified"], facts[row["fact_id"]]).verdict for row in mine]
+        truths = [check_edit(row["original"], row["modified"], facts[row["fact_id"]]).still_true for row in mine]
         accepted = [audit(row["original"], row["modified"]).objection(mode) is None for row in mine]
         dishonest = "true" if mode == "error" else "false"
         told = zip(truths, accepted, strict=True)

@@ -254,7 +254,7 @@ def judged_edits(path: Path) -> list[tuple[str, str]]:
     """(expected, answer of the oracle) for every edit of a file."""
     edits = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     facts = {fact.fact_id: fact for fact in load_facts().facts}
-    said = [check_edit(edit["original"], edit["modified"], facts[edit["fact_id"]]).verdict for edit in edits]
+    said = [check_edit(edit["original"], edit["modified"], facts[edit["fact_id"]]).still_true for edit in edits]
     return list(zip((edit["expected"] for edit in edits), said, strict=True))
 
 

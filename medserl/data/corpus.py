@@ -47,10 +47,10 @@ SYNONYM_SHARE = 4  # one form in four is a synonym, where a term has any
 _TRIES, _DEALS = 200, 10  # notes to try with the same wordings, and how often to deal new ones
 _FORBIDDEN = 1e6
 
-Row = dict[str, Any]
+SampleRow = dict[str, Any]
 
 
-def build_corpus(seed: int = SAMPLE_SEED, table: FactTable | None = None) -> dict[str, list[Row]]:
+def build_corpus(seed: int = SAMPLE_SEED, table: FactTable | None = None) -> dict[str, list[SampleRow]]:
     """Rows of the train, validation and test files. Raises DataError where the fact table cannot be balanced."""
     rows = _build_splits(ROUNDS, seed, load_facts() if table is None else table)
     named = {
@@ -63,14 +63,14 @@ def build_corpus(seed: int = SAMPLE_SEED, table: FactTable | None = None) -> dic
     return named
 
 
-def build_larger_test(seed: int = LARGER_TEST_SEED) -> list[Row]:
+def build_larger_test(seed: int = LARGER_TEST_SEED) -> list[SampleRow]:
     """1,001 test pairs, none of which is among the sample's: seen facts in the wordings kept back, and unseen facts."""
     rows = [row for split in _build_splits(LARGER_TEST_ROUNDS, seed, load_facts()).values() for row in split]
     _number(rows, "larger-test")
     return rows
 
 
-def build_further_train(seed: int = SAMPLE_SEED) -> list[Row]:
+def build_further_train(seed: int = SAMPLE_SEED) -> list[SampleRow]:
     """3,640 training pairs on the sample's seen facts, in the manner of its training notes: dealt after the sample, so
     in combinations of wordings that it does not have."""
     table = load_facts()
@@ -82,7 +82,7 @@ def build_further_train(seed: int = SAMPLE_SEED) -> list[Row]:
     return rows
 
 
-def build_untaught(seed: int = UNTAUGHT_SEED) -> tuple[list[Row], list[Row]]:
+def build_untaught(seed: int = UNTAUGHT_SEED) -> tuple[list[SampleRow], list[SampleRow]]:
     """455 correct notes of the held-out facts, and 273 test pairs of them in other words; none is in another set."""
     splits = _build_splits(UNTAUGHT_ROUNDS, seed, load_facts())
     of_note = ("note_id", "correct_note", "fact_id", "split", "kind")
@@ -91,7 +91,7 @@ def build_untaught(seed: int = UNTAUGHT_SEED) -> tuple[list[Row], list[Row]]:
     return [{name: row[name] for name in of_note} for row in splits["untaught"]], splits["test-reworded"]
 
 
-def build_untaught_pairs(seed: int = UNTAUGHT_SEED) -> list[Row]:
+def build_untaught_pairs(seed: int = UNTAUGHT_SEED) -> list[SampleRow]:
     """The same 455 notes, each with its wrong twin."""
     rows = _build_splits(UNTAUGHT_ROUNDS, seed, load_facts())["untaught"]
     _number(rows, "untaught")
@@ -102,7 +102,7 @@ def _builders(table: FactTable, seed: int) -> dict[str, FactWordings]:
     return {fact.fact_id: FactWordings(fact, random.Random(f"{seed}/{fact.fact_id}")) for fact in table.facts}
 
 
-def _build_splits(rounds: Mapping[str, int], seed: int, table: FactTable) -> dict[str, list[Row]]:
+def _build_splits(rounds: Mapping[str, int], seed: int, table: FactTable) -> dict[str, list[SampleRow]]:
     builders = _builders(table, seed)
     return {
         split: _build_split(split, times, table, builders, random.Random(f"{seed}/{split}"))
@@ -110,7 +110,7 @@ def _build_splits(rounds: Mapping[str, int], seed: int, table: FactTable) -> dic
     }
 
 
-def _number(rows: Sequence[Row], prefix: str) -> None:
+def _number(rows: Sequence[SampleRow], prefix: str) -> None:
     for number, row in enumerate(rows, start=1):
         row["note_id"] = f"{prefix}-{number:04d}"
 
@@ -144,7 +144,7 @@ def write_untaught(directory: Path) -> tuple[Path, Path]:
     return _write(directory / UNTAUGHT, notes), _write(directory / REWORDED_TEST, pairs)
 
 
-def _write(path: Path, rows: Sequence[Row]) -> Path:
+def _write(path: Path, rows: Sequence[SampleRow]) -> Path:
     write_private(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return path
 
@@ -183,7 +183,7 @@ class FactWordings:
 
 def _build_split(
     split: str, rounds: int, table: FactTable, builders: Mapping[str, FactWordings], rng: random.Random
-) -> list[Row]:
+) -> list[SampleRow]:
     rows = []
     for pool in table.pools:
         facts = [fact for fact in table.of_pool(pool) if fact.heldout == (split in _OF_HELD_OUT_FACTS)]
@@ -247,7 +247,7 @@ def _unbalanced(fact: Fact) -> DataError:
     )
 
 
-def _build_row(split: str, wordings: FactWordings, right: str, wrong: str, rng: random.Random) -> Row:
+def _build_row(split: str, wordings: FactWordings, right: str, wrong: str, rng: random.Random) -> SampleRow:
     """One pair. Redrawn until both twins fit (see `_fits`), which is nearly always the first time."""
     held_back = split in _IN_WORDINGS_KEPT_BACK
     for _ in range(_DEALS):
@@ -280,7 +280,7 @@ def _sentences(note: str) -> list[str]:
     return [note[span.start : span.end] for span in split_sentences(note)]
 
 
-def _row(split: str, fact: Fact, correct: str, incorrect: str, right: str, wrong: str) -> Row:
+def _row(split: str, fact: Fact, correct: str, incorrect: str, right: str, wrong: str) -> SampleRow:
     sentences = _sentences(incorrect)
     return {
         "note_id": "",

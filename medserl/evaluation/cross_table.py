@@ -9,10 +9,10 @@ from medserl.evaluation.statistics import Estimate, share_estimate
 
 CROSS_PLAY = "cross_play.json"
 
-Row = Mapping[str, Any]
+Record = Mapping[str, Any]
 
 
-def is_record(record: Row) -> bool:
+def is_record(record: Record) -> bool:
     """Whether all is there that the tables are made of."""
     try:
         markdown(record)
@@ -21,19 +21,19 @@ def is_record(record: Row) -> bool:
     return True
 
 
-def won(cell: Row) -> Estimate:
+def won(cell: Record) -> Estimate:
     """The share of its games that the Injector won, with the Wilson interval."""
     return share_estimate([i < cell["won"] for i in range(cell["games"])])
 
 
-def grid(record: Row) -> list[tuple[str, list[Row]]]:
+def grid(record: Record) -> list[tuple[str, list[Record]]]:
     """The cells by Assessor, each row in the order of the policies."""
     cells = {(cell["assessor"], cell["injector"]): cell for cell in record["cells"]}
     names = record["policies"]
     return [(assessor, [cells[assessor, injector] for injector in names]) for assessor in names]
 
 
-def caption(record: Row) -> str:
+def caption(record: Record) -> str:
     """What the table shows, and how to read it."""
     return (
         f"Share of its accepted edits that an Injector won, with 95 % intervals: {record['notes']} notes of "
@@ -43,7 +43,7 @@ def caption(record: Row) -> str:
     )
 
 
-def accepted(injector: Row) -> str:
+def accepted(injector: Record) -> str:
     """`start: 28 error and 20 benign edits of 64 accepted; 1 of 9 labels wrong that the fact table decides`."""
     line = (
         f"{injector['name']}: {injector['accepted_error']} error and {injector['accepted_benign']} benign edits of "
@@ -54,7 +54,7 @@ def accepted(injector: Row) -> str:
     return line
 
 
-def markdown(record: Row) -> str:
+def markdown(record: Record) -> str:
     lines = [["Assessor \\ Injector", *record["policies"]]]
     lines.append(["---"] * len(lines[0]))
     lines += [[name, *(_cell(won(cell)) for cell in row)] for name, row in grid(record)]

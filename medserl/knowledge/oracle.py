@@ -34,17 +34,17 @@ from medserl.knowledge.vignette import rules, vignette_data, vital_ranges
 
 
 @dataclass(frozen=True)
-class Answer:
+class OracleAnswer:
     """The oracle's answer, and why."""
 
-    verdict: StillTrue
+    still_true: StillTrue
     reason: str
 
 
 def still_true(original: str, modified: str | None, fact_id: str | None) -> StillTrue | None:
     """The oracle's word on an accepted edit; None without one, or for a note without a fact of our table."""
     fact = _facts().get(fact_id) if fact_id else None
-    return check_edit(original, modified, fact).verdict if fact and modified is not None else None
+    return check_edit(original, modified, fact).still_true if fact and modified is not None else None
 
 
 @lru_cache(maxsize=1)
@@ -52,15 +52,15 @@ def _facts() -> dict[str, Fact]:
     return {fact.fact_id: fact for fact in load_facts().facts}
 
 
-def check(note: str, fact: Fact) -> Answer:
+def check(note: str, fact: Fact) -> OracleAnswer:
     """Whether `note` states the fact truly. Looks at the carrying sentence only. Never raises on any text."""
     return _combine([statement for _, statement in _statements(_sentences(note), fact)])
 
 
-def check_edit(original: str, modified: str, fact: Fact) -> Answer:
+def check_edit(original: str, modified: str, fact: Fact) -> OracleAnswer:
     """Whether the fact is still true after the edit. `original` is taken to be true."""
     stated = check(modified, fact)
-    if stated.verdict != "true":
+    if stated.still_true != "true":
         return stated
     before, after = _sentences(_explain_neutral(original, modified)), _sentences(modified)
     stating = {i for i, _ in _statements(after, fact)}
@@ -69,12 +69,12 @@ def check_edit(original: str, modified: str, fact: Fact) -> Answer:
         if _is_detail(before[gone]):
             del before[gone]
     if len(before) != len(after):
-        return Answer("unknown", "sentences were added, joined or left out")
+        return OracleAnswer("unknown", "sentences were added, joined or left out")
     age = _age(modified)
     for i, (old, new) in enumerate(zip(before, after, strict=True)):
         if old != new and i not in stating and not _means_the_same(old, new, fact, age):
-            return Answer("unknown", f"a finding may have changed: {new!r}")
-    return Answer("true", "the right term is stated and nothing else has changed its meaning")
+            return OracleAnswer("unknown", f"a finding may have changed: {new!r}")
+    return OracleAnswer("true", "the right term is stated and nothing else has changed its meaning")
 
 
 def _statements(sentences: Sequence[str], fact: Fact) -> list[tuple[int, Statement]]:
@@ -82,26 +82,26 @@ def _statements(sentences: Sequence[str], fact: Fact) -> list[tuple[int, Stateme
     return [(i, statement) for i, statement in read if statement is not None]
 
 
-def _combine(statements: Sequence[Statement]) -> Answer:
+def _combine(statements: Sequence[Statement]) -> OracleAnswer:
     """One answer for a note: false outweighs unknown, and unknown outweighs true."""
     judged = [_judge(statement) for statement in statements]
     for verdict in ("false", "unknown", "true"):
         for truth in judged:
-            if truth.verdict == verdict:
+            if truth.still_true == verdict:
                 return truth
-    return Answer("unknown", "no sentence states the fact")
+    return OracleAnswer("unknown", "no sentence states the fact")
 
 
-def _judge(statement: Statement) -> Answer:
+def _judge(statement: Statement) -> OracleAnswer:
     if statement.stance == "unclear" or statement.names == "unlisted":
-        return Answer("unknown", statement.reason)
+        return OracleAnswer("unknown", statement.reason)
     if statement.names == "right":
         if statement.stance == "asserts":
-            return Answer("true", statement.reason)
-        return Answer("false", "denies the right term")
+            return OracleAnswer("true", statement.reason)
+        return OracleAnswer("false", "denies the right term")
     if statement.stance == "asserts":
-        return Answer("false", f"asserts a wrong term: {statement.reason}")
-    return Answer("unknown", "denies a wrong term, which does not state the right one")
+        return OracleAnswer("false", f"asserts a wrong term: {statement.reason}")
+    return OracleAnswer("unknown", "denies a wrong term, which does not state the right one")
 
 
 def _sentences(note: str) -> list[str]:

@@ -12,7 +12,7 @@ from medserl.knowledge.audit import EditClass
 from medserl.reports.convergence import Convergence, GoldGap, Notice
 from medserl.reports.curves import Chart, Plan, draw
 from medserl.reports.diversity import EditDiversity
-from medserl.reports.run_files import Row
+from medserl.reports.run_files import Record
 from medserl.rounds.clock import PHASES, WITH_TOKENS
 
 
@@ -299,7 +299,7 @@ NOT_DRAWN = {"round", "epoch", "games", "accepted_games", "samples", "optimizer_
 """Counts, what other figures say, and what convergence computes on the way."""
 
 
-def other_plans(rows: Sequence[Row]) -> tuple[Plan, ...]:
+def other_plans(rows: Sequence[Record]) -> tuple[Plan, ...]:
     """A chart for each figure that the rows hold and nothing above draws: a new one is not kept from the reader."""
     drawn = {metric for _, plans in GROUPS for plan in plans for metric, _ in plan.curves} | NOT_DRAWN
     keys = dict.fromkeys(key for row in rows for key in row if key not in drawn)
@@ -308,7 +308,7 @@ def other_plans(rows: Sequence[Row]) -> tuple[Plan, ...]:
     )
 
 
-def with_convergence(rows: Sequence[Row], found: Convergence) -> list[dict[str, Any]]:
+def with_convergence(rows: Sequence[Record], found: Convergence) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl together with the figures that only convergence computes."""
     extra: dict[int, dict[str, Any]] = {}
     figures: list[EditDiversity | GoldGap] = [*found.diversity, *found.gold_gaps]
@@ -318,7 +318,7 @@ def with_convergence(rows: Sequence[Row], found: Convergence) -> list[dict[str, 
 
 
 def draw_groups(
-    rows: Sequence[Row], notices: Sequence[Notice] = (), frozen: Sequence[Row] = (), validation: str = ""
+    rows: Sequence[Record], notices: Sequence[Notice] = (), frozen: Sequence[Record] = (), validation: str = ""
 ) -> list[Group]:
     """The charts that the run has figures for, with the notices' rounds; groups without any are left out.
 
@@ -333,7 +333,7 @@ def draw_groups(
     return groups
 
 
-def frozen_in_words(games: Sequence[Row]) -> str:
+def frozen_in_words(games: Sequence[Record]) -> str:
     """What the frozen opponent's stored games are, and how far their labels can be trusted."""
     by_mode = {mode: [game for game in games if game["mode"] == mode] for mode in MODES}
     counts = " and ".join(f"{len(by_mode[mode])} in {mode} mode" for mode in MODES)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from medserl.reports.diversity import EditDiversity, Row, edit_diversity
+from medserl.reports.diversity import EditDiversity, Record, edit_diversity
 
 PATIENCE = 3
 """Rounds in a row that a sign must last before it is a notice: one round of some dozen games proves nothing."""
@@ -65,7 +65,7 @@ class Convergence:
     notices: list[Notice]
 
 
-def convergence(rows: Sequence[Row], episodes: Iterable[Row]) -> Convergence:
+def convergence(rows: Sequence[Record], episodes: Iterable[Record]) -> Convergence:
     """All of it, from the rows of metrics.jsonl and episodes.jsonl."""
     diversity = edit_diversity(episodes)
     return Convergence(diversity, gold_gaps(rows), notices(rows, diversity))
@@ -74,7 +74,7 @@ def convergence(rows: Sequence[Row], episodes: Iterable[Row]) -> Convergence:
 # -- gold and self-made ------------------------------------------------------------------------------------------------
 
 
-def gold_gaps(rows: Sequence[Row]) -> list[GoldGap]:
+def gold_gaps(rows: Sequence[Record]) -> list[GoldGap]:
     """One row for each evaluated round; an evaluation before any game has no self-made side."""
     gaps, since = [], []
     for row in rows:
@@ -98,7 +98,7 @@ def gold_gaps(rows: Sequence[Row]) -> list[GoldGap]:
 # -- notices -----------------------------------------------------------------------------------------------------------
 
 
-def notices(rows: Sequence[Row], diversity: Sequence[EditDiversity]) -> list[Notice]:
+def notices(rows: Sequence[Record], diversity: Sequence[EditDiversity]) -> list[Notice]:
     """What went wrong, in the order of rounds: each kind once, but KL once a role, a collapse once a set of notes."""
     found = [
         _collapse_in_games(rows),
@@ -112,17 +112,17 @@ def notices(rows: Sequence[Row], diversity: Sequence[EditDiversity]) -> list[Not
     return sorted((notice for notice in found if notice), key=lambda notice: notice.round)
 
 
-def _collapse_in_games(rows: Sequence[Row]) -> Notice | None:
+def _collapse_in_games(rows: Sequence[Record]) -> Notice | None:
     """One answer, or none, in at least 95 % of the games of three rounds in a row; half of the games have an error."""
     return _collapse(rows, "assessor_flag_rate", "no_verdict_rate", PATIENCE, "games")
 
 
-def _collapse_on_validation(rows: Sequence[Row]) -> Notice | None:
+def _collapse_on_validation(rows: Sequence[Record]) -> Notice | None:
     """The same on the fixed validation notes, at two evaluations in a row."""
     return _collapse(rows, "eval_flag_rate", "eval_no_verdict_rate", EVALUATIONS, "validation notes")
 
 
-def _collapse(rows: Sequence[Row], flagged: str, silent: str, lasting: int, where: str) -> Notice | None:
+def _collapse(rows: Sequence[Record], flagged: str, silent: str, lasting: int, where: str) -> Notice | None:
     judged = [row for row in rows if _number(row, flagged) is not None]
     shares = {
         "INCORRECT": [row[flagged] for row in judged],
@@ -155,7 +155,7 @@ def _injector_repeats(diversity: Sequence[EditDiversity]) -> Notice | None:
     return Notice("injector_repeats", stretch.start, text, "distinct_ratio")
 
 
-def _kl_runaway(rows: Sequence[Row], role: str) -> Notice | None:
+def _kl_runaway(rows: Sequence[Record], role: str) -> Notice | None:
     """KL of the role's tokens at or above 0.5 nats a token, three rounds in a row."""
     key = f"kl_{role}"
     measured = {row["round"]: row[key] for row in rows if _number(row, key) is not None}
@@ -169,7 +169,7 @@ def _kl_runaway(rows: Sequence[Row], role: str) -> Notice | None:
     return Notice("kl_runaway", stretch.start, text, key)
 
 
-def _acceptance_falls(rows: Sequence[Row]) -> Notice | None:
+def _acceptance_falls(rows: Sequence[Record]) -> Notice | None:
     """VCF acceptance below 70 % of the best three-round mean so far, three rounds in a row."""
     key = "vcf_acceptance_rate"
     played = [row for row in rows if _number(row, key) is not None]
@@ -187,7 +187,7 @@ def _acceptance_falls(rows: Sequence[Row]) -> Notice | None:
     return None
 
 
-def _reward_up_accuracy_down(rows: Sequence[Row]) -> Notice | None:
+def _reward_up_accuracy_down(rows: Sequence[Record]) -> Notice | None:
     """The Assessor's reward is up by 0.1 since the best evaluation so far, and validation accuracy down by 5 points.
 
     Rewards are means over up to three played rounds that end with the evaluation; for an evaluation before any game,
@@ -236,12 +236,12 @@ def _first_stretch(rounds: Sequence[int], signs: Sequence[bool], lasting: int = 
     return None
 
 
-def _number(row: Row, key: str) -> float | None:
+def _number(row: Record, key: str) -> float | None:
     value = row.get(key)
     return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _mean(rows: Iterable[Row], key: str) -> float | None:
+def _mean(rows: Iterable[Record], key: str) -> float | None:
     values = [value for row in rows if (value := _number(row, key)) is not None]
     return fmean(values) if values else None
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from medserl.display.shares import as_count, counted_in
 from medserl.reports.convergence import Notice
-from medserl.reports.run_files import Row
+from medserl.reports.run_files import Record
 
 WIDTH, HEIGHT = 370, 210
 LEFT, RIGHT, TOP, BOTTOM = 50, 8, 10, 30
@@ -79,7 +79,7 @@ class Curve:
     metrics: tuple[str, ...]
     name: str
 
-    def value(self, row: Row) -> float | None:
+    def value(self, row: Record) -> float | None:
         values = [row[metric] for metric in self.metrics if is_number(row.get(metric))]
         return sum(values) if values else None
 
@@ -88,7 +88,7 @@ class Curve:
 class Point:
     """The mean of `rows` (one round, or a stretch of rounds in a long run)."""
 
-    rows: Sequence[Row]
+    rows: Sequence[Record]
 
     @property
     def round(self) -> float:
@@ -118,11 +118,11 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def rounds_per_point(rows: Sequence[Row]) -> int:
+def rounds_per_point(rows: Sequence[Record]) -> int:
     return max(1, math.ceil(len(rows) / MOST_POINTS))
 
 
-def draw(plan: Plan, rows: Sequence[Row], notices: Sequence[Notice] = ()) -> Chart | None:
+def draw(plan: Plan, rows: Sequence[Record], notices: Sequence[Notice] = ()) -> Chart | None:
     """The chart of `plan`, or None where no row holds any of its figures. A stack leaves out what is always 0."""
     curves = _curves(plan, rows)
     if not curves:
@@ -157,7 +157,7 @@ def draw(plan: Plan, rows: Sequence[Row], notices: Sequence[Notice] = ()) -> Cha
     return Chart(plan, series, flags, frame.x_ticks(), frame.y_ticks(), readout)
 
 
-def _curves(plan: Plan, rows: Sequence[Row]) -> list[Curve]:
+def _curves(plan: Plan, rows: Sequence[Record]) -> list[Curve]:
     every = [Curve((metric,), name) for metric, name in plan.curves]
     values = {curve: [value for row in rows if (value := curve.value(row)) is not None] for curve in every}
     if not plan.stacked:

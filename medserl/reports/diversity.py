@@ -14,7 +14,7 @@ from typing import Any
 
 from medserl.game.text import split_words
 
-Row = Mapping[str, Any]
+Record = Mapping[str, Any]
 Words = tuple[str, ...]
 
 MAX_ORDER = 4
@@ -38,16 +38,16 @@ class EditDiversity:
     error_type_entropy: float | None
 
 
-def edit_diversity(episodes: Iterable[Row]) -> list[EditDiversity]:
+def edit_diversity(episodes: Iterable[Record]) -> list[EditDiversity]:
     """One row for each round that has an accepted note."""
-    accepted: dict[int, list[Row]] = defaultdict(list)
+    accepted: dict[int, list[Record]] = defaultdict(list)
     for episode in episodes:
         if episode.get("modified") is not None:
             accepted[episode["round"]].append(episode)
     return [_diversity(number, accepted[number]) for number in sorted(accepted)]
 
 
-def _diversity(number: int, games: Sequence[Row]) -> EditDiversity:
+def _diversity(number: int, games: Sequence[Record]) -> EditDiversity:
     edits = [_edit_words(game) for game in games]
     types = Counter(game["error_type"] for game in games if game["mode"] == "error" and game.get("error_type"))
     return EditDiversity(
@@ -59,7 +59,7 @@ def _diversity(number: int, games: Sequence[Row]) -> EditDiversity:
     )
 
 
-def _edit_words(game: Row) -> tuple[Words, Words]:
+def _edit_words(game: Record) -> tuple[Words, Words]:
     """The words taken out and the words written, over all spans of the edit."""
     spans = game.get("edits") or []
     taken = tuple(word for span in spans for word in split_words(span["original"]).keys)

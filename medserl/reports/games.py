@@ -13,7 +13,7 @@ from typing import Any
 from medserl.game.roles import truth
 from medserl.game.text import normalize
 from medserl.game.vcf import Edit, apply_vcf
-from medserl.reports.run_files import Row
+from medserl.reports.run_files import Record
 
 GAMES_BYTES = 6_000_000
 """Room for games in the file; the rest of a report stays well under the 4 MB that this leaves of 10."""
@@ -39,7 +39,7 @@ class ShownGames:
         return len(self.games) < self.total
 
 
-def choose_games(episodes: Sequence[Row], budget: int = GAMES_BYTES, seed: int = 0) -> ShownGames:
+def choose_games(episodes: Sequence[Record], budget: int = GAMES_BYTES, seed: int = 0) -> ShownGames:
     """All games where they fit into `budget` bytes of JSON, else an even random share of every round."""
     chosen: list[tuple[int, dict[str, Any]]] = []
     for index in _round_robin(episodes, random.Random(seed)):
@@ -52,7 +52,7 @@ def choose_games(episodes: Sequence[Row], budget: int = GAMES_BYTES, seed: int =
     return ShownGames([game for _, game in chosen], len(episodes))
 
 
-def _round_robin(episodes: Sequence[Row], rng: random.Random) -> Iterator[int]:
+def _round_robin(episodes: Sequence[Record], rng: random.Random) -> Iterator[int]:
     """Positions of all games, one of each round in turn, in random order within a round."""
     by_round: dict[Any, list[int]] = defaultdict(list)
     for index, episode in enumerate(episodes):
@@ -63,7 +63,7 @@ def _round_robin(episodes: Sequence[Row], rng: random.Random) -> Iterator[int]:
     return (index for index in chain.from_iterable(turns) if index is not None)
 
 
-def show_game(episode: Row) -> dict[str, Any]:
+def show_game(episode: Record) -> dict[str, Any]:
     """One row of episodes.jsonl as the browser shows it."""
     original = episode["original"]
     attempts = episode.get("attempts") or []
@@ -88,13 +88,13 @@ def show_game(episode: Row) -> dict[str, Any]:
     }
 
 
-def is_accepted(episode: Row) -> bool:
+def is_accepted(episode: Record) -> bool:
     """Whether an attempt passed the VCF: always the last."""
     attempts = episode.get("attempts")
     return bool(attempts and attempts[-1]["reason"] is None)
 
 
-def outcome(episode: Row) -> str:
+def outcome(episode: Record) -> str:
     """How a game ended: `assessor` or `injector` (who won), `no_verdict`, `no_note` (none accepted), or `not_judged`,
     where no Assessor was asked."""
     if not is_accepted(episode):
@@ -106,7 +106,7 @@ def outcome(episode: Row) -> str:
     return "assessor" if episode["verdict"] == truth(episode["mode"]) else "injector"
 
 
-def label(episode: Row) -> str | None:
+def label(episode: Record) -> str | None:
     """The label that the mode gives, by the fact table: `right`, `wrong`, `unknown`; None where it was not asked."""
     still_true = episode.get("still_true")
     if still_true is None:
@@ -126,7 +126,7 @@ def marked(text: str, spans: Sequence[tuple[int, int]]) -> Marked:
     return [*pieces, text[place:]]
 
 
-def _show_attempt(original: str, attempt: Row) -> dict[str, Any]:
+def _show_attempt(original: str, attempt: Record) -> dict[str, Any]:
     modified = attempt["modified"]
     edits: Sequence[Edit] = apply_vcf(original, modified).edits if modified is not None else ()
     return {

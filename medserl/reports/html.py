@@ -31,7 +31,7 @@ from medserl.reports.games import ShownGames, choose_games
 from medserl.reports.intervals import panels
 from medserl.reports.judged import evaluation_overlap, sample_label, validation_in_words
 from medserl.reports.own_games import FIGURES, count, periods
-from medserl.reports.run_files import Row, RunFiles, read_run
+from medserl.reports.run_files import Record, RunFiles, read_run
 from medserl.reports.shareable import without_notes
 from medserl.reports.summary import sentences, settings_rows, tiles
 from medserl.reports.tables import (
@@ -146,13 +146,13 @@ def filter_choices(shown: ShownGames) -> dict[str, list[Any]]:
     }
 
 
-def script_json(value: Sequence[Row]) -> Markup:
+def script_json(value: Sequence[Record]) -> Markup:
     """JSON that is safe inside a `<script type="application/json">`: nothing in it can end the element."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def flatten(tree: Row, prefix: str = "") -> list[tuple[str, str]]:
+def flatten(tree: Record, prefix: str = "") -> list[tuple[str, str]]:
     """Nested records as (dotted name, value) pairs."""
     pairs: list[tuple[str, str]] = []
     for key, value in tree.items():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from medserl.evaluation.guessing import FLAG_RATES
 from medserl.evaluation.statistics import Estimate
 from medserl.reports.curves import Tick, nice_steps
-from medserl.reports.run_files import Row
+from medserl.reports.run_files import Record
 from medserl.reports.tables import BASELINES, FIGURES, find_estimate, in_words, system_name, systems_of
 
 CHANCE = {"pairwise_accuracy": 0.25, "pair_ordering": 0.5, "accuracy": None, "balanced_accuracy": 0.5}
@@ -51,13 +51,13 @@ class Scale:
         return round(100 * (share - self.low) / (self.high - self.low), 2)
 
 
-def panels(table: Sequence[Row]) -> list[Panel]:
+def panels(table: Sequence[Record]) -> list[Panel]:
     """At most two figures that have intervals, the ones that say most first; none of a single system."""
     drawn = [panel for figure in CHANCE if (panel := _panel(figure, table)) is not None]
     return drawn[:MOST_PANELS]
 
 
-def _panel(figure: str, table: Sequence[Row]) -> Panel | None:
+def _panel(figure: str, table: Sequence[Record]) -> Panel | None:
     found = {system: find_estimate(table, system, figure) for system in systems_of(table)}
     measured = {system: one for system, one in found.items() if None not in (one.value, one.low, one.high)}
     if len(measured) < 2:
@@ -76,7 +76,7 @@ def _panel(figure: str, table: Sequence[Row]) -> Panel | None:
     )
 
 
-def _best_guess(table: Sequence[Row]) -> float | None:
+def _best_guess(table: Sequence[Record]) -> float | None:
     """What the best way to guess gets on these texts; None in an evaluation of before guesses had rows."""
     found = [value for guess in FLAG_RATES if (value := find_estimate(table, guess, "accuracy").value) is not None]
     return max(found, default=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from medserl.data.sample_paths import is_sample
-from medserl.reports.run_files import Row, RunFiles
+from medserl.reports.run_files import Record, RunFiles
 
 INVENTED = "sample notes: invented patients"
 
@@ -60,12 +60,12 @@ def _validation_source(run: RunFiles) -> str:
     return source if source == "none" else Path(source).name
 
 
-def _validation_notes(run: RunFiles) -> Row | None:
+def _validation_notes(run: RunFiles) -> Record | None:
     notes = run.provenance.get("notes", {}).get("notes")
     return notes if isinstance(notes, dict) else None
 
 
-def _overlap(notes: Row) -> str:
+def _overlap(notes: Record) -> str:
     if notes["in_both"]:
         return (
             f"Not held out: {notes['in_both']:,} of the {notes['judged']:,} notes are among the "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from medserl.evaluation.statistics import Estimate, share_estimate
 from medserl.reports.games import is_accepted, outcome
-from medserl.reports.run_files import Row
+from medserl.reports.run_files import Record
 
 
 @dataclass(frozen=True)
@@ -15,22 +15,22 @@ class Period:
     """A stretch of rounds and the games played in it."""
 
     name: str
-    games: Sequence[Row]
+    games: Sequence[Record]
 
 
-def _is_judged(game: Row) -> bool:
+def _is_judged(game: Record) -> bool:
     return outcome(game) not in ("no_note", "not_judged")
 
 
-def _judged_in(mode: str) -> Callable[[Row], bool]:
+def _judged_in(mode: str) -> Callable[[Record], bool]:
     return lambda game: _is_judged(game) and game["mode"] == mode
 
 
-def _assessor_won(game: Row) -> bool:
+def _assessor_won(game: Record) -> bool:
     return outcome(game) == "assessor"
 
 
-FIGURES: tuple[tuple[str, Callable[[Row], bool], Callable[[Row], bool]], ...] = (
+FIGURES: tuple[tuple[str, Callable[[Record], bool], Callable[[Record], bool]], ...] = (
     ("Notes with an accepted edit", lambda game: True, is_accepted),
     ("Assessor right (accuracy)", _is_judged, _assessor_won),
     ("Injected errors found (recall)", _judged_in("error"), _assessor_won),
@@ -40,7 +40,7 @@ FIGURES: tuple[tuple[str, Callable[[Row], bool], Callable[[Row], bool]], ...] = 
 """Name, which games count, which of these are hits."""
 
 
-def periods(episodes: Sequence[Row]) -> list[Period]:
+def periods(episodes: Sequence[Record]) -> list[Period]:
     """All rounds, and in runs of more than one the first and the last quarter of them."""
     rounds = sorted({episode["round"] for episode in episodes})
     if not rounds:
@@ -57,7 +57,7 @@ def periods(episodes: Sequence[Row]) -> list[Period]:
     ]
 
 
-def count(games: Sequence[Row]) -> list[Estimate]:
+def count(games: Sequence[Record]) -> list[Estimate]:
     """One share for each of FIGURES; its value is None where no game counts."""
     return [share_estimate([hit(game) for game in games if counts(game)]) for _, counts, hit in FIGURES]
 

@@ -25,7 +25,7 @@ COMPARISONS = "comparisons.json"
 TABLE_KEYS = {"system", "figure", "value", "low", "high", "n"}
 COMPARISON_KEYS = {"system", "against", "unit", "difference", "low", "high", "n", "p_value", "test"}
 
-Row = Mapping[str, Any]
+Record = Mapping[str, Any]
 Kind = TypeVar("Kind", list[Any], dict[str, Any])
 
 
@@ -34,7 +34,7 @@ class RunFiles:
     """The contents of a run folder; everything but the settings is empty where the run has none of it."""
 
     path: Path
-    settings: Row
+    settings: Record
     code_version: str
     rows: list[dict[str, Any]]
     episodes: Sequence[dict[str, Any]]
@@ -42,9 +42,9 @@ class RunFiles:
     frozen: list[dict[str, Any]]
     table: list[dict[str, Any]]
     comparisons: list[dict[str, Any]]
-    evaluation: Row
-    provenance: Row
-    cross_play: Row
+    evaluation: Record
+    provenance: Record
+    cross_play: Record
     other_evaluations: tuple[str, ...] = ()
     """Folders of the run's evaluations besides the newest one, which is the one shown, each with what was judged."""
 
@@ -92,13 +92,13 @@ def read_run(path: Path) -> RunFiles:
     )
 
 
-def _evaluations(folder: Path) -> list[tuple[Path, Row]]:
+def _evaluations(folder: Path) -> list[tuple[Path, Record]]:
     """The finished evaluations with their records, the newest first."""
-    found: list[tuple[Path, Row]] = [(place, _json(place / RECORD, dict)) for place in find_evaluations(folder)]
+    found: list[tuple[Path, Record]] = [(place, _json(place / RECORD, dict)) for place in find_evaluations(folder)]
     return sorted(found, key=lambda each: str(each[1].get("finished", "")), reverse=True)
 
 
-def _judged(record: Row) -> str:
+def _judged(record: Record) -> str:
     file = record.get("files", {}).get("judged", {}).get("name", "texts")
     return f"{file}, by {', '.join(record.get('systems', {})) or 'unknown systems'}"
 
@@ -121,7 +121,7 @@ def _rows(path: Path, needed: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _require(path: Path, rows: Iterable[Row], needed: str) -> None:
+def _require(path: Path, rows: Iterable[Record], needed: str) -> None:
     for number, row in enumerate(rows, start=1):
         if needed not in row:
             raise RunError(f"{path}: line {number} has no {needed!r}: was this file written by medserl?")
@@ -136,8 +136,8 @@ def _table(path: Path, keys: set[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def _cross_play(path: Path) -> Row:
-    record: Row = _json(path, dict)
+def _cross_play(path: Path) -> Record:
+    record: Record = _json(path, dict)
     if record and not is_record(record):
         raise RunError(f"{path}: is no record of cross-play; delete it, or run `medserl evaluate --cross-play` again")
     return record

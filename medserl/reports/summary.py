@@ -8,7 +8,7 @@ from typing import Any
 
 from medserl.config import Settings
 from medserl.display.shares import as_count, counted_in
-from medserl.reports.run_files import Row, RunFiles
+from medserl.reports.run_files import Record, RunFiles
 from medserl.reports.tables import in_words, interval
 from medserl.reports.verdict import before_and_after, grounds, headline, settings_of
 
@@ -69,7 +69,7 @@ def _games_in_words(run: RunFiles) -> list[str]:
     return [" ".join(lines)]
 
 
-def _round_in_words(row: Row) -> str:
+def _round_in_words(row: Record) -> str:
     """Acceptance and accuracy of a round, as far as there were games."""
     games, accepted = row["games"], row.get("accepted_games") or 0
     start = f"In round {row['round']}"
@@ -157,7 +157,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def settings_rows(settings: Row) -> list[dict[str, Any]]:
+def settings_rows(settings: Record) -> list[dict[str, Any]]:
     """Every setting with its meaning, and whether it differs from the default."""
     rows = []
     for name, value in settings.items():

@@ -10,7 +10,7 @@ from medserl.evaluation.guessing import FLAG_RATES, GUESSING
 from medserl.evaluation.official import CORRECTION_METRICS
 from medserl.evaluation.statistics import NOTHING, Estimate
 from medserl.evaluation.table import is_count
-from medserl.reports.run_files import Row
+from medserl.reports.run_files import Record
 
 SYSTEMS = {
     GUESSING: "best of guessing",
@@ -75,7 +75,7 @@ Group = str
 """One of these, or one part of the texts: `error_type=diagnosis`, `official=MS`."""
 
 
-def apart(table: Sequence[Row]) -> list[Row]:
+def apart(table: Sequence[Record]) -> list[Record]:
     """The rows of table.json, with the official scores and the figures by threshold in groups of their own.
 
     The file has them among the other figures of the same texts; on the page each stands under its own heading.
@@ -83,7 +83,7 @@ def apart(table: Sequence[Row]) -> list[Row]:
     return [_apart(row) for row in table]
 
 
-def _apart(row: Row) -> Row:
+def _apart(row: Record) -> Record:
     group, figure = row.get("group", ALL), row["figure"]
     if figure in FIGURES[SCORES]:
         return {**row, "group": OFFICIAL if group == ALL else f"{OFFICIAL}={group.partition('=')[2]}"}
@@ -123,17 +123,17 @@ class Overview:
     lines: list[tuple[str, int, list[Estimate]]]
 
 
-def table_of(table: Sequence[Row], group: Group) -> Table | None:
+def table_of(table: Sequence[Record], group: Group) -> Table | None:
     """The figures of a group; None where it was not evaluated."""
     return _table(group, table) if group in _groups(table) else None
 
 
-def part_tables(table: Sequence[Row]) -> list[Table]:
+def part_tables(table: Sequence[Record]) -> list[Table]:
     """All figures of each part of the texts."""
     return [_table(group, table) for group in _groups(table) if "=" in group]
 
 
-def overviews(table: Sequence[Row]) -> list[Overview]:
+def overviews(table: Sequence[Record]) -> list[Overview]:
     """Accuracy by part of the texts, one overview for each way to part them."""
     kinds: dict[str, list[Group]] = {}
     for group in _groups(table):
@@ -143,7 +143,7 @@ def overviews(table: Sequence[Row]) -> list[Overview]:
     return [_overview(kind, groups, table) for kind, groups in kinds.items()]
 
 
-def left_out(evaluation: Row) -> list[str]:
+def left_out(evaluation: Record) -> list[str]:
     """The official scores that were not computed, and why; a line for each reason."""
     reasons: dict[str, dict[str, None]] = {}
     for collections in evaluation.get(OFFICIAL, {}).values():
@@ -152,13 +152,13 @@ def left_out(evaluation: Row) -> list[str]:
     return [f"Left out: {', '.join(scores)} ({why})." for why, scores in reasons.items()]
 
 
-def judged_texts(n: int, evaluation: Row) -> str:
+def judged_texts(n: int, evaluation: Record) -> str:
     """`574 texts of validation.csv`; without the file where the evaluation's record does not name it."""
     file = evaluation.get("files", {}).get("judged", {}).get("name")
     return f"{n:,} labelled texts" + (f" of {file}" if file else "")
 
 
-def find_estimate(table: Sequence[Row], system: str, figure: str, group: Group = ALL) -> Estimate:
+def find_estimate(table: Sequence[Record], system: str, figure: str, group: Group = ALL) -> Estimate:
     """A figure of a system; its value is None where it was not computed."""
     for row in table:
         if (row.get("group", ALL), row["system"], row["figure"]) == (group, system, figure):
@@ -170,7 +170,7 @@ def system_name(system: str) -> str:
     return SYSTEMS.get(system, system)
 
 
-def systems_of(table: Sequence[Row]) -> list[str]:
+def systems_of(table: Sequence[Record]) -> list[str]:
     """In the order of the file, the model as it went on, but the baselines last."""
     return sorted(dict.fromkeys(row["system"] for row in table), key=lambda system: system in BASELINES)
 
@@ -201,11 +201,11 @@ def points(difference: Estimate) -> str:
     return value.replace("-", "−")
 
 
-def _groups(table: Sequence[Row]) -> list[Group]:
+def _groups(table: Sequence[Record]) -> list[Group]:
     return list(dict.fromkeys(row.get("group", ALL) for row in table))
 
 
-def _table(group: Group, table: Sequence[Row]) -> Table:
+def _table(group: Group, table: Sequence[Record]) -> Table:
     rows = [row for row in table if row.get("group", ALL) == group]
     systems, figures = systems_of(rows), list(dict.fromkeys(row["figure"] for row in rows))
     known = {figure for block in FIGURES.values() for figure in block}
@@ -222,7 +222,7 @@ def _table(group: Group, table: Sequence[Row]) -> Table:
     return Table(_title(group), _size(rows), _with_n(systems, rows), blocks)
 
 
-def _with_n(systems: Sequence[str], rows: Sequence[Row]) -> list[str]:
+def _with_n(systems: Sequence[str], rows: Sequence[Record]) -> list[str]:
     """The systems' names; of one that judged fewer texts than another one, with their number."""
     counts = {row["system"]: row["n"] or 0 for row in rows if row["figure"] in ("no_verdict_rate", "flag accuracy")}
     most = max(counts.values(), default=0)
@@ -232,7 +232,7 @@ def _with_n(systems: Sequence[str], rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _overview(kind: str, groups: Sequence[Group], table: Sequence[Row]) -> Overview:
+def _overview(kind: str, groups: Sequence[Group], table: Sequence[Record]) -> Overview:
     systems = systems_of(table)
     parts = {group: [row for row in table if row.get("group", ALL) == group] for group in groups}
     of_two_classes = any(row["figure"] == "accuracy" for rows in parts.values() for row in rows)
@@ -250,7 +250,7 @@ def _title(group: Group) -> str:
     return f"{name}: {part}" if parted else name
 
 
-def _size(rows: Sequence[Row]) -> int:
+def _size(rows: Sequence[Record]) -> int:
     return max((row["n"] or 0 for row in rows), default=0)
 
 

@@ -44,10 +44,10 @@ def test_every_file_cited_is_there() -> None:
 
 
 def test_every_room_has_a_line() -> None:
-    rooms = PAGE.partition("## The rooms")[2].partition("### ")[0]
+    packages = PAGE.partition("## The packages")[2].partition("### ")[0]
     named = {
         name.rstrip("/").removesuffix(".py")
-        for line in rooms.splitlines()
+        for line in packages.splitlines()
         for name in quoted(line.split("|")[1] if "|" in line else "")
     }
     assert named >= {name for layer in LAYERS for name in layer}

@@ -52,7 +52,7 @@ def modules() -> Iterator[Path]:
     return PACKAGE.rglob("*.py")
 
 
-def room(module: str) -> str:
+def package(module: str) -> str:
     """The package, or module at the top, that `medserl.a.b` belongs to; nothing for `medserl` itself."""
     return module.split(".")[1] if "." in module else ""
 
@@ -74,13 +74,13 @@ def imported(tree: ast.AST) -> Iterator[str]:
 
 
 def arrows() -> dict[str, set[str]]:
-    """The rooms that each room imports from, itself left out."""
+    """The packages that each of them imports from, itself left out."""
     found: dict[str, set[str]] = {}
     for path in modules():
         mine = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
         if mine == "__init__":  # names are loaded from everywhere when they are first used
             continue
-        there = {room(name) for name in imported(ast.parse(path.read_text(encoding="utf-8")))}
+        there = {package(name) for name in imported(ast.parse(path.read_text(encoding="utf-8")))}
         found.setdefault(mine, set()).update(there - {mine})
     return found
 
@@ -89,11 +89,11 @@ def test_every_room_has_its_place() -> None:
     assert sorted(arrows()) == sorted(name for layer in LAYERS for name in layer)
 
 
-@pytest.mark.parametrize("room", [name for layer in LAYERS for name in layer])
-def test_imports_point_down(room: str) -> None:
-    level = next(i for i, layer in enumerate(LAYERS) if room in layer)
+@pytest.mark.parametrize("package", [name for layer in LAYERS for name in layer])
+def test_imports_point_down(package: str) -> None:
+    level = next(i for i, layer in enumerate(LAYERS) if package in layer)
     below = {name for layer in LAYERS[:level] for name in layer}
-    assert arrows()[room] <= NARROW.get(room, below) <= below
+    assert arrows()[package] <= NARROW.get(package, below) <= below
 
 
 def test_no_arrow_runs_back() -> None:
@@ -102,4 +102,4 @@ def test_no_arrow_runs_back() -> None:
 
 def test_an_arrow_back_would_be_seen() -> None:
     code = "def late():\n    from medserl.trainer import MedSeRLTrainer\n    import medserl.data.medec\n"
-    assert {room(name) for name in imported(ast.parse(code))} == {"trainer", "data"}
+    assert {package(name) for name in imported(ast.parse(code))} == {"trainer", "data"}

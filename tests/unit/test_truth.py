@@ -46,7 +46,7 @@ def test_the_oracle_is_right_on_95_percent_of_what_it_decides_and_decides_85_per
         (edit["expected"], check_edit(edit["original"], edit["modified"], TABLE.fact(edit["fact_id"])))
         for edit in EDITS
     ]
-    decided = [(expected, truth.verdict) for expected, truth in answers if truth.verdict != "unknown"]
+    decided = [(expected, truth.still_true) for expected, truth in answers if truth.still_true != "unknown"]
     right = [expected == verdict for expected, verdict in decided]
     assert sum(right) >= 0.95 * len(decided), Counter(decided)
     assert len(decided) >= 0.85 * len(answers)
@@ -55,7 +55,7 @@ def test_the_oracle_is_right_on_95_percent_of_what_it_decides_and_decides_85_per
 def test_the_oracle_is_right_on_95_percent_of_what_it_decides_of_edits_that_mended_no_rule() -> None:
     """How much it decides of them is reported in docs/corpus.md and is no goal: that would be tuning again."""
     answers = [
-        (edit["expected"], check_edit(edit["original"], edit["modified"], TABLE.fact(edit["fact_id"])).verdict)
+        (edit["expected"], check_edit(edit["original"], edit["modified"], TABLE.fact(edit["fact_id"])).still_true)
         for edit in FRESH_EDITS
     ]
     decided = [expected == verdict for expected, verdict in answers if verdict != "unknown"]
@@ -66,20 +66,20 @@ def test_the_oracle_is_right_on_95_percent_of_what_it_decides_of_edits_that_mend
 def test_every_right_note_is_true_and_every_wrong_twin_false(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         fact = TABLE.fact(row["fact_id"])
-        assert check(row["correct_note"], fact).verdict == "true", row["note_id"]
-        assert check(row["incorrect_note"], fact).verdict == "false", row["note_id"]
+        assert check(row["correct_note"], fact).still_true == "true", row["note_id"]
+        assert check(row["incorrect_note"], fact).still_true == "false", row["note_id"]
 
 
 def test_twins_as_edits(rows: list[dict[str, Any]]) -> None:
     for row in rows[::20]:
         fact = TABLE.fact(row["fact_id"])
-        assert check_edit(row["correct_note"], row["correct_note"], fact).verdict == "true"
-        assert check_edit(row["correct_note"], row["incorrect_note"], fact).verdict == "false"
+        assert check_edit(row["correct_note"], row["correct_note"], fact).still_true == "true"
+        assert check_edit(row["correct_note"], row["incorrect_note"], fact).still_true == "false"
 
 
 def test_neutral_edits_stay_true(rows: list[dict[str, Any]]) -> None:
     verdicts = Counter(
-        check_edit(row["correct_note"], edit.modified, TABLE.fact(row["fact_id"])).verdict
+        check_edit(row["correct_note"], edit.modified, TABLE.fact(row["fact_id"])).still_true
         for row in random.Random(0).sample(rows, 40)
         for edit in neutral_edits(row["correct_note"])
     )
@@ -91,7 +91,7 @@ def test_a_neutral_edit_at_the_start_of_a_sentence_keeps_it_a_sentence(rows: lis
     """Without its capital letter, "116 mEq/L. the team starts" would be one sentence."""
     row = next(row for row in rows if " mEq/L. The team begins " in row["correct_note"])
     modified = row["correct_note"].replace("The team begins", "The team starts")
-    assert check_edit(row["correct_note"], modified, TABLE.fact(row["fact_id"])).verdict == "true"
+    assert check_edit(row["correct_note"], modified, TABLE.fact(row["fact_id"])).still_true == "true"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_neutral_edit_at_the_start_of_a_sentence_keeps_it_a_sentence(rows: lis
 )
 def test_amounts_in_a_carrying_sentence(said: str, verdict: str) -> None:
     carrier = DOSE.pool.carriers[0]
-    assert check("A man is seen. " + carrier.replace("{term}", said), DOSE).verdict == verdict
+    assert check("A man is seen. " + carrier.replace("{term}", said), DOSE).still_true == verdict
 
 
 @pytest.mark.parametrize(
@@ -135,20 +135,20 @@ def test_amounts_in_a_carrying_sentence(said: str, verdict: str) -> None:
     ],
 )
 def test_statements(sentence: str, verdict: str) -> None:
-    assert check(f"A man is seen. {sentence}", ORGANISM).verdict == verdict
+    assert check(f"A man is seen. {sentence}", ORGANISM).still_true == verdict
 
 
 def test_a_statement_left_out_or_contradicted_is_never_true() -> None:
     right = "The illness is attributed to Streptococcus pneumoniae."
     wrong = "The illness is attributed to Listeria monocytogenes."
     note = f"A 60-year-old man is seen. {right}"
-    assert check_edit(note, "A 60-year-old man is seen.", ORGANISM).verdict == "unknown"
-    assert check_edit(note, f"{note} {wrong}", ORGANISM).verdict == "false"
+    assert check_edit(note, "A 60-year-old man is seen.", ORGANISM).still_true == "unknown"
+    assert check_edit(note, f"{note} {wrong}", ORGANISM).still_true == "false"
 
 
 @given(original=st.text(max_size=150), modified=st.text(max_size=150))
 def test_it_answers_on_any_two_texts(original: str, modified: str) -> None:
-    assert check_edit(original, modified, ORGANISM).verdict in ("true", "false", "unknown")
+    assert check_edit(original, modified, ORGANISM).still_true in ("true", "false", "unknown")
 
 
 @given(st.lists(st.sampled_from([*EDITS[0]["original"].split(), "not", "left", "300", "mg"]), max_size=25))
