@@ -67,9 +67,15 @@ def train(settings: Settings) -> Path:
 
 
 def tell_memory(settings: Settings) -> None:
-    """Say what training takes of this machine's memory, as far as it can be told without the model."""
+    """Say what training takes of this machine's memory, as far as it can be told without the model.
+
+    Raises:
+        ConfigError: nothing could be learnt with these settings.
+        ModelError: the model's configuration cannot be read.
+    """
     from medserl.models.footprint import estimate
 
+    settings.require_trainable()
     for line in estimate(settings, training_engine_name(settings)):
         say(line)
 

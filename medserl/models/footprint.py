@@ -138,6 +138,17 @@ class Fit:
     needed: int = 0
     """Bytes, most of the time."""
 
+    def bytes_needed(self, shape: Shape, learner: int, player: int) -> int:
+        """Bytes, most of the time: of what learns, its passes, and vLLM's, which take turns if it sleeps."""
+        passes = self.training_token_budget * shape.activations(checkpointing=self.gradient_checkpointing)
+        return int(learner + (max(player, passes) if self.vllm_sleep else player + passes))
+
+    def but_for(self, settings: Settings) -> Fit:
+        """This with the values of the settings that are not at their defaults, as `fitted` leaves them."""
+        defaults = Settings.model_fields
+        given = {name: getattr(settings, name) for name in self.settings}
+        return replace(self, **{name: value for name, value in given.items() if value != defaults[name].default})
+
     @property
     def settings(self) -> dict[str, Any]:
         found: dict[str, Any] = {
@@ -167,9 +178,8 @@ def fit(shape: Shape, memory: int, lora_rank: int, *, vllm: bool, load_in_4bit: 
         written = usable - learner if sleeps else room  # the local engine's cache, and what it keeps of prompts
         generation = max(FEW_TOKENS, min(131072, _power_of_two(written / (5 * shape.cached))))
         share = round((usable - learner if sleeps else player) / memory, 2) if vllm else 0.0
-        passes = tokens * shape.activations(checkpointing=checkpointing)
-        needed = learner + (max(player, passes) if sleeps else player + passes)
-        return Fit(tokens, checkpointing, generation, sleeps, share, int(needed))
+        found = Fit(tokens, checkpointing, generation, sleeps, share)
+        return replace(found, needed=found.bytes_needed(shape, learner, player))
     return None
 
 
@@ -225,11 +235,8 @@ def fitted(settings: Settings, engine: str) -> Settings:
         log.warning("%s", too_little(settings, shape, free, vllm=engine == "vllm"))
         found = Fit(FEW_TOKENS, gradient_checkpointing=True, generation_token_budget=ENOUGH_TOKENS)
     found = replace(found, vllm_gpu_memory=round(found.vllm_gpu_memory * free / total, 2))  # vLLM counts from all of it
-    defaults = Settings.model_fields
     changes = {
-        name: value
-        for name, value in found.settings.items()
-        if getattr(settings, name) == defaults[name].default and value != defaults[name].default
+        name: value for name, value in found.but_for(settings).settings.items() if value != getattr(settings, name)
     }
     if changes:
         log.info(
@@ -294,12 +301,13 @@ def estimate(settings: Settings, engine: str) -> list[str]:
     if found is None:
         lines.append(too_little(settings, shape, memory, vllm=vllm))
     elif device.startswith("cuda"):
+        found = found.but_for(settings)
+        needed = found.bytes_needed(shape, learner, shape.player if vllm else 0)
         chosen = ", ".join(f"{name} {value}" for name, value in found.settings.items())
-        lines.append(f"{memory / GB:.0f} GB are free: about {found.needed / GB:.0f} are needed with {chosen}")
+        lines.append(f"{memory / GB:.0f} GB are free: about {needed / GB:.0f} are needed with {chosen}")
     else:
-        needed = learner + settings.training_token_budget * shape.activations(
-            checkpointing=settings.gradient_checkpointing
-        )
+        as_set = Fit(settings.training_token_budget, settings.gradient_checkpointing, 0)
+        needed = as_set.bytes_needed(shape, learner, 0)
         lines.append(f"{memory / GB:.0f} GB are free: about {needed / GB:.1f} are needed with these settings")
     return [*lines, "an estimate from the model's shapes (benchmarks/memory.py); nothing was loaded"]
 

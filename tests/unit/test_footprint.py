@@ -126,6 +126,21 @@ def test_a_dry_run_says_what_is_needed_and_loads_nothing(
     assert not run.exists()
 
 
+def test_a_dry_run_counts_with_the_values_that_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = Settings(model="Qwen/Qwen3-4B", adapter="none")
+    gpu(monkeypatch, 24)
+    *_, chosen, _ = estimate(given, "local")
+    *_, pinned, _ = estimate(given.with_overrides(training_token_budget=16384, gradient_checkpointing=True), "local")
+    assert "about 16 are needed with training_token_budget 8192, gradient_checkpointing True" in chosen
+    assert "about 23 are needed with training_token_budget 16384, gradient_checkpointing True" in pinned
+
+
+def test_a_dry_run_refuses_what_could_not_be_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--dry-run", "--lora-rank", "0", "--adapter", "none", "--dtype", "bfloat16"])
+    assert stopped.value.code == 2 and "are lost in weights of 16 bits" in " ".join(capsys.readouterr().err.split())
+
+
 def test_an_engine_is_made_with_what_fits(monkeypatch: pytest.MonkeyPatch, tiny_llama: Path) -> None:
     """Warm-up and training alike go through `create_engine`."""
     monkeypatch.setattr(footprint, "fitted", lambda given, engine: given.with_overrides(training_token_budget=512))
