@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=.venv-openrlhf
-wanted="$(cat tests/openrlhf/requirements.txt pyproject.toml | sha256sum)"
+wanted="$(cat tests/openrlhf/*.txt pyproject.toml | sha256sum)"
 if [ "$(cat "$venv/made-of" 2>/dev/null)" != "$wanted" ]; then
   [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
   pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check)

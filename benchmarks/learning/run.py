@@ -89,6 +89,7 @@ def main() -> None:
         folder = outputs / "data"
         test = test_file(options.pairs, folder) if options.test_data == LARGER else choosing_file(folder)
         data = {"predictions.jsonl": str(test)}
+        same_notes(results / f"{TEST_NOTES}.xz", test.read_bytes())
         keep(results, {TEST_NOTES: test.read_bytes()})
     else:
         data = {"predictions.jsonl": options.test_data}
@@ -176,7 +177,16 @@ def starved(run: Path) -> bool:
     return len(last) > EMPTY_ROUNDS_ALLOWED and not any(taught)
 
 
+def same_notes(kept: Path, test: bytes) -> None:
+    """Figures of one experiment are of the same test notes, or no arm can be compared with another."""
+    if kept.exists() and lzma.decompress(kept.read_bytes()) != test:
+        sys.exit(f"error: {kept}: these results are of other test notes; give another --experiment")
+
+
 def judge_start(settings: Settings, data: Mapping[str, str], folder: Path, kept: Path) -> None:
+    """Once, on whatever machine: what is kept already is not judged again."""
+    if all((kept / f"{name}.xz").exists() for name in data):
+        return
     names = ("model", "prompts", "engine", "adapter")
     model = [part for name in names if name in settings for part in (f"--{name}", settings[name])]
     keep(kept, judged(WARMUP, model, data, folder))

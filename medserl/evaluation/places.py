@@ -56,7 +56,7 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
 
 def give_up(folder: Path) -> None:
     """Free the folder again where nothing but the record is in it, as after a model that is refused."""
-    if [path.name for path in folder.iterdir()] == [RECORD]:
+    if folder.is_dir() and [path.name for path in folder.iterdir()] == [RECORD]:
         (folder / RECORD).unlink()
         if not folder.is_symlink():
             folder.rmdir()

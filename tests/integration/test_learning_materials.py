@@ -174,7 +174,10 @@ def test_a_control_trains_in_medserls_place_and_goes_on(tmp_path: Path) -> None:
     rows = lzma.decompress((kept / "A2_seed0" / "metrics.jsonl.xz").read_bytes()).decode().splitlines()
     assert len(rows) == 1 + 3 and json.loads(rows[-1])["accepted_games"] > 4
     assert len(lzma.decompress((kept / "test_notes.jsonl.xz").read_bytes()).splitlines()) == 3
+    shutil.rmtree(tmp_path / "outputs" / "tried" / "warmup")  # as on another machine, where what is kept is there
     assert run(tmp_path, "A2", extra=extra, arguments=arm) == []
+    with pytest.raises(SystemExit, match="of other test notes"):
+        run(tmp_path, "A2", extra=extra, arguments=(*arm, "--pairs", "1", "1", "2"))
     shutil.rmtree(tmp_path / "outputs" / "tried" / "A2_seed0" / "checkpoints" / "round_3")
     shutil.rmtree(tmp_path / "outputs" / "tried" / "A2_seed0" / "eval")
     assert run(tmp_path, "A2", extra=extra, arguments=arm) == ["controls random_swaps", "evaluate"]

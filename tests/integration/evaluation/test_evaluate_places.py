@@ -12,6 +12,7 @@ import pytest
 from medserl.cli import main
 from medserl.errors import ModelError
 from medserl.evaluation import systems
+from medserl.evaluation.places import give_up
 from medserl.evaluation.submission import read_submission
 from medserl.game.episode import Completion
 from tests.poisonings import PAIRS, Reader, record, write_notes
@@ -189,3 +190,8 @@ def test_why_there_is_no_verdict_is_told(tmp_path: Path, train: Path, monkeypatc
     assert f"- base: no verdict on 5 of 28 texts, which counts as wrong: {why}" in text
     counts = json.loads((tmp_path / "out" / "evaluation.json").read_text())["no_verdict"]["base"]
     assert counts == {"truncated": 3, "unreadable": 2}
+
+
+def test_giving_up_a_folder_that_somebody_removed_hides_no_error(tmp_path: Path) -> None:
+    give_up(tmp_path / "gone")
+    assert not (tmp_path / "gone").exists()
