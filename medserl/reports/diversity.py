@@ -17,7 +17,6 @@ from medserl.game.text import split_words
 Record = Mapping[str, Any]
 Words = tuple[str, ...]
 
-MAX_ORDER = 4
 NO_MATCH = 0.1
 """What counts as matched where no n-gram of an order is (Chen and Cherry, WMT 2014, smoothing 1)."""
 
@@ -70,50 +69,18 @@ def _edit_words(game: Record) -> tuple[Words, Words]:
 def self_bleu(texts: Iterable[Sequence[str]]) -> float | None:
     """Mean BLEU of each text against all others: 0 where none shares a word, 1 where all are written elsewhere too.
 
-    Source: Zhu et al., SIGIR 2018; BLEU is Papineni et al.'s (ACL 2002). Orders 1 to 4, but none longer than the text,
-    since most edits write a word or two. Texts without words are left out; None for fewer than two with words.
+    Source: Zhu et al., SIGIR 2018; BLEU is Papineni et al.'s (ACL 2002), by sacrebleu. Orders 1 to 4, but none longer
+    than the text, since most edits write a word or two. Texts without words are left out; None for fewer than two with
+    words.
     """
-    written = [tuple(text) for text in texts if text]
+    from sacrebleu.metrics.bleu import BLEU
+
+    written = [" ".join(text) for text in texts if text]
     if len(written) < 2:
         return None
-    held: dict[Words, list[int]] = defaultdict(list)
-    for text in written:
-        for ngram, count in _ngrams(text).items():
-            held[ngram].append(count)
-    for counts in held.values():
-        counts.sort(reverse=True)
-    lengths = Counter(map(len, written))
-    return fmean(_bleu(text, held, _closest_length(len(text), lengths)) for text in written)
-
-
-def _bleu(text: Words, held: Mapping[Words, Sequence[int]], closest: int) -> float:
-    """BLEU of a text; `held` are the counts of each n-gram in all texts, this one among them, largest first."""
-    total, matched = Counter[int](), Counter[int]()
-    for ngram, count in _ngrams(text).items():
-        total[len(ngram)] += count
-        matched[len(ngram)] += min(count, _most_elsewhere(held[ngram], count))
-    if not matched[1]:
-        return 0.0
-    precision = fmean(math.log((matched[order] or NO_MATCH) / total[order]) for order in total)
-    return math.exp(precision + min(0.0, 1 - closest / len(text)))
-
-
-def _ngrams(text: Words) -> Counter[Words]:
-    orders = range(1, min(MAX_ORDER, len(text)) + 1)
-    return Counter(text[i : i + order] for order in orders for i in range(len(text) - order + 1))
-
-
-def _most_elsewhere(counts: Sequence[int], own: int) -> int:
-    """The largest count in another text, out of all texts' counts, largest first."""
-    if own < counts[0]:
-        return counts[0]
-    return counts[1] if len(counts) > 1 else 0
-
-
-def _closest_length(length: int, lengths: Counter[int]) -> int:
-    """Length of the other text nearest to `length`, the shorter of two as near."""
-    others = lengths - Counter([length])
-    return min(others, key=lambda other: (abs(other - length), other))
+    bleu = BLEU(effective_order=True, smooth_method="floor", smooth_value=NO_MATCH, tokenize="none")
+    others = (written[:place] + written[place + 1 :] for place in range(len(written)))
+    return fmean(bleu.sentence_score(text, rest).score / 100 for text, rest in zip(written, others, strict=True))
 
 
 def entropy(counts: Mapping[str, int]) -> float:
