@@ -258,6 +258,16 @@ def guessed(unit: str, difference: float, p_value: float) -> dict[str, object]:
     return comparison("guessing", unit, difference, p_value)
 
 
+def test_the_first_words_say_what_the_model_can_do_though_play_changed_nothing(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", rounds=1, games=2)
+    rows = [comparison("warmup", "texts", 0.004, 0.62), guessed("texts", 0.155, 0.0002)]
+    (run / "eval" / "comparisons.json").write_text(json.dumps(rows), encoding="utf-8")
+    assert (
+        "Summary The trained model finds errors: 65.5 % of texts right, where always the same answer gets 50.0 % (p < 0.001). "
+        "Self-play made no difference that can be told from chance: accuracy 52.0 %"
+    ) in Page(write_report(run)).text
+
+
 def test_a_model_below_guessing_is_not_praised(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", rounds=1, games=2)
     rows = [
@@ -270,7 +280,8 @@ def test_a_model_below_guessing_is_not_praised(tmp_path: Path) -> None:
     text = Page(write_report(run)).text
     for words in (
         "Self-play made more of the model's verdicts right, but left it no better than guessing: accuracy 52.0 %",
-        "is not distinguishable from guessing (always the same answer: 66.6 %) in texts right (p = 0.61).",
+        "The trained model is no better than guessing: 65.5 % of texts right, where always the same answer gets 66.6 % "
+        "(p = 0.61).",
         "is worse than guessing (a coin that flags as often: 31.2 %) by 5.0 points of pairs right (p = 0.040).",
         "by 13.2 points of pairs right (p < 0.001), but no better than guessing.",
         "best of guessing −1.1 points",
