@@ -304,7 +304,7 @@ def learnability_of(file: str) -> list[str]:
         f"SmolLM2-135M with a LoRA of rank {settings['rank']}, {final['train_pairs']} training pairs. "
         f"It took {final['minutes']} minutes on {threads} "
         f"(`python benchmarks/learnability.py --model FOLDER --minutes {settings['minutes']:g}{asked} "
-        f"--evaluate-every {settings['evaluate_every']}`).\n",
+        f"--evaluate-every {settings['evaluate_every']}`) at commit {curve['commit']}; notes may have changed since.\n",
         *as_table(
             ("test notes", "pairs ordered rightly", "both twins right"),
             [(split, *(percent(Estimate(**final[split][name])) for name in LEARNED)) for split in LIMITS],

@@ -33,6 +33,7 @@ from typing import Any
 from medserl.data.sample_paths import SampleSplit, sample_path
 from medserl.evaluation.statistics import share_estimate
 from medserl.knowledge.facts import Fact, load_facts
+from medserl.runs.runlog import git_revision
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PAIRS_PER_STEP = 16
@@ -74,8 +75,9 @@ class Packed:
 
 @dataclass
 class Curve:
-    """What is written: settings, one point per evaluation, and the final figures."""
+    """What is written: the code's commit, settings, one point per evaluation, and the final figures."""
 
+    commit: str
     settings: dict[str, Any]
     points: list[dict[str, float]] = field(default_factory=list)
     final: dict[str, Any] = field(default_factory=dict)
@@ -91,7 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output = options.output or RESULTS / f"learnability{'_verdict_only' if options.verdict_only else ''}.json"
     train, validation, test = (read_pairs(split, options.limit) for split in ("train", "validation", "test"))
     reader = Reader(options)
-    curve = Curve({key: value for key, value in vars(options).items() if key not in ("model", "output")})
+    settings = {key: value for key, value in vars(options).items() if key not in ("model", "output")}
+    curve = Curve(git_revision() or "unknown", settings)
     curve.final = {"minutes": fit(reader, train, validation, options, curve), "train_pairs": len(train)}
     for split in ("test-seen", "test-unseen"):
         leans = reader.leans([pair for pair in test if pair.split == split])
