@@ -263,8 +263,8 @@ def test_the_first_words_say_what_the_model_can_do_though_play_changed_nothing(t
     rows = [comparison("warmup", "texts", 0.004, 0.62), guessed("texts", 0.155, 0.0002)]
     (run / "eval" / "comparisons.json").write_text(json.dumps(rows), encoding="utf-8")
     assert (
-        "Summary The trained model finds errors: 65.5 % of texts right, where always the same answer gets 50.0 % (p < 0.001). "
-        "Self-play made no difference that can be told from chance: accuracy 52.0 %"
+        "Summary The trained model finds errors: 65.5 % of texts right, where always the same answer gets 50.0 % "
+        "(p < 0.001). Self-play made no difference that can be told from chance: accuracy 52.0 %"
     ) in Page(write_report(run)).text
 
 
