@@ -73,7 +73,7 @@ _SHORTEST_STEM = 4
 
 
 @dataclass(frozen=True)
-class Stretch:
+class ChangedWords:
     """A changed stretch of words, and what stands right before and after it."""
 
     removed: Words
@@ -124,7 +124,7 @@ def audit(original: str, modified: str, rules: Rules | None = None) -> Audit:
     return Audit(edit_class, slight, to_the_reader=not set(lexicon()["to_the_reader"]).isdisjoint(added))
 
 
-def _class_one_way(stretches: Sequence[Stretch], denied: bool) -> EditClass:
+def _class_one_way(stretches: Sequence[ChangedWords], denied: bool) -> EditClass:
     """The class by what was removed, added, and stands around it; `denied`: what the text denies was changed."""
     removed = tuple(chain.from_iterable(stretch.removed for stretch in stretches))
     added = tuple(chain.from_iterable(stretch.added for stretch in stretches))
@@ -160,11 +160,11 @@ def rules_of(pairs: Iterable[tuple[str, str]]) -> Rules:
 # -- what was changed ---------------------------------------------------------------------------------------------
 
 
-def _changed_stretches(old: Words, new: Words) -> list[Stretch]:
+def _changed_stretches(old: Words, new: Words) -> list[ChangedWords]:
     """Aligned from the lesser text to the greater: of several shortest alignments both ways take the same one."""
     runs = Levenshtein.opcodes(old, new) if old <= new else Levenshtein.opcodes(new, old).inverse()
     return [
-        Stretch(
+        ChangedWords(
             old[run.src_start : run.src_end],
             new[run.dest_start : run.dest_end],
             before=new[max(0, run.dest_start - _CUE_REACH) : run.dest_start],
@@ -175,7 +175,7 @@ def _changed_stretches(old: Words, new: Words) -> list[Stretch]:
     ]
 
 
-def _known_change(removed: Words, added: Words, stretches: Sequence[Stretch]) -> EditClass | None:
+def _known_change(removed: Words, added: Words, stretches: Sequence[ChangedWords]) -> EditClass | None:
     """The class whose words differ between what was removed and what was added, or None."""
     for name in _NAMES:
         if _differ(name, removed, added) and _of(name, removed) and _of(name, added):
@@ -218,13 +218,13 @@ def _numbers(words: Words) -> list[str]:
     return [word for word in words if word.lstrip("-.^_")[:1].isdigit()]
 
 
-def _counts_time(stretch: Stretch) -> bool:
+def _counts_time(stretch: ChangedWords) -> bool:
     """Whether its numbers count days or the like; a patient's age is a number."""
     words = (*stretch.removed, *stretch.added, *stretch.after[:1])
     return "old" not in (*words, *stretch.after) and any(class_of(word) is EditClass.TIME for word in words)
 
 
-def _is_slight(stretch: Stretch) -> bool:
+def _is_slight(stretch: ChangedWords) -> bool:
     """Whether it is another age, or numbers nearly as large stand for numbers."""
     old, new = (_numbers(words) for words in (stretch.removed, stretch.added))
     if len(old) != len(stretch.removed) or len(new) != len(stretch.added) or len(old) != len(new):
@@ -252,7 +252,7 @@ def _is_wording(removed: Words, added: Words) -> bool:
     return len(old) == len(new) and all(_inflected(a, b) for a, b in zip(old, new, strict=True))
 
 
-def _change_by_context(stretches: Sequence[Stretch]) -> EditClass | None:
+def _change_by_context(stretches: Sequence[ChangedWords]) -> EditClass | None:
     """The class of a term that no list knows, by the word it goes with: "gives X", "X syndrome"."""
     for stretch in stretches:
         if len(stretch.added) > _LONGEST_TERM or any(map(_wording().issuperset, (stretch.removed, stretch.added))):
