@@ -12,8 +12,8 @@ from medserl.knowledge.audit import EditClass
 from medserl.reports.convergence import Convergence, GoldGap, Notice
 from medserl.reports.curves import Chart, ChartPlan, draw
 from medserl.reports.diversity import EditDiversity
-from medserl.reports.run_files import Record
 from medserl.rounds.clock import PHASES, WITH_TOKENS
+from medserl.runs.records import Record
 
 
 @dataclass(frozen=True)

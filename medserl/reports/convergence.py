@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from medserl.reports.diversity import EditDiversity, Record, edit_diversity
+from medserl.reports.diversity import EditDiversity, edit_diversity
+from medserl.runs.records import Record
 
 PATIENCE = 3
 """Rounds in a row that a sign must last before it is a notice: one round of some dozen games proves nothing."""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from medserl.display.shares import as_count, counted_in
 from medserl.reports.convergence import Notice
-from medserl.reports.run_files import Record
+from medserl.runs.records import Record
 
 WIDTH, HEIGHT = 370, 210
 LEFT, RIGHT, TOP, BOTTOM = 50, 8, 10, 30

@@ -8,9 +8,10 @@ from typing import Any
 
 from medserl.config import Settings
 from medserl.display.shares import as_count, counted_in
-from medserl.reports.run_files import Record, RunFiles
+from medserl.reports.run_files import RunFiles
 from medserl.reports.tables import in_words, interval
 from medserl.reports.verdict import before_and_after, grounds, headline, settings_of
+from medserl.runs.records import Record
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from medserl.evaluation.guessing import FLAG_RATES, GUESSING
 from medserl.evaluation.official import CORRECTION_METRICS
 from medserl.evaluation.statistics import NOTHING, Estimate
 from medserl.evaluation.table import is_count
-from medserl.reports.run_files import Record
+from medserl.runs.records import Record
 
 SYSTEMS = {
     GUESSING: "best of guessing",
