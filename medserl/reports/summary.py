@@ -21,7 +21,7 @@ class Tile:
     detail: str = ""
 
 
-def percent(value: float | None, n: int = 0) -> str:
+def _percent(value: float | None, n: int = 0) -> str:
     """`57 %`, of fewer than ten `3 of 4`; a dash where there is none, for tables alone."""
     if value is None:
         return "–"
@@ -87,7 +87,7 @@ def _round_in_words(row: Record) -> str:
 
 def _share(value: float, n: int) -> str:
     """`3 of 4`, or `57 % of 32`."""
-    return as_count(value, n) or f"{percent(value)} of {n:,}"
+    return as_count(value, n) or f"{_percent(value)} of {n:,}"
 
 
 def _frozen(run: RunFiles) -> list[str]:
@@ -112,7 +112,7 @@ def tiles(run: RunFiles) -> list[Tile]:
         _accuracy_tile(run),
         Tile("Rounds", f"{len(run.rounds):,}", _passes(run, games)),
         Tile("Games", f"{games:,}", _notes_played(run)),
-        Tile("Edits accepted", percent(accepted / games if games else None, games), of_games),
+        Tile("Edits accepted", _percent(accepted / games if games else None, games), of_games),
         Tile("Time", _duration(seconds), "playing and learning, without evaluation"),
     ]
 
