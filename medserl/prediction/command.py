@@ -24,7 +24,7 @@ from medserl.prediction.shown import show
 log = logging.getLogger("medserl")
 
 
-def predict(settings: Settings, notes: str, options: PredictOptions) -> None:
+def predict_notes(settings: Settings, notes: str, options: PredictOptions) -> None:
     """Judge the notes, write what was found, and show it.
 
     Started again with the same output, it goes on: what was answered is not asked again.
