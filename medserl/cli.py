@@ -136,9 +136,9 @@ def predict(
         notes: File or folder of notes, sample (the embedded test set), or - for standard input.
         config: TOML file of settings.
     """
-    from medserl.prediction.predict import predict as judge
+    from medserl.prediction.command import predict_notes
 
-    judge(settings or Settings(), notes, options or PredictOptions())
+    predict_notes(settings or Settings(), notes, options or PredictOptions())
 
 
 @app.command(config=SOURCES)

@@ -90,7 +90,7 @@ class Pipeline:
         Raises:
             KeyboardInterrupt: a signal ended a stage; those after it are left out.
         """
-        from medserl.models.memory import free_unused_memory
+        from medserl.models.unused_memory import free_unused_memory
 
         stages: list[Callable[[], None]] = [self._warm_up, self._train, self._evaluate, self._report]
         for stage in stages[self.first :]:

@@ -33,12 +33,12 @@ from medserl.game.roles import MODES, Mode
 from medserl.game.setup import GameSetup
 from medserl.knowledge.neutral import apply_neutral_edit
 from medserl.models import POLICY, shipped_warmup
-from medserl.models.lora import UPPER_LINEAR
+from medserl.models.lora_targets import UPPER_LINEAR
 from medserl.rollout import VCFRolloutGenerator, derive_seed
 from medserl.rounds.auxiliary import SFTExample, target_turns_of, verdict_example
 from medserl.rounds.metrics import game_metrics
 from medserl.sharing.card import write_card
-from medserl.sharing.facts import warm_up_facts
+from medserl.sharing.card_facts import warm_up_facts
 
 log = logging.getLogger("medserl")
 

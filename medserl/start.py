@@ -73,7 +73,7 @@ class RunPlan:
             RunError: there is a run in the folder already, or it cannot be written.
         """
         own = {GIVEN_NOTES[setting]: note_lines(loaded.notes) for setting, loaded in self.lists.items()}
-        return RunFolder.create(self.settings, made_of(self.settings), self.data.record(), own)
+        return RunFolder.create(self.settings, input_files(self.settings), self.data.record(), own)
 
 
 def plan_run(
@@ -158,7 +158,7 @@ def _resumed(given: Settings, lists: Mapping[str, LoadedNotes]) -> RunPlan:
     try:
         settings, changes = resumed_settings(started, given, path)
         _require_trainable(settings)
-        run.require_same_data(made_of(settings))
+        run.require_same_data(input_files(settings))
         data = run_data(settings)
         run.require_same_notes(data.record())
     except BaseException:
@@ -167,7 +167,7 @@ def _resumed(given: Settings, lists: Mapping[str, LoadedNotes]) -> RunPlan:
     return RunPlan(settings, data, run, changes)
 
 
-def made_of(settings: Settings) -> dict[str, Path]:
+def input_files(settings: Settings) -> dict[str, Path]:
     """What the games of a run follow from, by its use: a resumed run must find it as it was."""
     files = data_files(settings)
     if settings.prompts not in SHIPPED:

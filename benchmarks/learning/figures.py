@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 
-Line = Sequence[tuple[float, float]]
+Points = Sequence[tuple[float, float]]
 """Round and value."""
 Gain = tuple[str, float, float, float]
 """Arm, difference in points, and the ends of its interval."""
 COLUMNS = 3
 
 
-def draw_curves(curves: Mapping[str, Mapping[str, Sequence[Line]]], path: Path) -> None:
+def draw_curves(curves: Mapping[str, Mapping[str, Sequence[Points]]], path: Path) -> None:
     """A panel for each title, one colour an arm, one line a seed; a panel that no run has a line for is left out."""
     from matplotlib import pyplot
 

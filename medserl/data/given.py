@@ -14,7 +14,7 @@ from random import Random
 from typing import Any
 
 from medserl.data.labels import NO_LABELS
-from medserl.data.readers import BY_GUESS, NO_TEXT, ColumnNames, LoadedNotes, notes_of, unique_ids
+from medserl.data.readers import BY_GUESS, NO_TEXT, ColumnNames, LoadedNotes, notes_from_table, unique_ids
 from medserl.data.rows import Rows, SkippedRow
 from medserl.data.sample_paths import SampleSplit
 from medserl.errors import DataError
@@ -134,7 +134,7 @@ def _read(
     placed: dict[int, Note] = {}
     skipped: list[SkippedRow] = []
     for kind, rows in tables.items():
-        read = notes_of(rows.table(""), what, columns if kind == _ROW else BY_GUESS, stem="note")
+        read = notes_from_table(rows.table(""), what, columns if kind == _ROW else BY_GUESS, stem="note")
         left_out = {row.line for row in read.skipped}
         placed |= zip((row.line for row in rows.rows if row.line not in left_out), read.notes, strict=True)
         skipped += read.skipped

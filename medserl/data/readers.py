@@ -19,7 +19,15 @@ from medserl.errors import DataError
 from medserl.game.note import ERROR_TYPES, Note
 from medserl.game.text import too_long
 
-__all__ = ["ColumnNames", "LoadedNotes", "SkippedRow", "notes_of", "parse_sentences", "read_notes", "unique_ids"]
+__all__ = [
+    "ColumnNames",
+    "LoadedNotes",
+    "SkippedRow",
+    "notes_from_table",
+    "parse_sentences",
+    "read_notes",
+    "unique_ids",
+]
 from medserl.display.progress import track
 
 log = logging.getLogger("medserl")
@@ -94,7 +102,7 @@ def read_notes(source: str | Path, columns: ColumnNames = BY_GUESS, *, lenient: 
     Raises:
         DataError: no file, an empty or broken one, columns that are not there, or no row that can be used.
     """
-    loaded = notes_of(read_table(source, known_names(columns)), str(source), columns, lenient=lenient)
+    loaded = notes_from_table(read_table(source, known_names(columns)), str(source), columns, lenient=lenient)
     if not loaded.notes:
         raise DataError(f"{source}: no usable note; {loaded.skipped_summary() or 'nothing follows the header'}")
     if loaded.skipped:
@@ -102,7 +110,7 @@ def read_notes(source: str | Path, columns: ColumnNames = BY_GUESS, *, lenient: 
     return loaded
 
 
-def notes_of(
+def notes_from_table(
     table: Table, source: str, columns: ColumnNames = BY_GUESS, *, lenient: bool = False, stem: str | None = None
 ) -> LoadedNotes:
     """The notes of a table, and the rows that give none; `source` is what it is called.

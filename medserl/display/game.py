@@ -21,7 +21,7 @@ def show_game(episode: Episode) -> None:
         say(Text("No attempt was accepted: the Assessor saw nothing, nobody won.", style="yellow"))
         return
     say(_panel(episode.assessor.completion.text, "Assessor"))
-    say(Text(outcome(episode), style="bold"))
+    say(Text(who_won(episode), style="bold"))
 
 
 def _panel(text: str, title: str) -> Panel:
@@ -67,7 +67,7 @@ def _add(shown: Text, piece: str, style: str = "", brackets: str = "") -> None:
     shown.append(piece, style=style)
 
 
-def outcome(episode: Episode) -> str:
+def who_won(episode: Episode) -> str:
     """Who won, in a sentence."""
     if episode.assessor and episode.assessor.completion.truncated:
         return (

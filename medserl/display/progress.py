@@ -235,10 +235,10 @@ def _games(metrics: Mapping[str, Any]) -> list[str]:
 
 def _share(figure: str, metrics: Mapping[str, Any]) -> str:
     """`57%`, of fewer than ten games `3 of 4`."""
-    return as_count(metrics[figure], counted_in(figure, metrics)) or percent(metrics[figure])
+    return as_count(metrics[figure], counted_in(figure, metrics)) or _percent(metrics[figure])
 
 
-def percent(value: float | None) -> str:
+def _percent(value: float | None) -> str:
     return "  -" if value is None else f"{100 * value:3.0f}%"
 
 

@@ -42,7 +42,7 @@ def create_engine(settings: Settings, *, trainable: bool = True) -> Engine:
         raise ConfigError("async_rollout needs engine openrlhf: the local one plays and learns with the same weights")
     from medserl.engines.local import LocalEngine
     from medserl.models import load_model
-    from medserl.models.lora import trained_in_words
+    from medserl.models.lora_targets import trained_in_words
 
     loaded = load_model(settings, trainable=trainable)
     place = f"{loaded.model.dtype} on {loaded.model.device}".removeprefix("torch.")
@@ -96,7 +96,7 @@ def _create_vllm(settings: Settings) -> Engine:
     from medserl.engines.vllm_training import VLLMTrainingEngine, check_settings
     from medserl.models import adapter_source
     from medserl.models.footprint import fitted
-    from medserl.models.lora import trained_in_words
+    from medserl.models.lora_targets import trained_in_words
 
     check_settings(settings)
     engine = VLLMTrainingEngine(fitted(settings, "vllm"))

@@ -32,8 +32,8 @@ from medserl.engines.base import Sampling, UpdateStats, WeightedTurn, split_by_n
 from medserl.engines.dropout import without_chance
 from medserl.engines.families import examine
 from medserl.engines.gap import explained_gap
-from medserl.engines.memory import peak_memory_of_process
 from medserl.engines.packing import PackedRow, batches, pack, turns_of
+from medserl.engines.peak_memory import peak_memory_of_process
 from medserl.engines.prefixes import PrefixCache
 from medserl.engines.reply_probabilities import alternatives, probabilities_by_logprobs, shares
 from medserl.engines.scoring import completion_logits

@@ -26,7 +26,7 @@ from medserl.game.prompts import Messages
 from medserl.models import adapter_source, model_source, pick_dtype
 from medserl.models.chat import ChatRenderer, check_context, stop_token_ids
 from medserl.models.loading import read_tokenizer, reason
-from medserl.models.memory import free_unused_memory
+from medserl.models.unused_memory import free_unused_memory
 
 CPU_MEMORY_SHARE = 0.4
 """Of this machine's memory, for vLLM on a CPU; its own 0.92 fails wherever anything else runs."""

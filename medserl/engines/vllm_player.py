@@ -22,7 +22,7 @@ from medserl.engines.vllm_process import VLLMProcess
 from medserl.errors import MedSeRLError, RunError
 from medserl.game.roles import Role
 from medserl.models.loading import reason
-from medserl.models.memory import free_unused_memory
+from medserl.models.unused_memory import free_unused_memory
 
 IN_MEMORY = Path("/dev/shm")
 SLEEP_LEVEL = 1

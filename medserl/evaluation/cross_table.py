@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from medserl.evaluation.statistics import Estimate, share_estimate
+from medserl.runs.records import Record
 
 CROSS_PLAY = "cross_play.json"
-
-Record = Mapping[str, Any]
 
 
 def is_record(record: Record) -> bool:

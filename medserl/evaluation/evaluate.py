@@ -28,7 +28,7 @@ from medserl.evaluation.inputs import Sources, Texts, choose_texts, texts_for
 from medserl.evaluation.metrics import detection_metrics
 from medserl.evaluation.official import OfficialScores
 from medserl.evaluation.options import EvaluationOptions
-from medserl.evaluation.places import claim, give_up, write_record
+from medserl.evaluation.places import claim_folder, give_up, write_evaluation_record
 from medserl.evaluation.predictions import write_predictions
 from medserl.evaluation.remarks import no_verdict_counts, remarks
 from medserl.evaluation.submission import submission_id, write_submission
@@ -68,7 +68,7 @@ def evaluate(
     systems |= {file.name: {"file": given} for file, given in zip(files, options.predictions, strict=True)}
     record = _record(sources, texts, systems, options, seed)
     record["settings"] = {name: settings.model_dump(mode="json") for name, settings in models.items()}
-    folder = claim(options, record, sources.judged.file.stem)
+    folder = claim_folder(options, record, sources.judged.file.stem)
     try:
         asked = [_ask(name, settings, texts, options, seed) for name, settings in models.items()]
         subtasks = max((one.subtasks for one in [*asked, *files]), key=len, default="A")
@@ -85,7 +85,7 @@ def evaluate(
     official = official_results(texts.judged, judgements, scorers)
     thresholds = choose_thresholds(texts.held_out, judgements)
     summary = _write_blocks(folder, sources, texts, judgements, official, thresholds, scorers, options)
-    write_record(folder, record | _results(texts, judgements, official, thresholds))
+    write_evaluation_record(folder, record | _results(texts, judgements, official, thresholds))
     return summary, folder
 
 

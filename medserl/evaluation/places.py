@@ -27,7 +27,7 @@ QUESTION = ("texts", "options", "systems")
 """The parts of the record that tell one evaluation from another."""
 
 
-def claim(options: EvaluationOptions, record: Mapping[str, Any], data: str) -> Path:
+def claim_folder(options: EvaluationOptions, record: Mapping[str, Any], data: str) -> Path:
     """The folder of this evaluation, with the record in it that makes it its own; `data` names what is judged.
 
     Raises:
@@ -44,11 +44,11 @@ def claim(options: EvaluationOptions, record: Mapping[str, Any], data: str) -> P
         folder = folder / f"{name}-{_key(record)[:8]}"
         log.info("%s holds another evaluation; this one goes to %s", options.folder, folder)
     if not (folder / RECORD).is_file():
-        write_record(folder, record)
+        write_evaluation_record(folder, record)
     return folder
 
 
-def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+def write_evaluation_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Raises OutputError where it cannot be written."""
     private_folder(folder)
     write_private(folder / RECORD, json.dumps(record, indent=1))

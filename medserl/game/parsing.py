@@ -13,7 +13,7 @@ from medserl.game.layout import laid_out_like
 from medserl.game.markup import brings_markup
 from medserl.game.roles import Verdict
 from medserl.game.text import split_sentences
-from medserl.game.thinking import answer_span, visible
+from medserl.game.thinking import answer_span, without_thinking
 from medserl.game.vcf import MAX_WORD_EDITS
 
 InjectorFormat = Literal["edit", "note"]
@@ -45,7 +45,7 @@ def parse_verdict(completion: str) -> Verdict | None:
 
     Prose, a second answer, or an answer with anything else on its line is no verdict.
     """
-    text = visible(completion)
+    text = without_thinking(completion)
     if len(_ANSWER_KEY.findall(text)) != 1:
         return None
     match = _ANSWER_LINE.search(text)
@@ -95,7 +95,7 @@ def parse_answer(completion: str, sentences: Sequence[str], task: str = "") -> A
     verdict = parse_verdict(completion)
     if verdict != "INCORRECT":
         return Answer(verdict)
-    shown = visible(completion)
+    shown = without_thinking(completion)
     stated = _only(_SENTENCE, shown)
     number = int(re.sub(r"\D", "", stated)) if stated else len(sentences)
     sentence = " ".join(sentences[number].split()) if number < len(sentences) else None
@@ -110,7 +110,7 @@ def parse_answer(completion: str, sentences: Sequence[str], task: str = "") -> A
 
 def stated_words(completion: str) -> str | None:
     """What the completion's one line `should_say: WORDS` states, whatever the verdict; None without one such line."""
-    stated = _only(_SHOULD_SAY, visible(completion))
+    stated = _only(_SHOULD_SAY, without_thinking(completion))
     return _own_words(stated, "", "") if stated else None
 
 

@@ -31,7 +31,7 @@ def answer_span(completion: str) -> tuple[int, int]:
     return start, opened.start() if opened else len(completion)
 
 
-def visible(completion: str) -> str:
+def without_thinking(completion: str) -> str:
     """The completion without hidden thinking. Thinking that never ended leaves nothing after it to see."""
     start, end = answer_span(completion)
     return completion[start:end]

@@ -69,7 +69,7 @@ class Edit:
     modified_end: int
 
 
-class Block(NamedTuple):
+class WordRanges(NamedTuple):
     """Word ranges a[a_from:a_to] -> b[b_from:b_to] of one edit."""
 
     a_from: int
@@ -116,7 +116,7 @@ def apply_vcf(
 
     word_edits = Levenshtein.distance(a.keys, b.keys)
     jaccard = bag_jaccard(a.keys, b.keys)
-    blocks = _changed_blocks(a.keys, b.keys)
+    changed = _changed_ranges(a.keys, b.keys)
     floor, ceiling = bounds(len(a.keys), min_jaccard, max_jaccard)
 
     reason = None
@@ -128,9 +128,9 @@ def apply_vcf(
         reason = Reason.TOO_DIFFERENT
     elif jaccard > ceiling:
         reason = Reason.TOO_SIMILAR
-    elif not (_unbroken(a, blocks[0].a_from, blocks[-1].a_to) and _unbroken(b, blocks[0].b_from, blocks[-1].b_to)):
+    elif not (_unbroken(a, changed[0].a_from, changed[-1].a_to) and _unbroken(b, changed[0].b_from, changed[-1].b_to)):
         reason = Reason.SEVERAL_SENTENCES
-    return VCFResult(reason is None, reason, jaccard, word_edits, tuple(_edit(a, b, block) for block in blocks))
+    return VCFResult(reason is None, reason, jaccard, word_edits, tuple(_edit(a, b, ranges) for ranges in changed))
 
 
 def bag_jaccard(a: Sequence[str], b: Sequence[str]) -> float:
@@ -150,24 +150,24 @@ def bounds(n_words: int, min_jaccard: float, max_jaccard: float) -> tuple[float,
     return min(min_jaccard, (n_words - 1) / (n_words + 1)), max(max_jaccard, n_words / (n_words + 1))
 
 
-def _changed_blocks(a: Sequence[str], b: Sequence[str]) -> list[Block]:
+def _changed_ranges(a: Sequence[str], b: Sequence[str]) -> list[WordRanges]:
     """Word ranges that lie between stretches equal in both: neighbouring operations are one edit to a reader."""
-    blocks = []
+    changed = []
     a_from = b_from = 0
     for run in Levenshtein.opcodes(a, b):
         if run.tag != "equal":
             continue
         if (a_from, b_from) != (run.src_start, run.dest_start):
-            blocks.append(Block(a_from, run.src_start, b_from, run.dest_start))
+            changed.append(WordRanges(a_from, run.src_start, b_from, run.dest_start))
         a_from, b_from = run.src_end, run.dest_end
     if (a_from, b_from) != (len(a), len(b)):
-        blocks.append(Block(a_from, len(a), b_from, len(b)))
-    return blocks
+        changed.append(WordRanges(a_from, len(a), b_from, len(b)))
+    return changed
 
 
-def _edit(a: Words, b: Words, block: Block) -> Edit:
-    a_start, a_end = _extent(a, block.a_from, block.a_to)
-    b_start, b_end = _extent(b, block.b_from, block.b_to)
+def _edit(a: Words, b: Words, ranges: WordRanges) -> Edit:
+    a_start, a_end = _extent(a, ranges.a_from, ranges.a_to)
+    b_start, b_end = _extent(b, ranges.b_from, ranges.b_to)
     return Edit(a.text[a_start:a_end], b.text[b_start:b_end], a_start, a_end, b_start, b_end)
 
 

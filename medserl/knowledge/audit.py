@@ -34,8 +34,7 @@ from medserl.knowledge.facts import load_facts
 from medserl.knowledge.neutral import load_substitutions
 from medserl.knowledge.quantities import amounts, as_number
 from medserl.knowledge.rewriting import Rules, Words, rewrite_rules, simplest
-from medserl.knowledge.statement import all_forms, keys
-from medserl.knowledge.statement import lexicon as truth_lexicon
+from medserl.knowledge.statement import all_forms, keys, oracle_lexicon
 
 
 class EditClass(StrEnum):
@@ -73,7 +72,7 @@ _SHORTEST_STEM = 4
 
 
 @dataclass(frozen=True)
-class Stretch:
+class ChangedWords:
     """A changed stretch of words, and what stands right before and after it."""
 
     removed: Words
@@ -121,10 +120,10 @@ def audit(original: str, modified: str, rules: Rules | None = None) -> Audit:
     edit_class = min((_class_one_way(stretches, denied) for stretches in (there, back)), key=_TELLING.index)
     slight = edit_class is EditClass.NUMBER and all(map(_is_slight, there + back))
     added = chain.from_iterable(stretch.added for stretch in there)
-    return Audit(edit_class, slight, to_the_reader=not set(lexicon()["to_the_reader"]).isdisjoint(added))
+    return Audit(edit_class, slight, to_the_reader=not set(audit_lexicon()["to_the_reader"]).isdisjoint(added))
 
 
-def _class_one_way(stretches: Sequence[Stretch], denied: bool) -> EditClass:
+def _class_one_way(stretches: Sequence[ChangedWords], denied: bool) -> EditClass:
     """The class by what was removed, added, and stands around it; `denied`: what the text denies was changed."""
     removed = tuple(chain.from_iterable(stretch.removed for stretch in stretches))
     added = tuple(chain.from_iterable(stretch.added for stretch in stretches))
@@ -149,7 +148,7 @@ def neutral_pairs() -> list[tuple[str, str]]:
     """Phrases that mean the same: the neutral table, the fact table's synonyms, and `same` of `audit.toml`."""
     pairs = [(sub.old, sub.new) for sub in load_substitutions()]
     pairs += [(form, term.name) for pool in load_facts().pools for term in pool.terms for form in all_forms(term)]
-    return pairs + [(group[0], form) for group in lexicon()["same"] for form in group[1:]]
+    return pairs + [(group[0], form) for group in audit_lexicon()["same"] for form in group[1:]]
 
 
 def rules_of(pairs: Iterable[tuple[str, str]]) -> Rules:
@@ -160,11 +159,11 @@ def rules_of(pairs: Iterable[tuple[str, str]]) -> Rules:
 # -- what was changed ---------------------------------------------------------------------------------------------
 
 
-def _changed_stretches(old: Words, new: Words) -> list[Stretch]:
+def _changed_stretches(old: Words, new: Words) -> list[ChangedWords]:
     """Aligned from the lesser text to the greater: of several shortest alignments both ways take the same one."""
     runs = Levenshtein.opcodes(old, new) if old <= new else Levenshtein.opcodes(new, old).inverse()
     return [
-        Stretch(
+        ChangedWords(
             old[run.src_start : run.src_end],
             new[run.dest_start : run.dest_end],
             before=new[max(0, run.dest_start - _CUE_REACH) : run.dest_start],
@@ -175,7 +174,7 @@ def _changed_stretches(old: Words, new: Words) -> list[Stretch]:
     ]
 
 
-def _known_change(removed: Words, added: Words, stretches: Sequence[Stretch]) -> EditClass | None:
+def _known_change(removed: Words, added: Words, stretches: Sequence[ChangedWords]) -> EditClass | None:
     """The class whose words differ between what was removed and what was added, or None."""
     for name in _NAMES:
         if _differ(name, removed, added) and _of(name, removed) and _of(name, added):
@@ -218,13 +217,13 @@ def _numbers(words: Words) -> list[str]:
     return [word for word in words if word.lstrip("-.^_")[:1].isdigit()]
 
 
-def _counts_time(stretch: Stretch) -> bool:
+def _counts_time(stretch: ChangedWords) -> bool:
     """Whether its numbers count days or the like; a patient's age is a number."""
     words = (*stretch.removed, *stretch.added, *stretch.after[:1])
     return "old" not in (*words, *stretch.after) and any(class_of(word) is EditClass.TIME for word in words)
 
 
-def _is_slight(stretch: Stretch) -> bool:
+def _is_slight(stretch: ChangedWords) -> bool:
     """Whether it is another age, or numbers nearly as large stand for numbers."""
     old, new = (_numbers(words) for words in (stretch.removed, stretch.added))
     if len(old) != len(stretch.removed) or len(new) != len(stretch.added) or len(old) != len(new):
@@ -238,7 +237,7 @@ def _near(a: str, b: str) -> bool:
     if len(old) != len(new):
         return False
     return all(
-        x is not None and y is not None and x * y > 0 and max(x / y, y / x) < lexicon()["smallest_telling_ratio"]
+        x is not None and y is not None and x * y > 0 and max(x / y, y / x) < audit_lexicon()["smallest_telling_ratio"]
         for x, y in zip(old, new, strict=True)
     )
 
@@ -252,14 +251,14 @@ def _is_wording(removed: Words, added: Words) -> bool:
     return len(old) == len(new) and all(_inflected(a, b) for a, b in zip(old, new, strict=True))
 
 
-def _change_by_context(stretches: Sequence[Stretch]) -> EditClass | None:
+def _change_by_context(stretches: Sequence[ChangedWords]) -> EditClass | None:
     """The class of a term that no list knows, by the word it goes with: "gives X", "X syndrome"."""
     for stretch in stretches:
         if len(stretch.added) > _LONGEST_TERM or any(map(_wording().issuperset, (stretch.removed, stretch.added))):
             continue  # no term took another's place
         for table, words in (("heads", stretch.after), ("cues", reversed(stretch.before))):
             for word in words:
-                for name, listed in lexicon()[table].items():
+                for name, listed in audit_lexicon()[table].items():
                     if word in listed:
                         return EditClass(name)
     return None
@@ -278,7 +277,7 @@ def _common_start(a: str, b: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def lexicon() -> Mapping[str, Any]:
+def audit_lexicon() -> Mapping[str, Any]:
     """The contents of `audit.toml`."""
     return tomllib.loads(files("medserl.knowledge").joinpath("audit.toml").read_text(encoding="utf-8"))
 
@@ -287,10 +286,10 @@ def lexicon() -> Mapping[str, Any]:
 def class_of(word: str) -> EditClass | None:
     """The class that a word by itself belongs to, by the lists, else by how it begins or ends; None for other words."""
     known = _listed().get(word)
-    if known or len(word) < lexicon()["shortest_by_form"] or word in lexicon()["ordinary"]:
+    if known or len(word) < audit_lexicon()["shortest_by_form"] or word in audit_lexicon()["ordinary"]:
         return known
     for place, matches in (("endings", word.endswith), ("beginnings", word.startswith)):
-        for name, forms in lexicon()[place].items():
+        for name, forms in audit_lexicon()[place].items():
             if matches(tuple(forms)):
                 return EditClass(name)
     return None
@@ -300,7 +299,7 @@ def class_of(word: str) -> EditClass | None:
 def _listed() -> Mapping[str, EditClass]:
     """Words of `audit.toml` and of the fact table's terms; where a word is in two lists, the first one counts."""
     listed: dict[str, EditClass] = {}
-    for name, words in lexicon()["words"].items():
+    for name, words in audit_lexicon()["words"].items():
         for word in words:
             listed.setdefault(word, EditClass(name))
     for pool in load_facts().pools:
@@ -308,22 +307,22 @@ def _listed() -> Mapping[str, EditClass]:
             for word in chain.from_iterable(keys(form) for term in pool.terms for form in all_forms(term)):
                 if re.fullmatch(r"[a-z]{3,}", word) and word not in _wording():
                     listed.setdefault(word, _KINDS[pool.kind])
-    return dict.fromkeys(truth_lexicon()["organisms"], EditClass.ORGANISM) | listed
+    return dict.fromkeys(oracle_lexicon()["organisms"], EditClass.ORGANISM) | listed
 
 
 @lru_cache(maxsize=1)
 def _wording() -> frozenset[str]:
-    return frozenset(lexicon()["wording"])
+    return frozenset(audit_lexicon()["wording"])
 
 
 @lru_cache(maxsize=1)
 def _denying() -> frozenset[str]:
-    return frozenset(truth_lexicon()["denying"]) | frozenset(lexicon()["denying"])
+    return frozenset(oracle_lexicon()["denying"]) | frozenset(audit_lexicon()["denying"])
 
 
 @lru_cache(maxsize=2)
 def _sexed(sex: str) -> frozenset[str]:
-    return frozenset(lexicon()[sex])
+    return frozenset(audit_lexicon()[sex])
 
 
 def _sexes(words: Words) -> set[str]:
@@ -332,4 +331,4 @@ def _sexes(words: Words) -> set[str]:
 
 @lru_cache(maxsize=1)
 def _endings() -> frozenset[str]:
-    return frozenset(lexicon()["inflections"])
+    return frozenset(audit_lexicon()["inflections"])

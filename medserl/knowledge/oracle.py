@@ -29,7 +29,7 @@ from medserl.game.text import normalize, split_sentences, split_words
 from medserl.knowledge.facts import Fact, load_facts
 from medserl.knowledge.neutral import load_substitutions, with_case
 from medserl.knowledge.quantities import amounts
-from medserl.knowledge.statement import Statement, keys, lexicon, read_statement
+from medserl.knowledge.statement import Statement, keys, oracle_lexicon, read_statement
 from medserl.knowledge.vignette import rules, vignette_data, vital_ranges
 
 
@@ -150,7 +150,7 @@ def _only_synonyms(old: Sequence[str], new: Sequence[str]) -> bool:
     if len(old) != len(new):
         return False
     changed = [{a, b} for a, b in zip(old, new, strict=True) if a != b]
-    return all(any(pair <= set(group) for group in lexicon()["same"]) for pair in changed)
+    return all(any(pair <= set(group) for group in oracle_lexicon()["same"]) for pair in changed)
 
 
 def _is_detail(sentence: str) -> bool:

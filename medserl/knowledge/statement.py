@@ -34,7 +34,7 @@ class Statement:
 
 
 @lru_cache(maxsize=1)
-def lexicon() -> Mapping[str, Any]:
+def oracle_lexicon() -> Mapping[str, Any]:
     """The contents of `oracle.toml`."""
     return tomllib.loads(files("medserl.knowledge").joinpath("oracle.toml").read_text(encoding="utf-8"))
 
@@ -48,14 +48,14 @@ def keys(text: str) -> tuple[str, ...]:
 
 
 def _keys(text: str) -> tuple[str, ...]:
-    for short, long in lexicon()["abbreviations"]:
+    for short, long in oracle_lexicon()["abbreviations"]:
         text = re.sub(rf"\b{short}\b", long, text)
     found: list[str] = []
     for word in split_words(with_digits(text)).keys:
         if word[0] == "/":
             found.append("per")
             word = word[1:]
-        if word not in lexicon()["dropped"]:
+        if word not in oracle_lexicon()["dropped"]:
             found.append(_singular(word))
     return tuple(found)
 
@@ -65,7 +65,7 @@ _remembered_keys = lru_cache(maxsize=8192)(_keys)
 
 def read_statement(sentence: str, fact: Fact) -> Statement | None:
     """What `sentence` states about the fact, or None where it is no statement of it."""
-    words = list(keys(re.sub("|".join(lexicon()["emphatic"]), "", sentence)))
+    words = list(keys(re.sub("|".join(oracle_lexicon()["emphatic"]), "", sentence)))
     tokens = _name_terms(words, fact)
     named = [token for token in tokens if token in (_RIGHT, _WRONG)]
     if not named and fact.pool.kind == "negation":
@@ -110,7 +110,7 @@ def _name_terms(words: Sequence[str], fact: Fact) -> list[str]:
 
 def _denial_moved_out(words: Sequence[str], fact: Fact) -> list[str]:
     """Yes-or-no answers are verbs, and a denial may stand inside one: "is hardly indicated"."""
-    denials = [word for word in words if word in lexicon()["inner_denying"]]
+    denials = [word for word in words if word in oracle_lexicon()["inner_denying"]]
     return _name_terms([word for word in words if word not in denials], fact) + denials
 
 
@@ -139,7 +139,7 @@ def _known_forms(fact: Fact) -> dict[tuple[str, ...], str]:
 
 def _polar_forms(fact: Fact) -> dict[tuple[str, ...], str]:
     """Forms of a yes-or-no pool: denying one answer states the other."""
-    positive, negative = (list(lexicon()[name]) for name in ("positive", "negative"))
+    positive, negative = (list(oracle_lexicon()[name]) for name in ("positive", "negative"))
     denied = [_negate(form) for form in positive], [_negate(form) for form in negative]
     yes, no = positive + denied[1], negative + denied[0]
     is_yes = fact.answer.name in yes
@@ -155,7 +155,7 @@ def _negate(form: str) -> str:
 
 def all_forms(term: Term) -> tuple[str, ...]:
     """Names and synonyms of the fact table and of the oracle's own list."""
-    return (*term.forms, *lexicon()["synonyms"].get(term.name, ()))
+    return (*term.forms, *oracle_lexicon()["synonyms"].get(term.name, ()))
 
 
 def _without_contrast(tokens: list[str]) -> list[str]:
@@ -163,7 +163,7 @@ def _without_contrast(tokens: list[str]) -> list[str]:
     text = " ".join(tokens)
     marks = f"(?:{_RIGHT}|{_WRONG})"
     text = re.sub(rf"not {marks} but (?:rather )?({marks})", r"\1", text)
-    for connector in sorted(lexicon()["contrast"], key=len, reverse=True):
+    for connector in sorted(oracle_lexicon()["contrast"], key=len, reverse=True):
         text = re.sub(rf"({marks}) {connector} (?:{marks}|\w+$)", r"\1", text)
     return text.split(" ")
 
@@ -181,16 +181,16 @@ def _judge_frame(tokens: Sequence[str], names: Names, fact: Fact) -> Statement |
     carrier = min(carriers, key=lambda words: (frame - words).total() + (words - frame).total())
     added = frame - carrier
     safe = {word for words in carriers for word in words}
-    safe |= {*lexicon()["stating"], *lexicon()["hedging"], *lexicon()["denying"]}
+    safe |= {*oracle_lexicon()["stating"], *oracle_lexicon()["hedging"], *oracle_lexicon()["denying"]}
     said = f" {' '.join(tokens)} "
-    left_open = [phrase for phrase in lexicon()["open"] if f" {phrase} " in said]
+    left_open = [phrase for phrase in oracle_lexicon()["open"] if f" {phrase} " in said]
     strange = [word for word in added if word not in safe]
     if left_open or strange:
         like_a_carrier = (frame & carrier).total() * 2 >= carrier.total()
         reason = f"does not plainly state the term: {' '.join(left_open + strange)}"
         return Statement(names, "unclear", reason) if like_a_carrier else None
-    denials = sum(n for word, n in added.items() if word in lexicon()["denying"])
-    denials += sum(f" {phrase} " in said for phrase in lexicon()["denying_phrases"])
+    denials = sum(n for word, n in added.items() if word in oracle_lexicon()["denying"])
+    denials += sum(f" {phrase} " in said for phrase in oracle_lexicon()["denying_phrases"])
     if denials > 1:
         return Statement(names, "unclear", "denies more than once")
     return Statement(names, "denies" if denials else "asserts", "carries the term")
@@ -220,7 +220,9 @@ def _judge_unlisted(slot: tuple[str, ...], fact: Fact) -> Statement:
         if change == "opposite":
             return Statement("wrong", "asserts", f"{said!r} turns a word of the answer into its opposite")
     known = {word for form in all_forms(fact.answer) for word in keys(form)}
-    if fact.pool.kind == "organism" and any(word in lexicon()["organisms"] and word not in known for word in slot):
+    if fact.pool.kind == "organism" and any(
+        word in oracle_lexicon()["organisms"] and word not in known for word in slot
+    ):
         return Statement("wrong", "asserts", f"{said!r} is another organism")
     if any(
         _single_change(keys(form), slot) == "spelling"
@@ -242,13 +244,13 @@ def _single_change(form: Sequence[str], slot: Sequence[str]) -> Literal["spellin
     a, b = differing[0]
     if as_number(a) is not None and as_number(b) is not None:
         return "opposite"
-    if any(a in group and b in group for group in lexicon()["opposites"]) or _opposite_prefix(a, b):
+    if any(a in group and b in group for group in oracle_lexicon()["opposites"]) or _opposite_prefix(a, b):
         return "opposite"
     return "spelling" if min(len(a), len(b)) >= 7 and Levenshtein.distance(a, b) == 1 else None
 
 
 def _opposite_prefix(a: str, b: str) -> bool:
-    for one, other in lexicon()["opposite_prefixes"]:
+    for one, other in oracle_lexicon()["opposite_prefixes"]:
         for first, second in ((one, other), (other, one)):
             rest = a[len(first) :]
             if a.startswith(first) and len(rest) >= 5 and b == second + rest:

@@ -27,8 +27,13 @@ from medserl.models.loading import (
     reading,
     reason,
 )
-from medserl.models.lora import freeze_all_but_language, has_transposed_layers, layers_to_transform, target_modules
-from medserl.models.memory import free_unused_memory
+from medserl.models.lora_targets import (
+    freeze_all_but_language,
+    has_transposed_layers,
+    layers_to_transform,
+    target_modules,
+)
+from medserl.models.unused_memory import free_unused_memory
 
 if TYPE_CHECKING:
     from medserl.config import Settings

@@ -47,11 +47,11 @@ def folder_name(folder: Path) -> str:
     declared = card_metadata(folder).get("model_name")
     if is_hub_name(declared):
         return str(declared)
-    made_from = made_of(folder)
+    made_from = hub_name_in_config(folder)
     return made_from if made_from and made_from.partition("/")[2].casefold() == own.casefold() else own
 
 
-def made_of(folder: Path) -> str | None:
+def hub_name_in_config(folder: Path) -> str | None:
     """The hub name that a folder's config.json gives as what the model was loaded from."""
     with suppress(OSError, ValueError, AttributeError, RecursionError):
         name = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_name_or_path")

@@ -18,11 +18,11 @@ from medserl.game.note import Note
 
 log = logging.getLogger("medserl")
 
-RECORD = "prediction.json"
+_RECORD = "prediction.json"
 """In the folder of answers: which notes and weights they are of."""
 
 
-def claim(target: Path, answers: Path, loaded: LoadedNotes, weights: str) -> dict[str, Any]:
+def claim_output(target: Path, answers: Path, loaded: LoadedNotes, weights: str) -> dict[str, Any]:
     """The record of these predictions, once it is sure that they may go to `target`.
 
     A finished output may be written anew by the same weights, for the same notes and more of them. An unfinished one of
@@ -33,7 +33,7 @@ def claim(target: Path, answers: Path, loaded: LoadedNotes, weights: str) -> dic
         RunError: the record of the one that is there cannot be read.
     """
     texts = {_digest(note) for note in loaded.notes}
-    before = _record(answers / RECORD)
+    before = _record(answers / _RECORD)
     if before is None:
         if target.exists():
             raise ConfigError(f"--output {target}: a file that `medserl predict` did not write; name another")
@@ -52,10 +52,10 @@ def claim(target: Path, answers: Path, loaded: LoadedNotes, weights: str) -> dic
     return {"medserl": __version__, "notes": loaded.source, "weights": weights, "texts": sorted(texts)}
 
 
-def write_record(answers: Path, record: Mapping[str, Any]) -> None:
+def write_prediction_record(answers: Path, record: Mapping[str, Any]) -> None:
     """Raises OutputError where it cannot be written."""
     private_folder(answers)
-    write_private(answers / RECORD, json.dumps(record, indent=1))
+    write_private(answers / _RECORD, json.dumps(record, indent=1))
 
 
 def _record(path: Path) -> dict[str, Any] | None:

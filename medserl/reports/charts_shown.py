@@ -10,10 +10,10 @@ from medserl.game.roles import MODES
 from medserl.game.vcf import Reason
 from medserl.knowledge.audit import EditClass
 from medserl.reports.convergence import Convergence, GoldGap, Notice
-from medserl.reports.curves import Chart, Plan, draw
+from medserl.reports.curves import Chart, ChartPlan, draw
 from medserl.reports.diversity import EditDiversity
-from medserl.reports.run_files import Record
 from medserl.rounds.clock import PHASES, WITH_TOKENS
+from medserl.runs.records import Record
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def _words(key: str) -> str:
 
 
 GAME = (
-    Plan(
+    ChartPlan(
         "Edits accepted by the VCF",
         "Share of a round's notes for which the Injector wrote an acceptable edit.",
         "percent",
@@ -37,21 +37,21 @@ GAME = (
             ("vcf_first_attempt_rate", "at the first attempt"),
         ),
     ),
-    Plan(
+    ChartPlan(
         "Modes of the accepted edits",
         "Share of error mode among them. Away from half, one verdict pays more on notes that cannot be told apart, "
         "unless advantage_normalization is per_mode.",
         "percent",
         (("accepted_error_share", "error mode"),),
     ),
-    Plan(
+    ChartPlan(
         "Why attempts were rejected",
         "Rejected attempts of a round, by the VCF's reason.",
         "count",
         tuple((f"vcf_reject_{reason}", _words(reason)) for reason in Reason),
         stacked=True,
     ),
-    Plan(
+    ChartPlan(
         "Injector's wins",
         "Share of accepted games in which the Assessor was fooled. Half is even.",
         "percent",
@@ -60,7 +60,7 @@ GAME = (
             ("injector_win_rate_benign", "benign mode"),
         ),
     ),
-    Plan(
+    ChartPlan(
         "Assessor on its own games",
         "Recall: injected errors found. Specificity: harmless edits let pass. No verdict counts as wrong.",
         "percent",
@@ -71,25 +71,25 @@ GAME = (
             ("original_specificity", "originals let pass"),
         ),
     ),
-    Plan(
+    ChartPlan(
         "How the Assessor answers",
         "Answering alike whatever the note is a collapse: the flag rate goes to 0 or 100 %.",
         "percent",
         (("assessor_flag_rate", "says INCORRECT"), ("no_verdict_rate", "gives no verdict")),
     ),
-    Plan(
+    ChartPlan(
         "Mean reward by role",
         "Zero-sum: what one role gains, the other loses, but for games without a verdict.",
         "reward",
         (("reward_assessor", "Assessor"), ("reward_injector", "Injector")),
     ),
-    Plan(
+    ChartPlan(
         "Variety of the edits",
         "Different edits among a round's accepted ones; and self-BLEU, which is 1 where all write the same words.",
         "percent",
         (("distinct_ratio", "different edits"), ("self_bleu", "self-BLEU")),
     ),
-    Plan(
+    ChartPlan(
         "Variety of the error types",
         "Entropy in bits of the types asked for in accepted error games; five alike give 2.32.",
         "number",
@@ -98,19 +98,19 @@ GAME = (
 )
 
 LABELS = (
-    Plan(
+    ChartPlan(
         "Labels that are wrong",
         "Of the accepted edits on which the fact table decides: error mode, but still true; benign mode, but false.",
         "percent",
         (("label_noise_error", "error mode"), ("label_noise_benign", "benign mode")),
     ),
-    Plan(
+    ChartPlan(
         "Labels that cannot be checked",
         "Of the accepted edits of notes with a fact: the fact table does not decide whether the note is still true.",
         "percent",
         (("label_undecided_error", "error mode"), ("label_undecided_benign", "benign mode")),
     ),
-    Plan(
+    ChartPlan(
         "What the edits changed",
         "Accepted edits by the edit audit's class, as shares of those it looked at.",
         "percent",
@@ -120,7 +120,7 @@ LABELS = (
 )
 
 GOLD = (
-    Plan(
+    ChartPlan(
         "Assessor on gold pairs",
         "The round's gold twins, whose label nobody can game; its own games are drawn above. Sampled verdicts.",
         "percent",
@@ -131,7 +131,7 @@ GOLD = (
             ("gold_pairwise_accuracy", "pairs, both right"),
         ),
     ),
-    Plan(
+    ChartPlan(
         "Auxiliary SFT loss",
         "Negative log-likelihood of right answers to gold texts and games, before they are learnt, in nats a token.",
         "number",
@@ -140,19 +140,19 @@ GOLD = (
 )
 
 HELD_OUT = (
-    Plan(
+    ChartPlan(
         "Accuracy on validation notes",
         "Pairwise: both the wrong note and its corrected twin judged rightly; a coin gets 25 % at most.",
         "percent",
         (("eval_accuracy", "accuracy"), ("eval_pairwise_accuracy", "pairwise accuracy")),
     ),
-    Plan(
+    ChartPlan(
         "Told apart, whatever the model is inclined to say",
         "Wrong validation notes have the higher P(INCORRECT): of twins, and of any two. Guessing gets 50 %.",
         "percent",
         (("eval_pair_ordering", "pairs ordered"), ("eval_auroc", "AUROC")),
     ),
-    Plan(
+    ChartPlan(
         "Recall and specificity",
         "On the fixed validation notes: errors found, correct notes let pass. Greedy answers.",
         "percent",
@@ -164,13 +164,13 @@ HELD_OUT = (
             ("eval_truncated_rate", "cut off"),
         ),
     ),
-    Plan(
+    ChartPlan(
         "Self-made against gold errors",
         "The Assessor in its own games minus on validation notes; growth means it learns the Injector's habits.",
         "points",
         (("accuracy_gap", "accuracy"), ("recall_gap", "recall")),
     ),
-    Plan(
+    ChartPlan(
         "Against the frozen opponent",
         "Accuracy on the same edits each time, labelled by the mode they were asked for, and by the fact table.",
         "percent",
@@ -180,7 +180,7 @@ HELD_OUT = (
             ("frozen_fact_accuracy", "by the fact table"),
         ),
     ),
-    Plan(
+    ChartPlan(
         "The frozen opponent by mode",
         "Its error-mode edits found, its benign-mode edits let pass, whatever they really did.",
         "percent",
@@ -194,25 +194,25 @@ HELD_OUT = (
 )
 
 LEARNING = (
-    Plan(
+    ChartPlan(
         "Distance from the reference model",
         "KL by role, in nats a token. It should grow slowly; a run-away means language is lost.",
         "number",
         (("kl_assessor", "Assessor"), ("kl_injector", "Injector")),
     ),
-    Plan(
+    ChartPlan(
         "Weight of the KL",
         "kl_coef after the round; it stays as set unless kl_target steers it.",
         "number",
         (("kl_coef", "weight"),),
     ),
-    Plan(
+    ChartPlan(
         "Entropy",
         "Nats a token. Near 0 the policy always writes the same.",
         "number",
         (("entropy", "entropy"),),
     ),
-    Plan(
+    ChartPlan(
         "Length of completions",
         "Mean tokens of a completion.",
         "number",
@@ -221,14 +221,14 @@ LEARNING = (
             ("tokens_per_completion_injector", "Injector"),
         ),
     ),
-    Plan(
+    ChartPlan(
         "Completions cut off",
         "How many met the token limit before they ended: no edit, and no verdict.",
         "count",
         (("truncated_injector", "Injector"), ("truncated_assessor", "Assessor")),
         stacked=True,
     ),
-    Plan(
+    ChartPlan(
         "Rewards that were all alike",
         "Share of roles and modes of a round; then nothing but the KL tells turns apart.",
         "percent",
@@ -238,27 +238,27 @@ LEARNING = (
             ("no_variance_injector", "Injector"),
         ),
     ),
-    Plan(
+    ChartPlan(
         "Mean advantage by role",
         "What REINFORCE++ multiplies the gradient with, averaged over a round's turns.",
         "number",
         (("advantage_assessor", "Assessor"), ("advantage_injector", "Injector")),
     ),
-    Plan(
+    ChartPlan(
         "Loss",
         "Mean of the clipped loss over tokens; near 0 before the policy moves, and no measure of learning.",
         "number",
         (("loss", "loss"),),
     ),
-    Plan("Gradient norm", "Before clipping.", "number", (("grad_norm", "gradient norm"),)),
-    Plan("Learning rate", "Of the round's update.", "number", (("lr", "learning rate"),)),
-    Plan(
+    ChartPlan("Gradient norm", "Before clipping.", "number", (("grad_norm", "gradient norm"),)),
+    ChartPlan("Learning rate", "Of the round's update.", "number", (("lr", "learning rate"),)),
+    ChartPlan(
         "Clip fraction",
         "Share of tokens whose probability moved beyond PPO's clip; 0 with one step a round.",
         "percent",
         (("clip_fraction", "clip fraction"),),
     ),
-    Plan(
+    ChartPlan(
         "Sampler against trainer",
         "Mean gap between the sampled and the recomputed log-probabilities; near 0 when both agree.",
         "number",
@@ -267,20 +267,20 @@ LEARNING = (
 )
 
 MACHINE = (
-    Plan(
+    ChartPlan(
         "Time of a round",
         "Seconds by phase.",
         "seconds",
         tuple((f"seconds_{phase}", phase) for phase in PHASES),
         stacked=True,
     ),
-    Plan(
+    ChartPlan(
         "Speed",
         "Tokens a second: completion tokens when sampling, all tokens in the reference pass and the update.",
         "number",
         tuple((f"tokens_per_second_{phase}", phase) for phase in WITH_TOKENS),
     ),
-    Plan("Peak memory", "Gigabytes.", "number", (("peak_memory_gb", "peak memory"),)),
+    ChartPlan("Peak memory", "Gigabytes.", "number", (("peak_memory_gb", "peak memory"),)),
 )
 
 GROUPS = (
@@ -299,12 +299,12 @@ NOT_DRAWN = {"round", "epoch", "games", "accepted_games", "samples", "optimizer_
 """Counts, what other figures say, and what convergence computes on the way."""
 
 
-def other_plans(rows: Sequence[Record]) -> tuple[Plan, ...]:
+def other_plans(rows: Sequence[Record]) -> tuple[ChartPlan, ...]:
     """A chart for each figure that the rows hold and nothing above draws: a new one is not kept from the reader."""
     drawn = {metric for _, plans in GROUPS for plan in plans for metric, _ in plan.curves} | NOT_DRAWN
     keys = dict.fromkeys(key for row in rows for key in row if key not in drawn)
     return tuple(
-        Plan(_words(key).capitalize(), f"{key} in metrics.jsonl.", "number", ((key, _words(key)),)) for key in keys
+        ChartPlan(_words(key).capitalize(), f"{key} in metrics.jsonl.", "number", ((key, _words(key)),)) for key in keys
     )
 
 

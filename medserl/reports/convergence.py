@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from medserl.reports.diversity import EditDiversity, Record, edit_diversity
+from medserl.reports.diversity import EditDiversity, edit_diversity
+from medserl.runs.records import Record
 
 PATIENCE = 3
 """Rounds in a row that a sign must last before it is a notice: one round of some dozen games proves nothing."""
@@ -130,43 +131,43 @@ def _collapse(rows: Sequence[Record], flagged: str, silent: str, lasting: int, w
         "no verdict": [_number(row, silent) or 0.0 for row in judged],
     }
     rounds = [row["round"] for row in judged]
-    stretches = [
-        (stretch, answer)
+    spans = [
+        (span, answer)
         for answer, share in shares.items()
-        if (stretch := _first_stretch(rounds, [one >= COLLAPSED_SHARE for one in share], lasting))
+        if (span := _first_span(rounds, [one >= COLLAPSED_SHARE for one in share], lasting))
     ]
-    if not stretches:
+    if not spans:
         return None
-    stretch, answer = min(stretches, key=lambda found: found[0].start)
-    text = f"{stretch} the Assessor's answer is {answer} in at least {_percent(COLLAPSED_SHARE)} of the {where}."
-    return Notice("verdict_collapse", stretch.start, text, flagged)
+    span, answer = min(spans, key=lambda found: found[0].start)
+    text = f"{span} the Assessor's answer is {answer} in at least {_percent(COLLAPSED_SHARE)} of the {where}."
+    return Notice("verdict_collapse", span.start, text, flagged)
 
 
 def _injector_repeats(diversity: Sequence[EditDiversity]) -> Notice | None:
     """Less than half of a round's edits are different ones, three rounds in a row; rounds with few edits aside."""
     ratios = {one.round: one.distinct_ratio for one in diversity if one.edits >= FEWEST_EDITS}
-    stretch = _first_stretch(list(ratios), [ratio < REPEATING_RATIO for ratio in ratios.values()])
-    if stretch is None:
+    span = _first_span(list(ratios), [ratio < REPEATING_RATIO for ratio in ratios.values()])
+    if span is None:
         return None
     text = (
-        f"{stretch} the Injector repeats itself: {_percent(ratios[stretch.start])} of its edits "
-        f"in round {stretch.start} are different ones."
+        f"{span} the Injector repeats itself: {_percent(ratios[span.start])} of its edits "
+        f"in round {span.start} are different ones."
     )
-    return Notice("injector_repeats", stretch.start, text, "distinct_ratio")
+    return Notice("injector_repeats", span.start, text, "distinct_ratio")
 
 
 def _kl_runaway(rows: Sequence[Record], role: str) -> Notice | None:
     """KL of the role's tokens at or above 0.5 nats a token, three rounds in a row."""
     key = f"kl_{role}"
     measured = {row["round"]: row[key] for row in rows if _number(row, key) is not None}
-    stretch = _first_stretch(list(measured), [kl >= RUNAWAY_KL for kl in measured.values()])
-    if stretch is None:
+    span = _first_span(list(measured), [kl >= RUNAWAY_KL for kl in measured.values()])
+    if span is None:
         return None
     text = (
-        f"{stretch} the {role.capitalize()} is far from the reference model (KL {measured[stretch.start]:.2f} nats a "
-        f"token in round {stretch.start}). A larger KL coefficient or a smaller learning rate holds it."
+        f"{span} the {role.capitalize()} is far from the reference model (KL {measured[span.start]:.2f} nats a "
+        f"token in round {span.start}). A larger KL coefficient or a smaller learning rate holds it."
     )
-    return Notice("kl_runaway", stretch.start, text, key)
+    return Notice("kl_runaway", span.start, text, key)
 
 
 def _acceptance_falls(rows: Sequence[Record]) -> Notice | None:
@@ -214,7 +215,7 @@ def _reward_up_accuracy_down(rows: Sequence[Record]) -> Notice | None:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class RoundSpan:
     """Rounds in a row with a sign, from `start` to `end`; None where it is there to the last."""
 
     start: int
@@ -224,14 +225,14 @@ class Stretch:
         return f"From round {self.start} on" if self.end is None else f"In rounds {self.start} to {self.end}"
 
 
-def _first_stretch(rounds: Sequence[int], signs: Sequence[bool], lasting: int = PATIENCE) -> Stretch | None:
-    """The first stretch of at least `lasting` true signs in a row; `rounds` are those that the signs are of."""
+def _first_span(rounds: Sequence[int], signs: Sequence[bool], lasting: int = PATIENCE) -> RoundSpan | None:
+    """The first span of at least `lasting` true signs in a row; `rounds` are those that the signs are of."""
     start = 0
     for place, sign in enumerate([*signs, False]):
         if sign:
             continue
         if place - start >= lasting:
-            return Stretch(rounds[start], None if place == len(signs) else rounds[place - 1])
+            return RoundSpan(rounds[start], None if place == len(signs) else rounds[place - 1])
         start = place + 1
     return None
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from medserl.display.shares import as_count, counted_in
 from medserl.reports.convergence import Notice
-from medserl.reports.run_files import Record
+from medserl.runs.records import Record
 
 WIDTH, HEIGHT = 370, 210
 LEFT, RIGHT, TOP, BOTTOM = 50, 8, 10, 30
@@ -28,7 +28,7 @@ Unit = Literal["percent", "points", "number", "count", "seconds", "reward"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class ChartPlan:
     """What one chart shows: `curves` are (metric, name) pairs, stacked as bars or drawn as lines."""
 
     title: str
@@ -64,7 +64,7 @@ class Flag:
 
 @dataclass(frozen=True)
 class Chart:
-    plan: Plan
+    plan: ChartPlan
     series: list[Series]
     flags: list[Flag]
     x_ticks: list[Tick]
@@ -122,7 +122,7 @@ def rounds_per_point(rows: Sequence[Record]) -> int:
     return max(1, math.ceil(len(rows) / MOST_POINTS))
 
 
-def draw(plan: Plan, rows: Sequence[Record], notices: Sequence[Notice] = ()) -> Chart | None:
+def draw(plan: ChartPlan, rows: Sequence[Record], notices: Sequence[Notice] = ()) -> Chart | None:
     """The chart of `plan`, or None where no row holds any of its figures. A stack leaves out what is always 0."""
     curves = _curves(plan, rows)
     if not curves:
@@ -157,7 +157,7 @@ def draw(plan: Plan, rows: Sequence[Record], notices: Sequence[Notice] = ()) -> 
     return Chart(plan, series, flags, frame.x_ticks(), frame.y_ticks(), readout)
 
 
-def _curves(plan: Plan, rows: Sequence[Record]) -> list[Curve]:
+def _curves(plan: ChartPlan, rows: Sequence[Record]) -> list[Curve]:
     every = [Curve((metric,), name) for metric, name in plan.curves]
     values = {curve: [value for row in rows if (value := curve.value(row)) is not None] for curve in every}
     if not plan.stacked:
@@ -233,7 +233,7 @@ def marker(order: int, x: float, y: float) -> str:
     return shapes[order % len(shapes)]
 
 
-def _frame(plan: Plan, curves: Sequence[Curve], points: Sequence[Point]) -> Frame:
+def _frame(plan: ChartPlan, curves: Sequence[Curve], points: Sequence[Point]) -> Frame:
     rounds = [point.round for point in points]
     room = WIDTH - LEFT - RIGHT
     bar = min(28.0, 0.8 * room / len(points)) if plan.stacked else 0.0
@@ -243,7 +243,7 @@ def _frame(plan: Plan, curves: Sequence[Curve], points: Sequence[Point]) -> Fram
     return Frame(xs, rounds, low, high, plan.unit, bar)
 
 
-def _range(plan: Plan, curves: Sequence[Curve], points: Sequence[Point]) -> tuple[float, float]:
+def _range(plan: ChartPlan, curves: Sequence[Curve], points: Sequence[Point]) -> tuple[float, float]:
     if plan.unit == "percent":
         return 0.0, 1.0
     if plan.unit == "reward":

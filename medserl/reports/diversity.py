@@ -10,11 +10,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 from medserl.game.text import split_words
+from medserl.runs.records import Record
 
-Record = Mapping[str, Any]
 Words = tuple[str, ...]
 
 NO_MATCH = 0.1

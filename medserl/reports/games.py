@@ -13,7 +13,7 @@ from typing import Any
 from medserl.game.roles import truth
 from medserl.game.text import normalize
 from medserl.game.vcf import Edit, apply_vcf
-from medserl.reports.run_files import Record
+from medserl.runs.records import Record
 
 GAMES_BYTES = 6_000_000
 """Room for games in the file; the rest of a report stays well under the 4 MB that this leaves of 10."""

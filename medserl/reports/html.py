@@ -31,7 +31,7 @@ from medserl.reports.games import ShownGames, choose_games
 from medserl.reports.intervals import panels
 from medserl.reports.judged import evaluation_overlap, sample_label, validation_in_words
 from medserl.reports.own_games import FIGURES, count, periods
-from medserl.reports.run_files import Record, RunFiles, read_run
+from medserl.reports.run_files import RunFiles, read_run
 from medserl.reports.shareable import without_notes
 from medserl.reports.summary import sentences, settings_rows, tiles
 from medserl.reports.tables import (
@@ -50,6 +50,7 @@ from medserl.reports.tables import (
     table_of,
 )
 from medserl.reports.verdict import against_others, judged_after
+from medserl.runs.records import Record
 
 TEMPLATE = "report.html.jinja"
 STYLES, SCRIPTS = ("base.css", "report.css"), ("game.js", "report.js")

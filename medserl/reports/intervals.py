@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from medserl.evaluation.guessing import FLAG_RATES
 from medserl.evaluation.statistics import Estimate
 from medserl.reports.curves import Tick, nice_steps
-from medserl.reports.run_files import Record
 from medserl.reports.tables import BASELINES, FIGURES, find_estimate, in_words, system_name, systems_of
+from medserl.runs.records import Record
 
 CHANCE = {"pairwise_accuracy": 0.25, "pair_ordering": 0.5, "accuracy": None, "balanced_accuracy": 0.5}
 """The figures that can be drawn, and what guessing gives at best where that does not hang on the texts."""

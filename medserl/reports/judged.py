@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from medserl.data.sample_paths import is_sample
-from medserl.reports.run_files import Record, RunFiles
+from medserl.reports.run_files import RunFiles
+from medserl.runs.records import Record
 
 INVENTED = "sample notes: invented patients"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from medserl.evaluation.statistics import Estimate, share_estimate
 from medserl.reports.games import is_accepted, outcome
-from medserl.reports.run_files import Record
+from medserl.runs.records import Record
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from medserl.errors import RunError
 from medserl.evaluation.cross_table import CROSS_PLAY, is_record
 from medserl.evaluation.places import RECORD, TABLE, find_evaluations
 from medserl.removed import renamed
-from medserl.runs.records import RecordsOnDisk, read_rows
+from medserl.runs.records import Record, RecordsOnDisk, read_rows
 from medserl.runs.runlog import CONFIG, EPISODES, FROZEN_GAMES, METRICS, PROVENANCE
 
 EVAL = "eval"
@@ -25,7 +25,6 @@ COMPARISONS = "comparisons.json"
 TABLE_KEYS = {"system", "figure", "value", "low", "high", "n"}
 COMPARISON_KEYS = {"system", "against", "unit", "difference", "low", "high", "n", "p_value", "test"}
 
-Record = Mapping[str, Any]
 Kind = TypeVar("Kind", list[Any], dict[str, Any])
 
 

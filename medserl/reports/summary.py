@@ -8,9 +8,10 @@ from typing import Any
 
 from medserl.config import Settings
 from medserl.display.shares import as_count, counted_in
-from medserl.reports.run_files import Record, RunFiles
+from medserl.reports.run_files import RunFiles
 from medserl.reports.tables import in_words, interval
 from medserl.reports.verdict import before_and_after, grounds, headline, settings_of
+from medserl.runs.records import Record
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Tile:
     detail: str = ""
 
 
-def percent(value: float | None, n: int = 0) -> str:
+def _percent(value: float | None, n: int = 0) -> str:
     """`57 %`, of fewer than ten `3 of 4`; a dash where there is none, for tables alone."""
     if value is None:
         return "–"
@@ -86,7 +87,7 @@ def _round_in_words(row: Record) -> str:
 
 def _share(value: float, n: int) -> str:
     """`3 of 4`, or `57 % of 32`."""
-    return as_count(value, n) or f"{percent(value)} of {n:,}"
+    return as_count(value, n) or f"{_percent(value)} of {n:,}"
 
 
 def _frozen(run: RunFiles) -> list[str]:
@@ -111,7 +112,7 @@ def tiles(run: RunFiles) -> list[Tile]:
         _accuracy_tile(run),
         Tile("Rounds", f"{len(run.rounds):,}", _passes(run, games)),
         Tile("Games", f"{games:,}", _notes_played(run)),
-        Tile("Edits accepted", percent(accepted / games if games else None, games), of_games),
+        Tile("Edits accepted", _percent(accepted / games if games else None, games), of_games),
         Tile("Time", _duration(seconds), "playing and learning, without evaluation"),
     ]
 

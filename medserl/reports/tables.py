@@ -10,7 +10,7 @@ from medserl.evaluation.guessing import FLAG_RATES, GUESSING
 from medserl.evaluation.official import CORRECTION_METRICS
 from medserl.evaluation.statistics import NOTHING, Estimate
 from medserl.evaluation.table import is_count
-from medserl.reports.run_files import Record
+from medserl.runs.records import Record
 
 SYSTEMS = {
     GUESSING: "best of guessing",
@@ -94,7 +94,7 @@ def _apart(row: Record) -> Record:
 
 
 @dataclass(frozen=True)
-class Line:
+class FigureLine:
     """One figure of every system, in the order of the table's systems."""
 
     figure: str
@@ -104,13 +104,13 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Table:
+class FigureTable:
     """Blocks of lines under the names of the systems; `n` is the number of texts."""
 
     title: str
     n: int
     systems: list[str]
-    blocks: list[tuple[str, list[Line]]]
+    blocks: list[tuple[str, list[FigureLine]]]
 
 
 @dataclass(frozen=True)
@@ -123,12 +123,12 @@ class Overview:
     lines: list[tuple[str, int, list[Estimate]]]
 
 
-def table_of(table: Sequence[Record], group: Group) -> Table | None:
+def table_of(table: Sequence[Record], group: Group) -> FigureTable | None:
     """The figures of a group; None where it was not evaluated."""
     return _table(group, table) if group in _groups(table) else None
 
 
-def part_tables(table: Sequence[Record]) -> list[Table]:
+def part_tables(table: Sequence[Record]) -> list[FigureTable]:
     """All figures of each part of the texts."""
     return [_table(group, table) for group in _groups(table) if "=" in group]
 
@@ -205,7 +205,7 @@ def _groups(table: Sequence[Record]) -> list[Group]:
     return list(dict.fromkeys(row.get("group", ALL) for row in table))
 
 
-def _table(group: Group, table: Sequence[Record]) -> Table:
+def _table(group: Group, table: Sequence[Record]) -> FigureTable:
     rows = [row for row in table if row.get("group", ALL) == group]
     systems, figures = systems_of(rows), list(dict.fromkeys(row["figure"] for row in rows))
     known = {figure for block in FIGURES.values() for figure in block}
@@ -213,13 +213,13 @@ def _table(group: Group, table: Sequence[Record]) -> Table:
     blocks = []
     for title, described in {**FIGURES, "Others": others}.items():
         lines = [
-            Line(figure, name, meaning, [find_estimate(rows, system, figure, group) for system in systems])
+            FigureLine(figure, name, meaning, [find_estimate(rows, system, figure, group) for system in systems])
             for figure, (name, meaning) in described.items()
             if figure in figures
         ]
         if lines:
             blocks.append((title, lines))
-    return Table(_title(group), _size(rows), _with_n(systems, rows), blocks)
+    return FigureTable(_title(group), _size(rows), _with_n(systems, rows), blocks)
 
 
 def _with_n(systems: Sequence[str], rows: Sequence[Record]) -> list[str]:

@@ -17,12 +17,13 @@ from medserl.removed import with_figures_renamed
 
 log = logging.getLogger("medserl")
 
-Record = dict[str, Any]
+Record = Mapping[str, Any]
+"""A JSON object that a run or an evaluation wrote, for reading: a row of figures, a game, what was evaluated."""
 
 _LINES_NAMED = 3
 
 
-class RecordsOnDisk(Sequence[Record]):
+class RecordsOnDisk(Sequence[dict[str, Any]]):
     """The rows of a file as a sequence that holds their places alone; each row is read when it is asked for.
 
     Raises RunError where the file cannot be read.
@@ -35,19 +36,19 @@ class RecordsOnDisk(Sequence[Record]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         return self._read(self._places)
 
     @overload
-    def __getitem__(self, index: int) -> Record: ...
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
     @overload
-    def __getitem__(self, index: slice) -> list[Record]: ...
-    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
         if isinstance(index, slice):
             return list(self._read(self._places[index]))
         return next(self._read([self._places[index]]))
 
-    def _read(self, places: Sequence[int]) -> Iterator[Record]:
+    def _read(self, places: Sequence[int]) -> Iterator[dict[str, Any]]:
         if not places:  # there may be no file
             return
         try:
@@ -59,7 +60,7 @@ class RecordsOnDisk(Sequence[Record]):
             raise RunError(f"{self.path}: it changed while it was read ({error}); try again") from None
 
 
-def read_rows(path: Path) -> list[Record]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     """All rows of a file that is small enough to hold; none where there is no such file.
 
     Raises:
@@ -84,11 +85,11 @@ def rounds_in(path: Path) -> set[int]:
     return {row["round"] for _, _, row in _scan(path)}
 
 
-def json_lines(records: Iterable[Mapping[str, Any]]) -> str:
+def json_lines(records: Iterable[Record]) -> str:
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
-def _scan(path: Path) -> Iterator[tuple[int, bytes, Record]]:
+def _scan(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
     """Place, line and row of every good line."""
     place, broken, torn = 0, [], False
     try:
@@ -113,7 +114,7 @@ def _scan(path: Path) -> Iterator[tuple[int, bytes, Record]]:
         log.warning("%s: the last line is incomplete and was left out", path)
 
 
-def _row(line: bytes) -> Record | None:
+def _row(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):

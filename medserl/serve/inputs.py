@@ -75,7 +75,7 @@ def items_of(options: ServeOptions, settings: Settings) -> tuple[list[Item], lis
     if options.predictions is None:
         return list(notes.values()), list(notes.values())
     judged = {}
-    for row in read_predictions(options.predictions):
+    for row in read_findings(options.predictions):
         flagged = row if options.threshold is None else _flagged(row, options.threshold)
         judged[row.note_id] = flagged.item(_text_of(row, notes, options))
     unjudged = [item for note_id, item in notes.items() if note_id not in judged]
@@ -108,7 +108,7 @@ def items_in(name: str, content: bytes, settings: Settings) -> list[Item]:
             raise DataError(str(error).replace(str(path), name)) from None
 
 
-def read_predictions(path: Path) -> list[_Row]:
+def read_findings(path: Path) -> list[_Row]:
     """The rows of a file that `medserl predict` wrote, JSONL or CSV.
 
     Raises:

@@ -18,9 +18,9 @@ from medserl.evaluation.statistics import share_estimate
 from medserl.evaluation.table import escape_markdown
 from medserl.evaluation.thresholds import Threshold
 from medserl.files import write_private
+from medserl.sharing.card_facts import FACTS, CardFacts, Figure, read_facts, run_facts
 from medserl.sharing.evaluated import Evaluation
 from medserl.sharing.examples import transformers_example, vllm_example
-from medserl.sharing.facts import FACTS, CardFacts, Figure, read_facts, run_facts
 
 log = logging.getLogger("medserl")
 

@@ -20,7 +20,7 @@ _FIGURES = ("accuracy", "pairwise_accuracy", "right_minus_reversed", "pair_order
 
 
 @dataclass(frozen=True)
-class Line:
+class EvaluationRow:
     """A figure of the model in words, and of the best way to guess."""
 
     name: str
@@ -36,7 +36,7 @@ class Evaluation:
     data: str
     sample: bool
     overlap: str
-    rows: list[Line]
+    rows: list[EvaluationRow]
 
 
 def find_evaluation(folder: Path, run: Path | None) -> Evaluation | None:
@@ -76,7 +76,7 @@ def _evaluation(record: Mapping[str, Any], table: list[Mapping[str, Any]], syste
             by_system.setdefault(row["system"], {})[row["figure"]] = estimate
     mine, texts = by_system.get(system, {}), record.get("texts", {})
     rows = [
-        Line(HEADERS.get(name, name), cell(name, mine[name]), _best_guess(by_system, name))
+        EvaluationRow(HEADERS.get(name, name), cell(name, mine[name]), _best_guess(by_system, name))
         for name in _FIGURES
         if name in mine and mine[name].value is not None
     ]

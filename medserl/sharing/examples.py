@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medserl.sharing.facts import NOTE, CardFacts, Prompt
+from medserl.sharing.card_facts import NOTE, CardFacts, Prompt
 
 HERE = "path/to/this/folder"
 """What stands in the examples for the folder, or its name on the hub."""

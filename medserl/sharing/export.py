@@ -23,10 +23,10 @@ from medserl.models import model_source
 from medserl.models.base_names import is_hub_name, last_part
 from medserl.models.loading import pick_device, read_tokenizer, reason
 from medserl.sharing.card import ADAPTER_CONFIG, CARD, write_card
+from medserl.sharing.card_facts import FACTS
 from medserl.sharing.evaluated import find_evaluation
-from medserl.sharing.facts import FACTS
 from medserl.sharing.merging import merged_model, save_model
-from medserl.sharing.sources import Shared, find_shared
+from medserl.sharing.shared import Shared, find_shared
 
 log = logging.getLogger("medserl")
 

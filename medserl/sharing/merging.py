@@ -12,10 +12,10 @@ from medserl.errors import ModelError
 from medserl.models import POLICY, model_source, with_adapter
 from medserl.models.loading import check_finite, read_weights
 from medserl.sharing.card import MODEL_CONFIG
-from medserl.sharing.facts import Prompt
+from medserl.sharing.card_facts import Prompt
 
 if TYPE_CHECKING:
-    from medserl.sharing.sources import Shared
+    from medserl.sharing.shared import Shared
 
 log = logging.getLogger("medserl")
 

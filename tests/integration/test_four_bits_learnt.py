@@ -21,7 +21,7 @@ from medserl.evaluation.thresholds import Threshold, read_threshold, weights_key
 from medserl.game.prompts import load_prompts
 from medserl.models.footprint import Shape
 from medserl.models.four_bits import BYTES_A_WEIGHT, is_packed, number_of_weights
-from medserl.models.lora import trained_in_words
+from medserl.models.lora_targets import trained_in_words
 from medserl.runs.runlog import RunFolder, read_rows, read_settings
 from tests.families import FAMILIES, write_model
 from tests.local_engine import assert_identical, engine_of, flat, played, weighted

@@ -11,8 +11,8 @@ import pytest
 from medserl.config import Settings
 from medserl.errors import ModelError
 from medserl.sharing import card
+from medserl.sharing.card_facts import FACTS, notes_of, warm_up_facts
 from medserl.sharing.evaluated import find_evaluation
-from medserl.sharing.facts import FACTS, notes_of, warm_up_facts
 
 SAMPLE, OWN = "invented patients", "a file of whoever trained this"
 

@@ -15,10 +15,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from medserl.config import Settings
 from medserl.engines import create_engine
 from medserl.engines.dropout import without_chance
-from medserl.engines.memory import peak_memory_of_process
+from medserl.engines.peak_memory import peak_memory_of_process
 from medserl.errors import ConfigError, ModelError
 from medserl.models import _enable_checkpointing
-from medserl.models.lora import target_modules, trained_in_words
+from medserl.models.lora_targets import target_modules, trained_in_words
 from tests.conftest import ROOT
 from tests.families import FAMILIES, engine_of, learn, played, write_model
 

@@ -12,9 +12,9 @@ import torch
 from medserl.config import Settings
 from medserl.errors import ModelError
 from medserl.models.loading import read_tokenizer
-from medserl.sharing.facts import CardFacts, base_of, prompt_of
+from medserl.sharing.card_facts import CardFacts, base_of, prompt_of
 from medserl.sharing.merging import merged_model, save_model
-from medserl.sharing.sources import Shared
+from medserl.sharing.shared import Shared
 from tests.families import write_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -16,7 +16,7 @@ from medserl.game.parsing import (
     parse_injection,
     parse_verdict,
     replace_sentence,
-    visible,
+    without_thinking,
 )
 from medserl.game.prompts import SHIPPED, load_prompts
 from medserl.game.text import split_sentences
@@ -103,8 +103,8 @@ def test_hidden_thinking_is_not_read(completion: str, verdict: str | None) -> No
     ("completion", "seen"),
     [("", ""), ("ab", "ab"), ("a<think>b", "a"), ("a<think>b</think>c", "c"), ("</think>x</think>y", "y")],
 )
-def test_visible(completion: str, seen: str) -> None:
-    assert visible(completion) == seen
+def test_without_thinking(completion: str, seen: str) -> None:
+    assert without_thinking(completion) == seen
 
 
 @given(COMPLETIONS)
@@ -112,7 +112,7 @@ def test_verdict_never_raises_and_needs_its_words(completion: str) -> None:
     verdict = parse_verdict(completion)
     assert verdict in {"CORRECT", "INCORRECT", None}
     if verdict:
-        shown = visible(completion).upper()
+        shown = without_thinking(completion).upper()
         assert shown.count("FINAL_ANSWER") + shown.count("FINAL ANSWER") == 1
         assert ("INCORRECT" in shown) if verdict == "INCORRECT" else ("CORRECT" in shown)
 

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from medserl.reports.charts_shown import draw_groups, frozen_in_words, with_convergence
 from medserl.reports.convergence import Notice, convergence
-from medserl.reports.curves import MOST_POINTS, Plan, draw, nice_steps
+from medserl.reports.curves import MOST_POINTS, ChartPlan, draw, nice_steps
 from tests.synthetic_run import edited_game
 
 
 def test_a_line_breaks_at_a_missing_value_and_bridges_rounds_that_did_not_measure() -> None:
-    plan = Plan("t", "a", "percent", (("x", "x"), ("y", "y")))
+    plan = ChartPlan("t", "a", "percent", (("x", "x"), ("y", "y")))
     rows = [{"round": r} for r in range(5)]
     for row, value in zip(rows, (0.1, 0.2, None, 0.4, 0.5), strict=True):
         row["x"] = value
@@ -33,13 +33,13 @@ def test_a_notice_is_marked_in_the_chart_of_its_figure_alone() -> None:
     (flag,) = flags.pop("Distance from the reference model")
     assert flag.label == "round 3"
     assert set(map(len, flags.values())) == {0}
-    chart = draw(Plan("t", "a", "number", (("kl_injector", "x"),)), rows, [notice])
+    chart = draw(ChartPlan("t", "a", "number", (("kl_injector", "x"),)), rows, [notice])
     assert chart is not None
     assert chart.flags[0].place == pytest.approx(chart.readout["x"][2], abs=0.05)
 
 
 def test_a_stack_leaves_out_what_is_always_0_and_sums_up_the_smallest() -> None:
-    plan = Plan("t", "a", "count", tuple((f"m{i}", f"name {i}") for i in range(12)), stacked=True)
+    plan = ChartPlan("t", "a", "count", tuple((f"m{i}", f"name {i}") for i in range(12)), stacked=True)
     rows = [{"round": r} | {f"m{i}": i for i in range(12)} for r in (1, 2)]
     chart = draw(plan, rows)
     assert chart is not None
@@ -104,7 +104,7 @@ def test_charts_without_figures_are_left_out() -> None:
 
 
 def test_long_runs_are_drawn_as_means() -> None:
-    chart = draw(Plan("t", "a", "number", (("x", "x"),)), [{"round": r, "x": r % 2} for r in range(1, 1001)])
+    chart = draw(ChartPlan("t", "a", "number", (("x", "x"),)), [{"round": r, "x": r % 2} for r in range(1, 1001)])
     assert chart is not None
     assert len(chart.readout["x"]) <= MOST_POINTS
     assert chart.readout["rounds"][0] == "rounds 1–9"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from medserl.config import Settings
-from medserl.display.game import highlighted, outcome, show_game
+from medserl.display.game import highlighted, show_game, who_won
 from medserl.engines.scripted import ScriptedEngine
 from medserl.game.note import Note
 from medserl.game.prompts import Messages, load_prompts
@@ -24,7 +24,7 @@ def play(
     rollout = VCFRolloutGenerator(ScriptedEngine(player), load_prompts("term", "edit"), Settings(**changes))
     episode = rollout.play([GameSetup(NOTE, "error", "pharmacotherapy")], seed=0)[0]
     show_game(episode)
-    return capsys.readouterr().out, outcome(episode)
+    return capsys.readouterr().out, who_won(episode)
 
 
 def test_a_won_game_shows_edit_decision_words_and_winner(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medserl.game.parsing import parse_injection, parse_verdict, with_each_verdict
-from medserl.game.thinking import visible
+from medserl.game.thinking import without_thinking
 
 FORMS = [
     ("<think>", "</think>"),
@@ -41,16 +41,16 @@ def test_a_thought_cut_off_hides_what_follows(opening: str, closing: str) -> Non
     assert parse_verdict(f"{opening}\n{ANSWER}") is None
     assert parse_injection(f"{opening}1 He runs.", NOTE, "edit") is None
     assert with_each_verdict(f"{opening}\n{ANSWER}") is None
-    assert visible(f"a{opening}b{closing}c{opening}{ANSWER}") == "c"
+    assert without_thinking(f"a{opening}b{closing}c{opening}{ANSWER}") == "c"
 
 
 @given(st.lists(st.sampled_from([*(part for form in FORMS for part in form), "a", "\n"]), max_size=8))
 def test_an_answer_inside_an_open_thought_is_never_visible(pieces: list[str]) -> None:
     said = "".join(pieces)
     for opening, _ in FORMS:
-        assert "hidden answer" not in visible(f"{said}{opening}hidden answer")
+        assert "hidden answer" not in without_thinking(f"{said}{opening}hidden answer")
 
 
 @pytest.mark.parametrize("text", ["a < b", "[sic]", "I think, thinking aloud", "<5 mg", "channel: thought"])
 def test_ordinary_words_hide_nothing(text: str) -> None:
-    assert visible(f"{text}\n{ANSWER}") == f"{text}\n{ANSWER}"
+    assert without_thinking(f"{text}\n{ANSWER}") == f"{text}\n{ANSWER}"

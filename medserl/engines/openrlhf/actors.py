@@ -18,10 +18,10 @@ from vllm.inputs import TokensPrompt
 from vllm.lora.request import LoRARequest
 from vllm.utils import random_uuid
 
-from medserl.engines.memory import peak_memory_of_process
 from medserl.engines.openrlhf.last_words import cause_named
 from medserl.engines.openrlhf.lora import AdaptedActor, Files
 from medserl.engines.openrlhf.training import StepTrainer
+from medserl.engines.peak_memory import peak_memory_of_process
 from medserl.engines.vllm_player import files_in_memory
 from medserl.models import POLICY, has_adapter, reference_weights
 

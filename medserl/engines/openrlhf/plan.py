@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Plan:
+class PassPlan:
     """Passes of one sweep over the turns, as indices of turns: rank 0's passes first, then rank 1's, and so on.
 
     `copies` is how often each turn occurs: 1, or the number of ranks where there are fewer turns than ranks. Then
@@ -22,7 +22,7 @@ class Plan:
     copies: int
 
 
-def plan_passes(lengths: Sequence[int], ranks: int, token_budget: int) -> Plan:
+def plan_passes(lengths: Sequence[int], ranks: int, token_budget: int) -> PassPlan:
     """Plan one sweep over turns of these lengths (tokens), with passes of at most `token_budget` padded tokens.
 
     Where turns and ranks leave no other way, the shortest passes are put together beyond the budget.
@@ -33,7 +33,7 @@ def plan_passes(lengths: Sequence[int], ranks: int, token_budget: int) -> Plan:
     if not lengths:
         raise ValueError("there is nothing to plan: no turns")
     if len(lengths) < ranks:
-        return Plan(tuple(ranks * list(_within_budget(lengths, token_budget))), copies=ranks)
+        return PassPlan(tuple(ranks * list(_within_budget(lengths, token_budget))), copies=ranks)
     passes = list(_within_budget(lengths, token_budget))
     wanted = _round_up(len(passes), ranks)
     if wanted > len(lengths):
@@ -42,7 +42,7 @@ def plan_passes(lengths: Sequence[int], ranks: int, token_budget: int) -> Plan:
     _join(passes, wanted)
     passes.sort(key=lambda members: -_padded(members, lengths))
     dealt = [passes[start : start + ranks] for start in range(0, len(passes), ranks)]  # alike passes at the same time
-    return Plan(tuple(group[rank] for rank in range(ranks) for group in dealt), copies=1)
+    return PassPlan(tuple(group[rank] for rank in range(ranks) for group in dealt), copies=1)
 
 
 def _within_budget(lengths: Sequence[int], token_budget: int) -> Iterator[tuple[int, ...]]:

@@ -22,7 +22,7 @@ from medserl.engines.openrlhf.experiences import (
     to_training_experience,
     together,
 )
-from medserl.engines.openrlhf.plan import Plan, plan_passes
+from medserl.engines.openrlhf.plan import PassPlan, plan_passes
 from medserl.errors import RunError
 from medserl.game.episode import Turn
 
@@ -131,11 +131,11 @@ class RoundTrainer(BasePPOTrainer):
 
     # -- passes -------------------------------------------------------------------------------------------------
 
-    def _plan(self, turns: Sequence[Turn], group: RayActorGroup) -> Plan:
+    def _plan(self, turns: Sequence[Turn], group: RayActorGroup) -> PassPlan:
         ranks = len(group._actor_handlers) // group.duplicate_actors
         return plan_passes([length(turn) for turn in turns], ranks, self._settings.training_token_budget)
 
-    def _passes(self, plan: Plan, experiences: Sequence[Experience]) -> list[Experience]:
+    def _passes(self, plan: PassPlan, experiences: Sequence[Experience]) -> list[Experience]:
         pad_id = self.tokenizer.pad_token_id or 0
         return [together([experiences[i] for i in members], pad_id) for members in plan.passes]
 

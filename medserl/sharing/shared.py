@@ -18,7 +18,7 @@ from medserl.models.loading import check_adapter_files, reading
 from medserl.runs.checkpoints import STATE_FILE, find_damage
 from medserl.runs.runlog import CONFIG, RunFolder, read_settings
 from medserl.sharing.card import ADAPTER_CONFIG, MODEL_CONFIG
-from medserl.sharing.facts import CardFacts, Prompt, base_of, prompt_of, read_facts, run_facts
+from medserl.sharing.card_facts import CardFacts, Prompt, base_of, prompt_of, read_facts, run_facts
 
 log = logging.getLogger("medserl")
 

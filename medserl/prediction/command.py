@@ -16,7 +16,7 @@ from medserl.errors import ConfigError, DataError
 from medserl.evaluation.predictions import listed
 from medserl.evaluation.thresholds import weights_key
 from medserl.game.note import Note
-from medserl.prediction.claim import claim, write_record
+from medserl.prediction.claim import claim_output, write_prediction_record
 from medserl.prediction.findings import JudgedNote, by_suspicion, write_findings
 from medserl.prediction.options import PredictOptions
 from medserl.prediction.shown import show
@@ -24,7 +24,7 @@ from medserl.prediction.shown import show
 log = logging.getLogger("medserl")
 
 
-def predict(settings: Settings, notes: str, options: PredictOptions) -> None:
+def predict_notes(settings: Settings, notes: str, options: PredictOptions) -> None:
     """Judge the notes, write what was found, and show it.
 
     Started again with the same output, it goes on: what was answered is not asked again.
@@ -43,10 +43,10 @@ def predict(settings: Settings, notes: str, options: PredictOptions) -> None:
     else:
         assessor = Assessor(settings, options.threshold, answers=answers)
     with assessor:
-        record = claim(target, answers, loaded, weights_key(assessor.settings)) if answers else {}
+        record = claim_output(target, answers, loaded, weights_key(assessor.settings)) if answers else {}
         assessor.load()
         if answers:
-            write_record(answers, record)
+            write_prediction_record(answers, record)
         tell_seen(assessor, loaded.notes)
         judged = _judge(assessor, loaded.notes)
         say(f"threshold: {assessor.threshold.describe()}")

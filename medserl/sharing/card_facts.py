@@ -18,7 +18,7 @@ from medserl.data.tabular import HUB, Place
 from medserl.errors import ModelError
 from medserl.game.prompts import Messages, load_prompts
 from medserl.game.roles import ROLES, Role
-from medserl.models.base_names import folder_licence, last_part, made_of
+from medserl.models.base_names import folder_licence, hub_name_in_config, last_part
 
 FACTS = "card.json"
 
@@ -180,7 +180,7 @@ def _base_by_name(settings: Settings) -> Base:
         return Base(name=name, licence="apache-2.0", remark=remark)
     if not folder.is_dir():
         return Base(name=name, licence=_hub_licence(name))
-    origin = made_of(folder)
+    origin = hub_name_in_config(folder)
     remark = f"A local folder of this name; its config.json says that it was loaded from {origin}." if origin else ""
     if origin != name and "/" not in name:
         remark = remark or "A local folder of this name."
