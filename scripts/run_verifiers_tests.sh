@@ -10,4 +10,4 @@ if ! "$venv/bin/python" -c 'import verifiers.v1' 2>/dev/null; then
   packages .venv >"$(packages "$venv")/base.pth"
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt 'verifiers>=0.4,<0.5'
 fi
-exec "$venv/bin/python" -m pytest -n 0 -m "not model" tests/integration/test_environment.py tests/unit/test_docs_python.py "$@"
+exec "$venv/bin/python" -m pytest -n 0 -m "not model" tests/integration/test_environment.py tests/unit/repository/test_docs_python.py "$@"

@@ -25,10 +25,11 @@ from medserl.engines.local import LocalEngine
 from medserl.errors import ModelError
 from medserl.game.episode import Turn
 from medserl.models import CONTEXT_NAMES
+from tests.places import ROOT
 
 WINDOW = 24
 """Tokens that a layer with a window sees; the prompts are longer."""
-DOCS = Path(__file__).resolve().parent.parent / "docs" / "models.md"
+DOCS = ROOT / "docs" / "models.md"
 MARKS = ("<!-- families -->\n", "<!-- /families -->\n")
 
 _SIZES: dict[str, Any] = {

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.places import ROOT
+
 sys.path.append(str(ROOT / "benchmarks" / "learning"))  # where its scripts find each other
 QUICK = ("engine=scripted", "max_rounds=3", "rollout_batch_size=8", "eval_every=2", "eval_notes=4", "frozen_games=8")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.places import ROOT
 
 MOST_FIGURES = 2
 SKIPPED = ("|", "#", ">", "---")

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import medserl
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 NOTE = "A man has type 2 diabetes. He is treated with metformin. He feels well today."
 
 

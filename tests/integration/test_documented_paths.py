@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.places import ROOT
 
 VCF_CHECK = """
 from scripts.sft.inference_utils import apply_vcf

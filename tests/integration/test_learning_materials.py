@@ -25,7 +25,8 @@ from medserl.game.setup import GameSetup
 from medserl.knowledge.facts import load_facts
 from medserl.rounds.clock import PhaseClock
 from medserl.trainer import MedSeRLTrainer
-from tests.learning_scripts import ROOT, run, script
+from tests.learning_scripts import run, script
+from tests.places import ROOT
 
 MATERIALS = script("materials")
 ARMS = script("run").read_arms(ROOT / "benchmarks" / "learning" / "arms.toml")

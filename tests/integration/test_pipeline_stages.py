@@ -18,8 +18,8 @@ from medserl.config import DataSettings, ModelSettings, Settings, validate
 from medserl.errors import ConfigError
 from medserl.evaluation import systems
 from medserl.pipeline import Pipeline, PipelineOptions
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts/run_medserl_pipeline.sh"
 
 

@@ -14,6 +14,7 @@ from medserl.errors import ConfigError
 from medserl.removed import RENAMED
 from medserl.runs.resume import check_fixed
 from medserl.settings_sources import concerns
+from tests.places import ROOT
 
 COMMANDS = ("train", "sft", "evaluate", "play", "pipeline")
 
@@ -165,8 +166,7 @@ def test_variables_are_no_flags_of_a_command_without_settings(monkeypatch: pytes
 def test_every_variable_that_the_code_reads_is_a_setting_or_listed() -> None:
     from medserl.config import NOT_SETTINGS
 
-    root = Path(__file__).resolve().parents[2]
-    files = [*root.glob("medserl/**/*.py"), *root.glob("scripts/*.sh")]
+    files = [*ROOT.glob("medserl/**/*.py"), *ROOT.glob("scripts/*.sh")]
     read = set(re.findall(r"\bMEDSERL_[A-Z_]+\b", "\n".join(file.read_text(encoding="utf-8") for file in files)))
     ours = {f"MEDSERL_{name.upper()}" for name in Settings.model_fields}
     assert read - ours - {"MEDSERL_TEST_"} == set(NOT_SETTINGS)

@@ -12,8 +12,8 @@ import pytest
 
 from medserl.assessor import Assessor
 from medserl.config import Settings
-from tests.conftest import ROOT
 from tests.finder import Finder
+from tests.places import ROOT
 from tests.predicting import COUNT, error_line, predict, rows, text, write_texts
 
 # -- going on ----------------------------------------------------------------------------------------------

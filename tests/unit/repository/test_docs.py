@@ -15,8 +15,8 @@ from cyclopts import App
 from medserl.cli import app
 from medserl.config import Settings
 from tests import prose
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OUTSIDE_THE_SITE = sorted({*ROOT.glob("*.md"), *ROOT.glob("*/README.md")} - {ROOT / "CHANGELOG.md"})
 _LINK = re.compile(r"\]\(([^)\s]+)\)")

@@ -10,7 +10,6 @@ import json
 import random
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -26,8 +25,9 @@ from medserl.game.text import split_sentences
 from medserl.knowledge.neutral import neutral_edits
 from medserl.rollout import VCFRolloutGenerator
 from medserl.rounds.metrics import game_metrics
+from tests.places import ROOT
 
-DATA = Path(__file__).parents[2] / "data" / "medec_validation_sample.jsonl"
+DATA = ROOT / "data" / "medec_validation_sample.jsonl"
 ROWS = [json.loads(line) for line in DATA.read_text(encoding="utf-8").splitlines()][::5]
 NOTES = [Note(row["note_id"], row["correct_note"], row["incorrect_note"], fact_id=row["fact_id"]) for row in ROWS]
 

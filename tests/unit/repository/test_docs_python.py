@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "python.md"
+from tests.places import ROOT
+
+PAGE = ROOT / "docs" / "python.md"
 BLOCK = re.compile(r"(?:<!-- (\w+) -->\n)?```python\n(.*?)```", re.DOTALL)
 TEXT = PAGE.read_text(encoding="utf-8")
 BLOCKS: dict[str, list[tuple[int, str]]] = {}

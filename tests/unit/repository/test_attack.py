@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from medserl.game.vcf import Reason, VCFResult
+from tests.places import ROOT
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "attack.py"
+SCRIPT = ROOT / "benchmarks" / "attack.py"
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import pytest
 
 from medserl.config import read_config, validate
 from medserl.errors import ConfigError
+from tests.places import ROOT
 
-CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.toml"))
+CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

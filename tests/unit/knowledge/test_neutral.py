@@ -17,8 +17,8 @@ from medserl.game.text import split_sentences, split_words
 from medserl.game.vcf import apply_vcf
 from medserl.knowledge.facts import load_facts
 from medserl.knowledge.neutral import apply_neutral_edit, load_substitutions, n_pairs, neutral_edits
+from tests.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 # Words that may not be what a pair changes: negation, sides, times.
 TOUCHY = frozenset(
     {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -17,8 +16,9 @@ from medserl.evaluation.table import HEADERS
 from medserl.evaluation.validation import Validation
 from medserl.reports.convergence import NoticeKind
 from medserl.trainer import MedSeRLTrainer
+from tests.places import ROOT
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+DOCUMENT = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
 FIRST_CELLS = re.findall(r"^\| (.+?) \| (.+) \|$", DOCUMENT, re.MULTILINE)
 KEYS_OF_A_ROW = {"round", "epoch"}
 

@@ -29,8 +29,8 @@ from medserl.knowledge.rewriting import rewrite_rules, simplest
 from medserl.knowledge.statement import keys
 from medserl.rollout import VCFRolloutGenerator
 from medserl.rounds.metrics import game_metrics
+from tests.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 ROWS = [json.loads(line) for line in (ROOT / "data" / "medec_validation_sample.jsonl").read_text().splitlines()]
 
 EDITS = [

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from benchmarks.gpu_page import page, summary
 from medserl.config import Settings
+from tests.places import ROOT
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks/gpu_check.sh"
+SCRIPT = ROOT / "benchmarks/gpu_check.sh"
 
 
 def run(folder: Path, name: str, inject: list[float]) -> Path:

@@ -15,6 +15,7 @@ from medserl.reports.html import write_report
 from medserl.reports.run_files import read_run
 from medserl.reports.shareable import without_notes
 from medserl.runs.runlog import EPISODES, read_rows
+from tests.places import ROOT
 from tests.report_page import Page
 from tests.synthetic_run import add_official, write_run
 
@@ -139,7 +140,7 @@ def test_no_folder_of_an_absolute_path_is_left_in_a_sentence(folders: list[str],
 
 # -- docs/privacy.md -----------------------------------------------------------------------------------------------
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "privacy.md"
+PAGE = ROOT / "docs" / "privacy.md"
 _ROW = re.compile(r"\| (`[^|]+`) \| ([^|]+) \| ([^|]+) \|")
 
 

@@ -19,8 +19,8 @@ from medserl.engines.peak_memory import peak_memory_of_process
 from medserl.errors import ConfigError, ModelError
 from medserl.models import _enable_checkpointing
 from medserl.models.lora_targets import target_modules, trained_in_words
-from tests.conftest import ROOT
 from tests.families import FAMILIES, engine_of, learn, played, write_model
+from tests.places import ROOT
 
 
 def model_of(family: str) -> Any:

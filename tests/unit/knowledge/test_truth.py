@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +16,8 @@ from medserl.knowledge.facts import load_facts
 from medserl.knowledge.neutral import neutral_edits
 from medserl.knowledge.oracle import check, check_edit
 from medserl.knowledge.quantities import quantity_at, with_digits
+from tests.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 TABLE = load_facts()
 EDITS, FRESH_EDITS = (
     [json.loads(line) for line in (ROOT / "tests" / "data" / name).read_text().splitlines()]

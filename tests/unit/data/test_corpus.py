@@ -31,8 +31,9 @@ from medserl.game.text import split_sentences, split_words
 from medserl.game.vcf import apply_vcf
 from medserl.knowledge.facts import SLOTS, Fact, load_facts
 from medserl.knowledge.vignette import vignette_data
+from tests.places import ROOT
 
-DATA = Path(__file__).parents[2] / "data"
+DATA = ROOT / "data"
 TABLE = load_facts()
 Row = dict[str, Any]
 
