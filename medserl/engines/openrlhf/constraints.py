@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from medserl.config import Settings
 from medserl.errors import ConfigError
 
 NEEDED = ("openrlhf", "ray", "vllm", "deepspeed")
+FEED_FORWARD = ("gate_proj", "up_proj", "down_proj", "gate_up_proj", "w1", "w2", "w3")
+"""What the layers beside attention are called in the families that have experts."""
 
 
 def missing_packages() -> list[str]:
@@ -59,19 +63,32 @@ def check_model(settings: Settings, attention_heads: int) -> None:
         )
 
 
-def check_experts(settings: Settings, config: Any) -> None:
+def check_experts(settings: Settings, config: Any, adapter: Path | None = None) -> None:
     """Refuse a LoRA on all linear layers of a mixture of experts: its experts are none, and would go without.
 
     Raises:
-        ConfigError: the model has experts, and `lora_targets` means them.
+        ConfigError: the model has experts, and `lora_targets`, or the adapter that is gone on with, means them.
     """
     names = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
     experts = any(isinstance(count := getattr(config, name, None), int) and count > 1 for name in names)
-    if experts and settings.lora_rank and settings.lora_targets in ("all-linear", "upper-linear"):
+    if not experts or not settings.lora_rank:
+        return
+    why = "the experts of this model are no linear layers and would get no LoRA"
+    if settings.lora_targets in ("all-linear", "upper-linear"):
         raise ConfigError(
-            f"lora_targets {settings.lora_targets}: the experts of this model are no linear layers and would get no "
-            "LoRA; give --lora-targets attention, which trains what it says"
+            f"lora_targets {settings.lora_targets}: {why}; give --lora-targets attention, which trains what it says"
         )
+    if adapter and (beside := _beside_attention(adapter)):
+        raise ConfigError(f"adapter {adapter}: it is on {beside} too, and {why}; give one that is on attention alone")
+
+
+def _beside_attention(adapter: Path) -> str:
+    """The layers beside attention that an adapter is on, by their last names."""
+    targets = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8")).get("target_modules") or []
+    if targets == "all-linear":
+        return targets
+    last = [target.rpartition(".")[2] for target in ([targets] if isinstance(targets, str) else targets)]
+    return ", ".join(name for name in dict.fromkeys(last) if name in FEED_FORWARD)
 
 
 def check_cluster(settings: Settings, gpus: int, nodes: int) -> None:

@@ -50,7 +50,7 @@ class OpenRLHFEngine:
         model = _reachable_everywhere(model_source(settings.model))
         config, tokenizer = _read_model(settings, model)
         check_model(settings, config.get_text_config().num_attention_heads)
-        check_experts(settings, config.get_text_config())
+        check_experts(settings, config.get_text_config(), adapter_source(settings))
         stop_ids = stop_token_ids(generation_config(model, settings.trust_remote_code), tokenizer)
         strategy = get_strategy(openrlhf_arguments(self.settings, model))
         self.cluster = Cluster(settings, Watch())

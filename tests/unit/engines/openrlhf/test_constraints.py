@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from medserl import engines
@@ -97,6 +100,28 @@ def test_a_lora_that_passes_by_the_experts_is_refused() -> None:
         constraints.check_experts(Settings(lora_targets=targets), Qwen3Config())
     constraints.check_experts(Settings(lora_targets="attention"), Qwen3MoeConfig())
     constraints.check_experts(Settings(lora_rank=0, lora_targets="all-linear"), Qwen3MoeConfig())
+
+
+@pytest.mark.parametrize(
+    ("targets", "beside"),
+    [
+        (["q_proj", "o_proj"], ""),
+        (["self_attn.q_proj", "mlp.gate_proj", "model.layers.3.mlp.down_proj"], "gate_proj, down_proj"),
+        ("all-linear", "all-linear"),
+        (None, ""),
+    ],
+)
+def test_an_adapter_that_passes_by_the_experts_is_refused(tmp_path: Path, targets: object, beside: str) -> None:
+    """`lora_targets auto` goes on with those of the adapter."""
+    from transformers import Qwen3Config, Qwen3MoeConfig
+
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"target_modules": targets}), encoding="utf-8")
+    constraints.check_experts(Settings(), Qwen3Config(), tmp_path)
+    if not beside:
+        constraints.check_experts(Settings(), Qwen3MoeConfig(), tmp_path)
+        return
+    with pytest.raises(ConfigError, match=f"it is on {beside} too, and the experts of this model"):
+        constraints.check_experts(Settings(), Qwen3MoeConfig(), tmp_path)
 
 
 # -- which engine trains -----------------------------------------------------------------------------------
