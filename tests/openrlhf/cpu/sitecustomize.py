@@ -121,7 +121,7 @@ def _first_weights_alone(module: Any) -> None:
 
 
 def _unguarded(module: Any) -> None:
-    """That control's run goes on, so that its figures can be seen; where weights are float32 it is stopped otherwise."""
+    """That run goes on, so that its figures can be seen; the guard stops it where weights are float32."""
     if os.environ.get("MEDSERL_TEST_IGNORE_WEIGHTS"):
         module.require_same_policy = lambda _stats: None
 
