@@ -23,9 +23,9 @@ from rapidfuzz.distance import Levenshtein
 from selenium import webdriver
 from selenium.webdriver.support.ui import WebDriverWait
 
-from medserl.assessor import Finding
 from medserl.data.sources import load
 from medserl.game.note import Note
+from medserl.prediction.assessor import Finding
 from medserl.prediction.findings import JudgedNote, write_findings
 
 WIDTH, HEIGHT, COLOURS = 1280, 1000, 64

@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any
 from medserl.privacy import switch_reports_off
 
 if TYPE_CHECKING:
-    from medserl.assessor import Assessor, Finding
     from medserl.config import Settings
     from medserl.data.given import load_notes, sample_notes
     from medserl.errors import MedSeRLError
     from medserl.game.note import Note
     from medserl.game.setup import GameSetup
     from medserl.game.vcf import apply_vcf
+    from medserl.prediction.assessor import Assessor, Finding
     from medserl.rollout import VCFRolloutGenerator
     from medserl.trainer import MedSeRLTrainer
 
@@ -54,8 +54,8 @@ switch_reports_off()
 
 if not TYPE_CHECKING:  # a type checker knows the names above, and no others
     _HOMES = {
-        "Assessor": "medserl.assessor",
-        "Finding": "medserl.assessor",
+        "Assessor": "medserl.prediction.assessor",
+        "Finding": "medserl.prediction.assessor",
         "GameSetup": "medserl.game.setup",
         "MedSeRLError": "medserl.errors",
         "MedSeRLTrainer": "medserl.trainer",

@@ -15,15 +15,15 @@ from pydantic import ValidationError, create_model
 
 from medserl import __version__
 from medserl.config import SECTIONS, Settings, describe
+from medserl.config.precedence import SOURCES, concerns, said_in
+from medserl.config.removed import gone
 from medserl.display.console import BROKEN_PIPE, complain, console, errors, say, set_up_logging
 from medserl.display.progress import end_display
 from medserl.errors import ConfigError, MedSeRLError
 from medserl.evaluation.options import EvaluationOptions
 from medserl.pipeline import Pipeline, PipelineOptions
 from medserl.prediction.options import PredictOptions
-from medserl.removed import gone
 from medserl.serve.options import ServeOptions
-from medserl.settings_sources import SOURCES, concerns, said_in
 
 app = App(
     name="medserl",

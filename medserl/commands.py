@@ -23,12 +23,12 @@ from medserl.evaluation.discrimination import pair_ordering
 from medserl.evaluation.options import EvaluationOptions
 from medserl.evaluation.predictions import labelled_texts
 from medserl.evaluation.thresholds import Threshold, weights_key, write_threshold
-from medserl.fitting import fitting_notes
 from medserl.game.note import ERROR_TYPES, Note
 from medserl.game.prompts import load_prompts
 from medserl.game.roles import MODES
 from medserl.game.setup import GameSetup
 from medserl.rollout import VCFRolloutGenerator, derive_seed
+from medserl.rounds.fitting import fitting_notes
 from medserl.runs.runlog import read_settings
 from medserl.sft import WarmUp, format_skill
 from medserl.sft import warm_up as run_warm_up
@@ -226,7 +226,7 @@ def _sources(judged: LoadedNotes, settings: Settings, options: EvaluationOptions
     if options.thresholds and data.validation:
         name = Path(data.validation.source)
         validation = Source(name if not data.is_split else Path(f"split of {name.name}"), data.validation)
-    return Sources(Source(Path(judged.source), judged), Source(Path(data.train.source), data.train), validation)
+    return Sources(Source(Path(judged.source), judged), Source(Path(data.learnt.source), data.learnt), validation)
 
 
 def play(settings: Settings, note_file: Path | None, mode: str, run: Path | None) -> None:

@@ -58,7 +58,7 @@ __all__ = ["ChatHarness", "MedSeRLEnv", "MedSeRLEnvConfig", "MedSeRLTaskset", "l
 PLUGIN = "medserl-game"
 """What verifiers calls the taskset and the harness: it imports the module `medserl_game`."""
 
-FACTS = "medserl"
+TURN_INFO = "medserl"
 """Where a trace's `info` says which turn of the game it is."""
 
 
@@ -214,7 +214,7 @@ class MedSeRLEnv(vf.Env[MedSeRLEnvConfig]):
         for number, attempt in enumerate(episode.attempts, start=1):
             trace = traces[id(attempt.turn)]
             trace.record_metric("accepted", attempt.vcf.passed)
-            trace.info[FACTS] = {
+            trace.info[TURN_INFO] = {
                 "role": "injector", "mode": episode.mode, "attempt": number,
                 "reason": attempt.vcf.reason and attempt.vcf.reason.value,
                 "modified": attempt.modified,
@@ -222,7 +222,7 @@ class MedSeRLEnv(vf.Env[MedSeRLEnvConfig]):
         for reading in episode.assessor_turns:
             trace = traces[id(reading)]
             trace.record_metric("verdict_given", reading.verdict is not None)
-            trace.info[FACTS] = {"role": "assessor", "mode": episode.mode, "verdict": reading.verdict}
+            trace.info[TURN_INFO] = {"role": "assessor", "mode": episode.mode, "verdict": reading.verdict}
         for key, trace in traces.items():
             if key not in rewards:
                 trace.agent.trainable = False  # no sample: not won, not lost

@@ -27,3 +27,8 @@ class RunError(MedSeRLError):
 
 class OutputError(RunError):
     """A file or folder that cannot be written."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, in one line; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

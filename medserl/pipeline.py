@@ -19,9 +19,9 @@ from medserl.errors import ConfigError, RunError
 log = logging.getLogger("medserl")
 
 STAGES = ("warmup", "train", "evaluate", "report")
-ENVIRONMENT = "env"
+ENVIRONMENT_STAGE = "env"
 """The stage of `scripts/run_medserl_pipeline.sh` before these; where this runs, it is done."""
-HELD_OUT = "held_out.jsonl"
+HELD_OUT_FILE = "held_out.jsonl"
 """The file of a run folder that holds the notes which judged the run, where they are a part of the training file."""
 DEMONSTRATION_ROUNDS = 5
 """Rounds where no flag, file or variable says how long the run is."""
@@ -149,7 +149,7 @@ class Pipeline:
 
         played = read_settings(self.folder)
         warm = played.adapter != "none"
-        notes = self.options.test_data or test_source(played, self.folder / HELD_OUT)
+        notes = self.options.test_data or test_source(played, self.folder / HELD_OUT_FILE)
         _announce(f"evaluation: base, {'warm-up, ' if warm else ''}trained, on {notes}")
         if notes == "sample" and not is_sample(played.prompt_data):
             log.warning("the sample's invented notes are judged: give --test-data FILE for labelled notes of your own")
@@ -174,10 +174,10 @@ class Pipeline:
 
 
 def _first_stage(name: str) -> int:
-    if name == ENVIRONMENT:
+    if name == ENVIRONMENT_STAGE:
         return 0
     if name not in STAGES:
-        raise ConfigError(f"--stage {name}: give one of {' '.join((ENVIRONMENT, *STAGES))}")
+        raise ConfigError(f"--stage {name}: give one of {' '.join((ENVIRONMENT_STAGE, *STAGES))}")
     return STAGES.index(name)
 
 

@@ -25,7 +25,6 @@ from medserl.config import Settings
 from medserl.display.progress import counting
 from medserl.engines.base import Engine, WeightedTurn
 from medserl.errors import ConfigError, DataError
-from medserl.fitting import tell_left_out
 from medserl.game.answers import injection_answer
 from medserl.game.note import ERROR_TYPES, Note
 from medserl.game.prompts import PromptSet, load_prompts
@@ -36,6 +35,7 @@ from medserl.models import POLICY, shipped_warmup
 from medserl.models.lora_targets import UPPER_LINEAR
 from medserl.rollout import VCFRolloutGenerator, derive_seed
 from medserl.rounds.auxiliary import SFTExample, target_turns_of, verdict_example
+from medserl.rounds.fitting import tell_left_out
 from medserl.rounds.metrics import game_metrics
 from medserl.sharing.card import write_card
 from medserl.sharing.card_facts import warm_up_facts
@@ -50,7 +50,7 @@ RISING_STEPS = 20
 SORTED_TOGETHER = 8
 """Steps whose pairs are sorted by length, so that little is padded."""
 
-Judge = Callable[[VCFRolloutGenerator], tuple[float, int]]
+PairJudge = Callable[[VCFRolloutGenerator], tuple[float, int]]
 """How well the policy tells unseen twins apart: the share of pairs that it orders rightly, and of how many."""
 
 
@@ -188,7 +188,9 @@ def step_turns(engine: Engine, examples: Sequence[SFTExample]) -> list[WeightedT
     return turns + own_words([turn for turn in turns if turn.turn.role == "assessor"])
 
 
-def warm_up(settings: Settings, notes: Sequence[Note], plan: WarmUp, output: Path, judge: Judge | None = None) -> Path:
+def warm_up(
+    settings: Settings, notes: Sequence[Note], plan: WarmUp, output: Path, judge: PairJudge | None = None
+) -> Path:
     """Teach an adapter both roles and save it to `output`, an ordinary PEFT folder. It goes on from the adapter of the
     settings; of `auto`, from the one shipped for the model if there is one.
 

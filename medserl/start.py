@@ -20,12 +20,12 @@ from medserl.engines import create_engine, training_engine_name
 from medserl.engines.base import Engine
 from medserl.errors import ConfigError
 from medserl.evaluation.validation import Validation
-from medserl.fitting import fitting_notes
 from medserl.game.note import Note
 from medserl.game.prompts import SHIPPED
 from medserl.models import adapter_source
 from medserl.models.four_bits import require_four_bits
 from medserl.rollout import VCFRolloutGenerator
+from medserl.rounds.fitting import fitting_notes
 from medserl.runs.resume import Changes, resumed_settings
 from medserl.runs.runlog import RunFolder, default_path
 from medserl.runs.tracking import require_wandb
@@ -52,19 +52,21 @@ class RunPlan:
     changes: Changes = field(default_factory=dict)
     lists: dict[str, LoadedNotes] = field(default_factory=dict)
 
-    def fitting(self, rollout: VCFRolloutGenerator) -> tuple[list[Note], Validation | None]:
-        """The training notes that can be played on and fit into the model's context, and what validates.
+    def fitting(self, rollout: VCFRolloutGenerator) -> tuple[list[Note], list[Note] | None, Validation | None]:
+        """The training notes that can be played on, the notes that gold pairs are taken from where these are others,
+        both as far as they fit into the model's context, and what validates.
 
         Raises:
             DataError: none fits.
         """
-        train, held_out = self.data.train, self.data.validation
+        train, gold, held_out = self.data.train, self.data.gold, self.data.validation
         playable = (note for note in train.notes if note.correct_note is not None)
         notes = fitting_notes(rollout, playable, f"training notes of {train.source}")
+        pairs = fitting_notes(rollout, gold.notes, f"gold pairs of {gold.source}") if gold else None
         if held_out is None:
-            return notes, None
+            return notes, pairs, None
         judged = fitting_notes(rollout, held_out.notes, f"validation notes of {held_out.source}")
-        return notes, Validation(judged, self.settings.eval_notes, self.settings.seed)
+        return notes, pairs, Validation(judged, self.settings.eval_notes, self.settings.seed)
 
     def start(self) -> RunFolder:
         """Make the folder of the run.

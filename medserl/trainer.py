@@ -101,8 +101,8 @@ class MedSeRLTrainer(SelfPlay):
                 held.callback(engine.close)
             prompts = load_prompts(plan.settings.prompts, plan.settings.injector_format)
             rollout = VCFRolloutGenerator(engine, prompts, plan.settings)
-            training_notes, held_out = plan.fitting(rollout)
-            super().__init__(rollout, training_notes)
+            training_notes, gold, held_out = plan.fitting(rollout)
+            super().__init__(rollout, training_notes, gold)
             self.validation = ready or held_out
             self.run = plan.run if run == "auto" else run
             self._plan = plan if run == "auto" else None

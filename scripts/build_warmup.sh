@@ -9,4 +9,4 @@ taught=(--model smollm2-135m --injector-format edit --prompts term --edit-audit 
 medserl data further-train --output outputs
 medserl sft "${taught[@]}" --adapter none --prompt-data sample --epochs 4 --output outputs/taught-first
 medserl sft "${taught[@]}" --adapter outputs/taught-first --prompt-data outputs/medec_further_train_sample.jsonl --epochs 1 \
-  --output medserl/warmup/smollm2-135m-edit-term
+  --output medserl/models/warmup/smollm2-135m-edit-term

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from medserl.assessor import Finding
 from medserl.config import Settings
 from medserl.engines.scripted import ScriptedEngine
 from medserl.errors import ModelError
@@ -15,6 +14,7 @@ from medserl.game.note import Note
 from medserl.game.prompts import load_prompts
 from medserl.game.roles import Mode
 from medserl.game.setup import GameSetup
+from medserl.prediction.assessor import Finding
 from medserl.prediction.findings import JudgedNote, write_findings
 from medserl.rollout import VCFRolloutGenerator
 

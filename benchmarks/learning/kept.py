@@ -12,11 +12,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from medserl.config.removed import with_figures_renamed
 from medserl.data.readers import read_notes
 from medserl.data.sample_paths import sample_path
 from medserl.evaluation.predictions import Prediction
 from medserl.game.note import Note
-from medserl.removed import with_figures_renamed
 
 WARMUP = "warmup"
 FEW_ROUNDS = 10

@@ -48,7 +48,7 @@ _RANKS: dict[str, tuple[tuple[str, ...], ...]] = {field.name: ((field.name,),) f
 }
 """The usual names of each column, the best first. Between two columns with names of one rank a person must choose."""
 
-ROLES = tuple(_RANKS)
+COLUMN_ROLES = tuple(_RANKS)
 _LONGEST_NAME = 200
 _SAID_CORRECT = "correct_note"
 """A column of this name says itself that its notes are correct; one called `note` or `text` does not."""
@@ -57,7 +57,7 @@ _SAID_CORRECT = "correct_note"
 def known_names(wanted: ColumnNames) -> frozenset[str]:
     """Simple names that a header may hold: the usual ones, and those that a person gave."""
     usual = {name for ranks in _RANKS.values() for rank in ranks for name in rank}
-    given = (getattr(wanted, role) for role in ROLES)
+    given = (getattr(wanted, role) for role in COLUMN_ROLES)
     return frozenset(usual | {simple(name) for name in given if name})
 
 
@@ -100,7 +100,7 @@ def find_columns(table: Table, wanted: ColumnNames, *, lenient: bool = False) ->
         DataError: a named or needed column is missing, two may hold the notes, or one looks like labels.
     """
     found: dict[str, str] = {}
-    for role in ROLES:
+    for role in COLUMN_ROLES:
         name = _find(table, role, getattr(wanted, role), lenient)
         if name is not None:
             found[role] = name

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from medserl.data.columns import is_header_again
 from medserl.data.encodings import BROKEN_BYTE, TextFile
-from medserl.data.rows import BLANK_ROW, HEADER_AGAIN, Names, Rows, simple
+from medserl.data.rows import BLANK_ROW, HEADER_AGAIN, Rows, SimpleNames, simple
 from medserl.errors import DataError
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
@@ -23,7 +23,7 @@ _SEP_LINE = re.compile('\ufeff?"?sep=([^\r\n"])"?(\r\n|\r|\n)', re.IGNORECASE)
 """Excel's own first line, which names the separator."""
 
 
-def read_delimited(text: TextFile, known: Names) -> Rows:
+def read_delimited(text: TextFile, known: SimpleNames) -> Rows:
     """Rows of a CSV file whose separator is found by its header; `known` are names that a header may hold.
 
     Raises:
@@ -43,7 +43,7 @@ def read_delimited(text: TextFile, known: Names) -> Rows:
     return rows
 
 
-def _read(lines: TextIO, separator: str, rows: Rows, known: Names, before: int) -> None:
+def _read(lines: TextIO, separator: str, rows: Rows, known: SimpleNames, before: int) -> None:
     # newline="" leaves line breaks in a field as they are; strict refuses broken quotes instead of guessing.
     reader = csv.reader(_without_marks(lines), delimiter=separator, strict=True)
     header: tuple[str, ...] = ()
@@ -110,7 +110,7 @@ def _too_many(cells: Sequence[str], header: Sequence[str], separator: str) -> st
     return f"{len(cells)} fields where the header has {len(header)} (a {_named(separator)} outside quotes?)"
 
 
-def _separator(head: str, known: Names, *, tab_first: bool) -> str:
+def _separator(head: str, known: SimpleNames, *, tab_first: bool) -> str:
     """The sign that finds most known names in the header; where none finds one, the one that makes most columns."""
     order = ["\t", *SEPARATORS] if tab_first else list(SEPARATORS)
 

@@ -28,7 +28,7 @@ BROKEN_BYTE = re.compile("[\udc80-\udcff]")
 """A byte that is not UTF-8, as Python's `surrogateescape` shows it."""
 
 _PIECE = 1 << 20
-_GZIP = b"\x1f\x8b"
+GZIP = b"\x1f\x8b"
 _OTHER_KINDS = {
     b"PK\x03\x04": "a zip archive (an Excel workbook is read as .xlsx); unpack or rename it",
     b"%PDF": "a PDF; copy its text into a .txt file",
@@ -133,7 +133,7 @@ def _reading(path: Path) -> Iterator[None]:
 def _open(path: Path) -> BinaryIO:
     """The file's bytes, unpacked where gzip packed them, whatever its name says."""
     with path.open("rb") as file:
-        packed = file.read(len(_GZIP)) == _GZIP
+        packed = file.read(len(GZIP)) == GZIP
     return cast(BinaryIO, gzip.open(path, "rb") if packed else path.open("rb"))
 
 

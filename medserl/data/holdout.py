@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 
 from medserl.game.note import Note
 
-SHARE = 0.1
+HELD_OUT_SHARE = 0.1
 FEWEST, MOST = 5, 64
 """Notes held out: a tenth, within these bounds."""
 FEWEST_TO_SPLIT = 20
@@ -32,7 +32,7 @@ def split_notes(notes: Sequence[Note], seed: int) -> tuple[tuple[Note, ...], tup
     """
     groups = _groups(notes)
     playable = sum(note.correct_note is not None for note in notes)
-    wanted = min(MOST, max(FEWEST, round(SHARE * len(notes))))
+    wanted = min(MOST, max(FEWEST, round(HELD_OUT_SHARE * len(notes))))
     if playable < FEWEST_TO_SPLIT:
         return tuple(notes), ()
     rng = random.Random(f"{seed}/held out")

@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medserl.data.columns import ROLES, ColumnNames, FoundColumns, find_columns, known_names
+from medserl.data.columns import COLUMN_ROLES, ColumnNames, FoundColumns, find_columns, known_names
 from medserl.data.labels import NO_LABELS, is_missing, look_like_labels
 from medserl.data.tabular import Row, SkippedRow, Table, read_table
+from medserl.display.progress import track
 from medserl.errors import DataError
 from medserl.game.note import ERROR_TYPES, Note
-from medserl.game.text import too_long
+from medserl.game.text import HALF_A_CHARACTER, too_long
 
 __all__ = [
     "ColumnNames",
@@ -28,15 +29,12 @@ __all__ = [
     "read_notes",
     "unique_ids",
 ]
-from medserl.display.progress import track
 
 log = logging.getLogger("medserl")
 
-
-_HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 BY_GUESS = ColumnNames()
 NO_TEXT = "no text"
-_TEXTS = tuple(role for role in ROLES if role not in ("id", "flag", "sentences", "error_sentence_id", "patient"))
+_TEXTS = tuple(role for role in COLUMN_ROLES if role not in ("id", "flag", "sentences", "error_sentence_id", "patient"))
 
 
 @dataclass(frozen=True)
@@ -188,7 +186,7 @@ def _text(value: Any, column: str) -> str | None:
         return None
     if not isinstance(value, str):
         raise _UnusableRow(f"{column!r} holds {_type_name(value)}, not text")
-    if _HALF_A_CHARACTER.search(value):
+    if HALF_A_CHARACTER.search(value):
         raise _UnusableRow(f"{column!r} holds half a character (an unpaired surrogate)")
     return value
 

@@ -76,7 +76,7 @@ class Table:
     separator: str | None = None
 
 
-Names = Collection[str]
+SimpleNames = Collection[str]
 """Names of columns in their simple form."""
 
 

@@ -93,13 +93,23 @@ def load_unlabelled(source: str, settings: Settings) -> LoadedNotes:
 class RunData:
     """What a run learns from and what judges it. `validation` is None where nothing does; `judged_by` says it in words.
 
-    `is_split` is set where the validation notes were held out of the training file.
+    `is_split` is set where the validation notes were held out of the training file. `gold` are the notes that gold
+    pairs are taken from, where a source of their own was named.
     """
 
     train: LoadedNotes
     validation: LoadedNotes | None
     judged_by: str
     is_split: bool = False
+    gold: LoadedNotes | None = None
+
+    @property
+    def learnt(self) -> LoadedNotes:
+        """All notes that the run learns from."""
+        if self.gold is None:
+            return self.train
+        both = " and ".join(Path(each.source).name for each in (self.train, self.gold))
+        return replace(self.train, notes=(*self.train.notes, *self.gold.notes), source=both)
 
     @property
     def validation_name(self) -> str:
@@ -112,8 +122,10 @@ class RunData:
         """What a run's provenance says of it."""
         record: dict[str, object] = {"sha256": self.train.sha256, "validation": self.judged_by}
         record["playable"] = sum(note.correct_note is not None for note in self.train.notes)
+        if self.gold:
+            record["gold_pairs"] = sum(note.is_pair for note in self.gold.notes)
         if self.validation:
-            record["notes"] = seen_in(self.validation.notes, self.train.notes).record()
+            record["notes"] = seen_in(self.validation.notes, self.learnt.notes).record()
         if self.is_split and self.validation:
             record["held_out"] = [note.note_id for note in self.validation.notes]
         return record
@@ -134,31 +146,33 @@ def run_data(settings: Settings, *, lenient: bool = False, given: Mapping[str, L
     prompt_data = train.source if "prompt_data" in given else settings.prompt_data
     if all(note.correct_note is None for note in train.notes):
         raise DataError(f"{prompt_data}: no note without an error in it, so there is nothing to play on")
+    gold = None
+    if settings.gold_data not in (AUTO, prompt_data):
+        gold = load(settings.gold_data, "train", settings, lenient=True)
     source = settings.validation_data
     if "validation_data" in given:
         source = given["validation_data"].source
     elif source == AUTO:
         source = _automatic(prompt_data)
     if source == NONE:
-        return _told(RunData(train, None, "none"))
+        return _told(RunData(train, None, "none", gold=gold))
     if source != AUTO:
         validation = given.get("validation_data") or load(source, "validation", settings, lenient=True)
-        return _told(RunData(train, validation, f"{source} ({len(validation.notes)} notes)"))
+        return _told(RunData(train, validation, f"{source} ({len(validation.notes)} notes)", gold=gold))
     kept, held_out = split_notes(train.notes, settings.seed)
     if not held_out:
-        return _told(RunData(train, None, f"none: {prompt_data} has too few notes that could be held out"))
+        return _told(RunData(train, None, f"none: {prompt_data} has too few notes that could be held out", gold=gold))
     name = f"split of {prompt_data} ({len(held_out)} notes)"
-    return _told(
-        RunData(replace(train, notes=kept), replace(train, notes=held_out, source=name, skipped=()), name, True)
-    )
+    judges = replace(train, notes=held_out, source=name, skipped=())
+    return _told(RunData(replace(train, notes=kept), judges, name, True, gold))
 
 
 def data_files(settings: Settings) -> dict[str, Path]:
     """The files and folders that the settings' notes are read from, by their use; a data set of the hub is neither."""
-    sources = {"prompt_data": settings.prompt_data, "validation_data": settings.validation_data}
+    sources = {name: getattr(settings, name) for name in ("prompt_data", "validation_data", "gold_data")}
     if sources["validation_data"] == AUTO:
         sources["validation_data"] = _automatic(settings.prompt_data)
-    splits: dict[str, SampleSplit] = {"prompt_data": "train", "validation_data": "validation"}
+    splits: dict[str, SampleSplit] = {"prompt_data": "train", "validation_data": "validation", "gold_data": "train"}
     return {
         use: sample_path(splits[use]) if source == SAMPLE else Path(Place.of(source).where)
         for use, source in sources.items()
@@ -215,7 +229,7 @@ def _told(data: RunData) -> RunData:
         log.info("%d notes with an error but no correction are not trained on", wrong)
     log.info("validation: %s", data.judged_by)
     if data.validation and not data.is_split:
-        seen = seen_in(data.validation.notes, data.train.notes)
+        seen = seen_in(data.validation.notes, data.learnt.notes)
         if seen.ids:
-            log.warning("validation: %s", seen.sentence(data.train.source))
+            log.warning("validation: %s", seen.sentence(data.learnt.source))
     return data

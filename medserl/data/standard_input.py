@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from medserl.data.rows import Names, simple
+from medserl.data.encodings import GZIP
+from medserl.data.rows import SimpleNames, simple
 from medserl.errors import DataError
 from medserl.files import write_private
 
@@ -18,13 +19,12 @@ NAME = "standard_input"
 """Of its notes' ids, where they have none of their own."""
 
 _BY_MARK = {b"PK\x03\x04": ".xlsx", b"\xd0\xcf\x11\xe0": ".xls", b"PAR1": ".parquet"}
-_GZIP = b"\x1f\x8b"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _HEAD = 1 << 16
 
 
 @contextmanager
-def spooled(known: Names) -> Iterator[Path]:
+def spooled(known: SimpleNames) -> Iterator[Path]:
     """All of standard input as a private file with the ending of its form, while this is under way.
 
     `known` are names that a header may hold, in simple form.
@@ -54,12 +54,12 @@ def _read() -> bytes:
     return content
 
 
-def form_of(content: bytes, known: Names) -> str:
+def form_of(content: bytes, known: SimpleNames) -> str:
     """The ending that a file of this content would have: JSON by its first line, a table by its header, else one note.
 
     Bytes that are no text are told by their mark.
     """
-    if content.startswith(_GZIP):
+    if content.startswith(GZIP):
         return form_of(_unpacked_head(content), known) + ".gz"
     for mark, ending in _BY_MARK.items():
         if content.startswith(mark):

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from medserl.data.columns import is_header_again
-from medserl.data.rows import BLANK_ROW, HEADER_AGAIN, Names, Rows
-from medserl.errors import DataError
+from medserl.data.rows import BLANK_ROW, HEADER_AGAIN, Rows, SimpleNames
+from medserl.errors import DataError, first_line
 from medserl.files import sha256_of
 
 log = logging.getLogger("medserl")
@@ -20,7 +20,7 @@ _TROUBLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeErr
 """What Arrow and `datasets` raise on files that are not what their names say."""
 
 
-def read_workbook(path: Path, known: Names) -> Rows:
+def read_workbook(path: Path, known: SimpleNames) -> Rows:
     """Rows of the first sheet of an Excel or LibreOffice workbook; a line in the log names the others.
 
     Raises:
@@ -36,7 +36,7 @@ def read_workbook(path: Path, known: Names) -> Rows:
             cells, above = sheet.to_python(), (sheet.start or (0, 0))[0]
     except (CalamineError, *_TROUBLE) as error:
         raise DataError(
-            f"{path}: no workbook that can be read ({_first_line(error)}); save it as .xlsx or .csv"
+            f"{path}: no workbook that can be read ({first_line(error)}); save it as .xlsx or .csv"
         ) from None
     if others:
         log.warning("%s: only the first sheet, %r, is read; there are %d more", path, first, len(others))
@@ -82,7 +82,7 @@ def read_parquet(path: Path) -> Rows:
             rows.columns = dict.fromkeys(file.schema_arrow.names)
             _add_batches(rows, file.iter_batches())
     except _TROUBLE as error:
-        raise DataError(f"{path}: no Parquet file that can be read ({_first_line(error)})") from None
+        raise DataError(f"{path}: no Parquet file that can be read ({first_line(error)})") from None
     return rows
 
 
@@ -104,7 +104,7 @@ def read_saved_dataset(folder: Path, split: str | None, file: str) -> Rows:
     try:
         found = datasets.load_from_disk(str(folder))
     except _TROUBLE as error:
-        raise DataError(f"{file}: no saved data set that can be read ({_first_line(error)})") from None
+        raise DataError(f"{file}: no saved data set that can be read ({first_line(error)})") from None
     return _dataset_rows(found, split, file)
 
 
@@ -122,7 +122,7 @@ def read_hub(name: str, config: str | None, split: str | None, file: str) -> tup
         found = datasets.load_dataset(name, config, split=split)
     except _TROUBLE as error:
         raise DataError(
-            f"{file}: cannot be had from the Hugging Face hub ({_first_line(error)}); "
+            f"{file}: cannot be had from the Hugging Face hub ({first_line(error)}); "
             "download it where there is a network, and give the file or folder"
         ) from None
     rows = _dataset_rows(found, None, file)
@@ -143,7 +143,7 @@ def _dataset_rows(found: Any, split: str | None, file: str) -> Rows:
     try:
         _add_batches(rows, found.with_format("arrow").iter(batch_size=1000))
     except _TROUBLE as error:
-        raise DataError(f"{file}: no saved data set that can be read ({_first_line(error)})") from None
+        raise DataError(f"{file}: no saved data set that can be read ({first_line(error)})") from None
     for row in rows.rows:
         for name, names in classes.items():
             value = row.values[name]
@@ -167,7 +167,3 @@ def file_sha256(path: Path) -> str:
         return sha256_of(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

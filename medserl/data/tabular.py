@@ -26,7 +26,7 @@ from urllib.parse import parse_qsl
 from medserl.data.delimited import read_delimited
 from medserl.data.encodings import BROKEN_BYTE, TextFile, check_regular, examine
 from medserl.data.json_rows import read_json
-from medserl.data.rows import Names, Row, Rows, SkippedRow, Table, simple
+from medserl.data.rows import Row, Rows, SimpleNames, SkippedRow, Table, simple
 from medserl.errors import DataError
 from medserl.files import sha256_of
 
@@ -66,7 +66,7 @@ class Place:
         return cls(text, where, asked.get("split"), asked.get("config"))
 
 
-def read_table(source: str | Path, known: Names = ()) -> Table:
+def read_table(source: str | Path, known: SimpleNames = ()) -> Table:
     """Read a file, a folder or a data set of the hub; `known` are names that a header may hold, in simple form.
 
     Raises:
@@ -94,7 +94,7 @@ def _refuse_split(place: Place) -> None:
         raise DataError(f"{place.given}: only a saved data set or one of the hub has splits; give the path alone")
 
 
-def _file(path: Path, known: Names) -> Table:
+def _file(path: Path, known: SimpleNames) -> Table:
     from medserl.data import stored_tables
 
     if path.name.startswith(NOT_NOTES):
@@ -145,7 +145,7 @@ def _whole_text(text: TextFile) -> str:
     return content
 
 
-def _check_one_note(content: str, path: Path, known: Names) -> None:
+def _check_one_note(content: str, path: Path, known: SimpleNames) -> None:
     """Raises DataError where a .txt file is plainly a table: as one note it would be a wrong one."""
     first, _, rest = content.strip().partition("\n")
     names = [simple(cell) for cell in first.replace(";", ",").replace("\t", ",").replace("|", ",").split(",")]

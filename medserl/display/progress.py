@@ -21,7 +21,7 @@ log = logging.getLogger("medserl")
 
 T = TypeVar("T")
 
-SHARE, PAUSE, PATIENCE = 0.1, 5.0, 60.0
+LINE_SHARE, PAUSE, PATIENCE = 0.1, 5.0, 60.0
 """Away from a terminal a line after each tenth, not within so many seconds of the last, and after so many anyway."""
 
 
@@ -79,7 +79,7 @@ class Count:
 
     def _tell(self) -> None:
         since, now = self._clock() - self._told_at, self._clock()
-        tenth = self.done - self._told >= SHARE * self.total and since >= self._pause
+        tenth = self.done - self._told >= LINE_SHARE * self.total and since >= self._pause
         if self.done < self.total and (tenth or since >= PATIENCE):
             self._told, self._told_at = self.done, now
             log.info(
@@ -88,7 +88,7 @@ class Count:
 
     def _time_left(self, now: float) -> str:
         steps = self.done - self._done_before
-        if steps <= 0 or steps < SHARE * (self.total - self._done_before):
+        if steps <= 0 or steps < LINE_SHARE * (self.total - self._done_before):
             return ""  # the first ones tell little of the rest
         return f"about {duration((now - self._begun) / steps * (self.total - self.done))} left"
 

@@ -20,7 +20,7 @@ from medserl.engines.packing import pack
 from medserl.engines.prefill import Ids, Prefill, forward, prefill
 from medserl.engines.prefixes import Beginning, go_on, keeps_every_place, together
 from medserl.engines.scoring import completion_logits
-from medserl.errors import ModelError
+from medserl.errors import ModelError, first_line
 from medserl.game.episode import Completion
 from medserl.models import attention_for_training, context_length
 from medserl.models.four_bits import is_packed, unpacked_as
@@ -61,7 +61,7 @@ class Abilities:
 
 
 @torch.inference_mode()
-def examine(model: Any, tokenizer: Any, pad_id: int, longest_row: int) -> Abilities:
+def examine_family(model: Any, tokenizer: Any, pad_id: int, longest_row: int) -> Abilities:
     """Try the shortcuts; rows are at most `longest_row` long in training, and 0 where nothing is trained.
 
     Raises:
@@ -126,7 +126,7 @@ class _Trial:
         try:
             self._truth = [self._alone(turn) for turn in self._turns]
         except CANNOT as error:
-            raise ModelError(f"{_name(model)} cannot score a text: {_first_line(error)}") from error
+            raise ModelError(f"{_name(model)} cannot score a text: {first_line(error)}") from error
         if not all(logits.isfinite().all() for logits in self._truth):
             raise ModelError(
                 f"{_name(model)} gives logits that are not finite: its weights are damaged, or need float32"
@@ -248,7 +248,3 @@ def _text(tokenizer: Any, pad_id: int, length: int) -> Ids:
 
 def _name(model: Any) -> str:
     return type(model.get_base_model() if hasattr(model, "peft_config") else model).__name__
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

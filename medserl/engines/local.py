@@ -30,7 +30,7 @@ from medserl.engines.adapters import (
 )
 from medserl.engines.base import Sampling, UpdateStats, WeightedTurn, split_by_note
 from medserl.engines.dropout import without_chance
-from medserl.engines.families import examine
+from medserl.engines.families import examine_family
 from medserl.engines.gap import explained_gap
 from medserl.engines.packing import PackedRow, batches, pack, turns_of
 from medserl.engines.peak_memory import peak_memory_of_process
@@ -75,7 +75,7 @@ class LocalEngine:
         self._pad_id = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         self.model.eval()
         longest_row = settings.training_token_budget if self._parameters else 0
-        self._abilities = examine(self.model, self.tokenizer, self._pad_id, longest_row)
+        self._abilities = examine_family(self.model, self.tokenizer, self._pad_id, longest_row)
         self._prefixes = PrefixCache(settings.generation_token_budget, self._abilities.cuts)
         for told in self._abilities.done_without(training=bool(self._parameters)):
             log.info("%s", told)

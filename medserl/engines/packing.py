@@ -16,7 +16,7 @@ from torch import Tensor
 
 from medserl.game.episode import Completion
 
-WORTH_SHARING = 0.25
+LEAST_SHARED_PART = 0.25
 """A turn joins a row where it has at least this part of itself in common with a turn there."""
 
 PAD_TO = 32
@@ -58,7 +58,7 @@ def pack(completions: Sequence[Completion], longest: int, *, share: bool = True)
     for i in sorted(range(len(inputs)), key=lambda i: (inputs[i], i)):
         common = _common(inputs[together[-1][-1]], inputs[i]) if together else 0
         more = len(inputs[i]) - common
-        if together and share and common >= WORTH_SHARING * len(inputs[i]) and length + more <= longest:
+        if together and share and common >= LEAST_SHARED_PART * len(inputs[i]) and length + more <= longest:
             together[-1].append(i)
             length += more
         else:

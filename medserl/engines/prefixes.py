@@ -17,7 +17,7 @@ from transformers.cache_utils import DynamicLayer
 
 from medserl.engines.prefill import Ids, Prefill, forward, left_pad, prefill
 
-WORTH_SHARING = 32
+LEAST_SHARED_TOKENS = 32
 """Tokens in common from which on it pays to go on from another prompt."""
 
 
@@ -77,7 +77,7 @@ def _longest(pool: Sequence[Prefill], prompt: Ids) -> Beginning | None:
     for read in pool:
         for row, known in enumerate(read.prompts):
             length = len(prompt) if known == prompt else min(common(known, prompt), len(prompt) - 1)
-            worth = length == len(prompt) or length >= WORTH_SHARING
+            worth = length == len(prompt) or length >= LEAST_SHARED_TOKENS
             if worth and (found is None or length > found.length):
                 found = Beginning(read, row, length)
     return found
@@ -92,7 +92,7 @@ def _waves(prompts: Sequence[Ids]) -> tuple[list[Ids], list[Ids]]:
     first: list[Ids] = []
     second: list[Ids] = []
     for prompt in sorted(prompts):  # so that the last of the first wave has the most in common with it
-        alike = bool(first) and common(first[-1], prompt) >= max(WORTH_SHARING, len(prompt) / 2)
+        alike = bool(first) and common(first[-1], prompt) >= max(LEAST_SHARED_TOKENS, len(prompt) / 2)
         (second if alike else first).append(prompt)
     return first, second
 

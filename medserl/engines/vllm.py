@@ -19,8 +19,8 @@ from typing import Any
 from medserl.config import Settings
 from medserl.engines.base import Sampling
 from medserl.engines.reply_probabilities import probabilities_by_logprobs
-from medserl.engines.vllm_process import VLLMProcess, start
-from medserl.errors import ConfigError, MedSeRLError, ModelError
+from medserl.engines.vllm_process import VLLMProcess, start_process
+from medserl.errors import ConfigError, MedSeRLError, ModelError, first_line
 from medserl.game.episode import Completion, Turn
 from medserl.game.prompts import Messages
 from medserl.models import adapter_source, model_source, pick_dtype
@@ -213,7 +213,7 @@ def start_llm(name: str, settings: Settings, device: str, **options: Any) -> tup
     ours: dict[str, Any] = {}
     if device == "cpu":  # whose generators cannot be set back where a prompt has been read in part
         ours = {"gpu_memory_utilization": CPU_MEMORY_SHARE, "enable_chunked_prefill": False}
-    return start(
+    return start_process(
         lambda: LLM(
             model=name,
             dtype=pick_dtype(settings.dtype, device),
@@ -233,7 +233,7 @@ def vllm_device(wanted: str) -> str:
     try:
         from vllm.platforms import current_platform
     except ImportError as error:
-        raise ConfigError(f"engine 'vllm': vLLM cannot be imported: {_first_line(error)}") from error
+        raise ConfigError(f"engine 'vllm': vLLM cannot be imported: {first_line(error)}") from error
     built_for: str = current_platform.device_type
     if wanted not in ("auto", built_for):
         raise ConfigError(
@@ -286,7 +286,7 @@ def _check_adapter(adapter: Path, name: str, settings: Settings) -> None:
         with safe_open(adapter / "adapter_model.safetensors", "pt") as weights:
             shapes = {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{problem}: {_first_line(error)}") from error
+        raise ModelError(f"{problem}: {first_line(error)}") from error
     for key, shape in shapes.items():
         path, _, factor = key.removeprefix("base_model.model.").partition(".lora_")
         if factor not in ("A.weight", "B.weight"):
@@ -308,9 +308,5 @@ def _load_adapter(llm: Any, adapter: Path, model: str) -> Any:
         llm.llm_engine.add_lora(request)
     except Exception as error:
         llm.llm_engine.engine_core.shutdown()
-        raise ModelError(f"adapter {adapter} cannot be used with {model!r} in vLLM: {_first_line(error)}") from error
+        raise ModelError(f"adapter {adapter} cannot be used with {model!r} in vLLM: {first_line(error)}") from error
     return request
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -99,7 +99,7 @@ def _ends_with_us(pids: Sequence[int]) -> subprocess.Popen[bytes]:
     )
 
 
-def start(make: Callable[[], Any]) -> tuple[Any, VLLMProcess]:
+def start_process(make: Callable[[], Any]) -> tuple[Any, VLLMProcess]:
     """What `make` starts, and the processes that it is in."""
     before = set(multiprocessing.active_children())
     with _left_alone_by_ctrl_c():

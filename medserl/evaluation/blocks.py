@@ -15,7 +15,7 @@ from medserl.evaluation.predictions import LabelledText, Prediction
 from medserl.evaluation.statistics import Estimate
 from medserl.evaluation.submission import submission_rows
 from medserl.evaluation.systems import Judgement
-from medserl.evaluation.table import HEADERS, Figures, TableRow, group_markdown, markdown, rows
+from medserl.evaluation.table import HEADERS, Estimates, TableRow, group_markdown, markdown, rows
 from medserl.evaluation.thresholds import Threshold
 
 ALL = "all"
@@ -34,7 +34,7 @@ class Block:
     """
 
     title: str
-    groups: Mapping[str, Mapping[str, Figures]]
+    groups: Mapping[str, Mapping[str, Estimates]]
     lines: tuple[str, ...] = ()
 
     def rows(self) -> list[TableRow]:
@@ -80,7 +80,7 @@ def _widest(results: Mapping[str, DetectionMetrics]) -> DetectionMetrics:
     return max(results.values(), key=lambda found: found.n_texts)
 
 
-def _guesses(results: Mapping[str, DetectionMetrics], besides: Sequence[str] = ()) -> dict[str, Figures]:
+def _guesses(results: Mapping[str, DetectionMetrics], besides: Sequence[str] = ()) -> dict[str, Estimates]:
     """What guessing gets on the texts of these results, where one has a figure."""
     if not results:
         return {}
@@ -128,7 +128,7 @@ def official_blocks(
     texts: Sequence[LabelledText], results: Mapping[str, Mapping[str, OfficialScores]], scorers: Scorers
 ) -> list[Block]:
     """The official scores, with lines on what they leave out; of each collection apart where there are several."""
-    groups: dict[str, dict[str, Figures]] = defaultdict(dict)
+    groups: dict[str, dict[str, Estimates]] = defaultdict(dict)
     shown = {figure for collections in results.values() for figure in collections[ALL].figures()}
     for name, collections in {**_official_guesses(texts, scorers), **results}.items():
         for collection, scores in collections.items():

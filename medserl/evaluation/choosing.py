@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from medserl.display.progress import track
 from medserl.evaluation.calibration import calibrated_threshold
-from medserl.evaluation.predict import BATCH
+from medserl.evaluation.predict import COMPLETIONS_AT_ONCE
 from medserl.evaluation.predictions import LabelledText, Prediction
 from medserl.evaluation.reading import ShownText, batched, read_texts, worst_of
 from medserl.evaluation.thresholds import Threshold
@@ -22,7 +22,7 @@ def threshold_on(rollout: VCFRolloutGenerator, texts: Sequence[LabelledText], so
     shown = [ShownText(text.text_id, text.sentences) for text in texts]
     said: list[Prediction] = []
     if len({text.is_error for text in texts}) == 2:
-        batches = list(batched(shown, BATCH))
+        batches = list(batched(shown, COMPLETIONS_AT_ONCE))
         for batch in track(batches, f"choosing a threshold on {len(texts)} texts of {source}", sizes=len):
             for text, read in zip(batch, read_texts(rollout, batch), strict=True):
                 worst = None if isinstance(read, str) else worst_of(read)

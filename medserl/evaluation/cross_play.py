@@ -22,16 +22,16 @@ from medserl.data.readers import LoadedNotes
 from medserl.engines import create_inference_engine
 from medserl.engines.scripted import ScriptedEngine
 from medserl.errors import ConfigError, DataError, RunError
-from medserl.evaluation.cross_table import CROSS_PLAY, markdown
+from medserl.evaluation.cross_table import CROSS_PLAY, cross_markdown
 from medserl.evaluation.frozen import FrozenGame, games_by_mode, play_frozen_games
 from medserl.evaluation.predict import predict
 from medserl.evaluation.systems import system_of
 from medserl.files import write_private
-from medserl.fitting import fitting_notes
 from medserl.game.note import Note
 from medserl.game.prompts import load_prompts
 from medserl.game.roles import MODES, truth
 from medserl.rollout import VCFRolloutGenerator
+from medserl.rounds.fitting import fitting_notes
 from medserl.runs.checkpoints import find_damage
 from medserl.runs.runlog import RunFolder, read_settings
 
@@ -204,4 +204,4 @@ def play_runs(
     for target in targets:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_private(target, json.dumps(record, indent=1))
-    return markdown(record), targets
+    return cross_markdown(record), targets

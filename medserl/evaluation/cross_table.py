@@ -11,7 +11,7 @@ CROSS_PLAY = "cross_play.json"
 def is_record(record: Record) -> bool:
     """Whether all is there that the tables are made of."""
     try:
-        markdown(record)
+        cross_markdown(record)
     except (KeyError, TypeError, IndexError, ValueError, AttributeError):
         return False
     return True
@@ -50,7 +50,7 @@ def accepted(injector: Record) -> str:
     return line
 
 
-def markdown(record: Record) -> str:
+def cross_markdown(record: Record) -> str:
     lines = [["Assessor \\ Injector", *record["policies"]]]
     lines.append(["---"] * len(lines[0]))
     lines += [[name, *(_cell(won(cell)) for cell in row)] for name, row in grid(record)]

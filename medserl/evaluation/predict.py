@@ -20,7 +20,7 @@ from medserl.game.parsing import Answer, note_sentences, parse_answer, with_each
 from medserl.game.roles import Verdict
 from medserl.rollout import VCFRolloutGenerator, derive_seed
 
-BATCH = 64
+COMPLETIONS_AT_ONCE = 64
 """Completions asked for at once; with a cache, what an interruption loses at most."""
 
 H = TypeVar("H", bound=Hashable)
@@ -71,7 +71,7 @@ def predict(
         raise ConfigError(f"samples {samples}: at least one is needed")
     if cache is not None:
         rollout = VCFRolloutGenerator(CachedEngine(rollout.engine, cache), rollout.prompts, rollout.settings)
-    size = max(1, BATCH // samples)
+    size = max(1, COMPLETIONS_AT_ONCE // samples)
     batches = [texts[i : i + size] for i in range(0, len(texts), size)]
     steps = track(batches, f"{label or 'validation'}: reading {len(texts)} notes", sizes=len, lines=bool(label))
     predictions: list[Prediction] = []

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
-from medserl.evaluation.predict import BATCH, verdict_probabilities
+from medserl.evaluation.predict import COMPLETIONS_AT_ONCE, verdict_probabilities
 from medserl.evaluation.windows import Window, windows
-from medserl.fitting import Ruler
 from medserl.game.episode import Turn
 from medserl.game.parsing import Answer, parse_answer, with_each_verdict
 from medserl.game.roles import Verdict
+from medserl.game.text import HALF_A_CHARACTER
 from medserl.rollout import VCFRolloutGenerator
+from medserl.rounds.fitting import Ruler
 
 T = TypeVar("T")
-
-_HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ def read_texts(rollout: VCFRolloutGenerator, texts: Sequence[ShownText]) -> list
         for text, plan in zip(texts, plans, strict=True)
         for window in ([] if isinstance(plan, str) else plan)
     ]
-    said = iter([reading for batch in batched(asked, BATCH) for reading in _ask(rollout, batch)])
+    said = iter([reading for batch in batched(asked, COMPLETIONS_AT_ONCE) for reading in _ask(rollout, batch)])
     return [plan if isinstance(plan, str) else list(islice(said, len(plan))) for plan in plans]
 
 
@@ -88,7 +86,7 @@ def _plans(rollout: VCFRolloutGenerator, texts: Sequence[ShownText]) -> list[lis
 def _unreadable(text: ShownText) -> str | None:
     if not any(sentence.strip() for sentence in text.sentences):
         return "no text"
-    if any(_HALF_A_CHARACTER.search(sentence) for sentence in text.sentences):
+    if any(HALF_A_CHARACTER.search(sentence) for sentence in text.sentences):
         return "half a character (an unpaired surrogate) in the text"
     return None
 

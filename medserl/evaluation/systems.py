@@ -32,9 +32,9 @@ from medserl.evaluation.submission import (
     submission_id,
     submission_rows,
 )
-from medserl.fitting import fitting_places
 from medserl.game.prompts import load_prompts
 from medserl.rollout import VCFRolloutGenerator
+from medserl.rounds.fitting import fitting_places
 from medserl.runs.runlog import RunFolder, read_settings
 
 log = logging.getLogger("medserl")

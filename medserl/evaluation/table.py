@@ -61,10 +61,10 @@ _ON_OWN_SCALE = (
 )  # all others are shares, shown in percent
 
 TableRow = dict[str, Any]
-Figures = Mapping[str, Estimate]
+Estimates = Mapping[str, Estimate]
 
 
-def rows(results: Mapping[str, Figures], group: str = "all") -> list[TableRow]:
+def rows(results: Mapping[str, Estimates], group: str = "all") -> list[TableRow]:
     """One row for each system and figure; figures that no system has are left out."""
     measured = _measured(results.values())
     return [
@@ -141,18 +141,18 @@ def _row(system: str, other: str, unit: str, comparison: Comparison, sentence: s
     }
 
 
-def markdown(results: Mapping[str, Figures]) -> str:
+def markdown(results: Mapping[str, Estimates]) -> str:
     """Systems down, figures across, each with its 95 % interval; shares in percent."""
     return _markdown(("system",), [((_with_n(system, results),), figures) for system, figures in results.items()])
 
 
-def _with_n(system: str, results: Mapping[str, Figures]) -> str:
+def _with_n(system: str, results: Mapping[str, Estimates]) -> str:
     """A system's name; of one that judged fewer texts than another one, with their number."""
     counts = {name: figures.get("no_verdict_rate", NOTHING).n for name, figures in results.items()}
     return f"{system}, n = {counts[system]}" if 0 < counts[system] < max(counts.values()) else system
 
 
-def group_markdown(title: str, groups: Mapping[str, Mapping[str, Figures]]) -> str:
+def group_markdown(title: str, groups: Mapping[str, Mapping[str, Estimates]]) -> str:
     """The same for several groups of texts in one table, the systems below each other in each group."""
     lines = [
         ((group, _with_n(system, results)), figures)
@@ -162,7 +162,7 @@ def group_markdown(title: str, groups: Mapping[str, Mapping[str, Figures]]) -> s
     return _markdown((title, "system"), lines)
 
 
-def _markdown(head: Sequence[str], lines: Sequence[tuple[Sequence[str], Figures]]) -> str:
+def _markdown(head: Sequence[str], lines: Sequence[tuple[Sequence[str], Estimates]]) -> str:
     names = _measured(figures for _, figures in lines)
     titles = [*map(escape_markdown, head), *(HEADERS.get(name, name) for name in names)]
     cells = [
@@ -172,7 +172,7 @@ def _markdown(head: Sequence[str], lines: Sequence[tuple[Sequence[str], Figures]
     return "\n".join(f"| {' | '.join(line)} |" for line in [titles, ["---"] * len(titles), *cells])
 
 
-def _measured(results: Iterable[Figures]) -> list[str]:
+def _measured(results: Iterable[Estimates]) -> list[str]:
     """The figures that at least one of the results has a value of, in their order."""
     found: dict[str, bool] = {}
     for figures in results:

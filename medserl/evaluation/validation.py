@@ -15,7 +15,7 @@ from medserl.game.note import Note
 from medserl.rollout import VCFRolloutGenerator
 from medserl.runs.runlog import RunFolder
 
-FIGURES = (
+KEPT_FIGURES = (
     "accuracy",
     "pairwise_accuracy",
     "right_minus_reversed",
@@ -53,7 +53,7 @@ class Validation:
         if self.texts:
             self.said = predict(rollout, self.texts, probabilities=rollout.engine.scores_replies)
             found = detection_metrics(self.texts, self.said)
-            figures = {f"eval_{name}": getattr(found, name).value for name in FIGURES}
+            figures = {f"eval_{name}": getattr(found, name).value for name in KEPT_FIGURES}
             counts = {"eval_texts": found.accuracy, "eval_errors": found.recall, "eval_pairs": found.pairwise_accuracy}
             figures |= {name: figure.n for name, figure in counts.items()}
             if len({text.is_error for text in self.texts}) < 2:

@@ -12,10 +12,22 @@ import regex
 from medserl.game.lookalikes import APOSTROPHES, SUBSCRIPTS, SUPERSCRIPTS, fold, normalize
 from medserl.game.sentences import Span, split_sentences
 
-__all__ = ["MAX_CHARACTERS", "Span", "Words", "normalize", "split_sentences", "split_words", "too_long"]
+__all__ = [
+    "HALF_A_CHARACTER",
+    "MAX_CHARACTERS",
+    "Span",
+    "Words",
+    "normalize",
+    "split_sentences",
+    "split_words",
+    "too_long",
+]
 
 MAX_CHARACTERS = 100_000
 """A note longer than this is refused by name wherever notes are read: the longest discharge summaries have a third."""
+
+HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
+"""One of the two halves that some programs write a character in: no text that can be stored holds one."""
 
 # Whatever carries clinical meaning is a word, and what does not is none. A word has a bounded length, so that one
 # endless word counts as many. In angle brackets are classes of characters: see `_ASCII` and `_UNICODE`.

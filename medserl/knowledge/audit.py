@@ -33,7 +33,7 @@ from medserl.game.vcf import Reason
 from medserl.knowledge.facts import load_facts
 from medserl.knowledge.neutral import load_substitutions
 from medserl.knowledge.quantities import amounts, as_number
-from medserl.knowledge.rewriting import Rules, Words, rewrite_rules, simplest
+from medserl.knowledge.rewriting import Phrase, Rewritings, rewrite_rules, simplest
 from medserl.knowledge.statement import all_forms, keys, oracle_lexicon
 
 
@@ -75,10 +75,10 @@ _SHORTEST_STEM = 4
 class ChangedWords:
     """A changed stretch of words, and what stands right before and after it."""
 
-    removed: Words
-    added: Words
-    before: Words
-    after: Words
+    removed: Phrase
+    added: Phrase
+    before: Phrase
+    after: Phrase
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Audit:
         return None if neutral else Reason.AUDIT_MEANING
 
 
-def audit(original: str, modified: str, rules: Rules | None = None) -> Audit:
+def audit(original: str, modified: str, rules: Rewritings | None = None) -> Audit:
     """What the edit that made `modified` of `original` is. Never raises on two strings.
 
     The class is the same when the pair is turned round: the more telling of those that the two directions show.
@@ -140,7 +140,7 @@ def _class_one_way(stretches: Sequence[ChangedWords], denied: bool) -> EditClass
 
 
 @lru_cache(maxsize=1)
-def neutral_rules() -> Rules:
+def neutral_rules() -> Rewritings:
     return rules_of(neutral_pairs())
 
 
@@ -151,7 +151,7 @@ def neutral_pairs() -> list[tuple[str, str]]:
     return pairs + [(group[0], form) for group in audit_lexicon()["same"] for form in group[1:]]
 
 
-def rules_of(pairs: Iterable[tuple[str, str]]) -> Rules:
+def rules_of(pairs: Iterable[tuple[str, str]]) -> Rewritings:
     """Rewrite rules of phrases that mean the same."""
     return rewrite_rules((keys(a), keys(b)) for a, b in pairs)
 
@@ -159,7 +159,7 @@ def rules_of(pairs: Iterable[tuple[str, str]]) -> Rules:
 # -- what was changed ---------------------------------------------------------------------------------------------
 
 
-def _changed_stretches(old: Words, new: Words) -> list[ChangedWords]:
+def _changed_stretches(old: Phrase, new: Phrase) -> list[ChangedWords]:
     """Aligned from the lesser text to the greater: of several shortest alignments both ways take the same one."""
     runs = Levenshtein.opcodes(old, new) if old <= new else Levenshtein.opcodes(new, old).inverse()
     return [
@@ -174,7 +174,7 @@ def _changed_stretches(old: Words, new: Words) -> list[ChangedWords]:
     ]
 
 
-def _known_change(removed: Words, added: Words, stretches: Sequence[ChangedWords]) -> EditClass | None:
+def _known_change(removed: Phrase, added: Phrase, stretches: Sequence[ChangedWords]) -> EditClass | None:
     """The class whose words differ between what was removed and what was added, or None."""
     for name in _NAMES:
         if _differ(name, removed, added) and _of(name, removed) and _of(name, added):
@@ -190,20 +190,20 @@ def _known_change(removed: Words, added: Words, stretches: Sequence[ChangedWords
     return next((edit_class for edit_class in _BY_WORD if _differ(edit_class, removed, added)), None)
 
 
-def _differ(edit_class: EditClass, removed: Words, added: Words) -> bool:
+def _differ(edit_class: EditClass, removed: Phrase, added: Phrase) -> bool:
     old, new = _of(edit_class, removed), _of(edit_class, added)
     return len(old) != len(new) or not all(_inflected(a, b) for a, b in zip(old, new, strict=True))
 
 
-def _of(edit_class: EditClass, words: Words) -> list[str]:
+def _of(edit_class: EditClass, words: Phrase) -> list[str]:
     return [word for word in words if class_of(word) is edit_class]
 
 
-def _denials(words: Words) -> int:
+def _denials(words: Phrase) -> int:
     return sum(word in _denying() for word in words)
 
 
-def _denied(words: Words) -> list[str]:
+def _denied(words: Phrase) -> list[str]:
     """The word that each denial denies: the first after it that states something."""
     empty = _wording() | _denying()
     return [
@@ -213,7 +213,7 @@ def _denied(words: Words) -> list[str]:
     ]
 
 
-def _numbers(words: Words) -> list[str]:
+def _numbers(words: Phrase) -> list[str]:
     return [word for word in words if word.lstrip("-.^_")[:1].isdigit()]
 
 
@@ -242,7 +242,7 @@ def _near(a: str, b: str) -> bool:
     )
 
 
-def _is_wording(removed: Words, added: Words) -> bool:
+def _is_wording(removed: Phrase, added: Phrase) -> bool:
     """Whether only words that state nothing, or inflections of the same words, differ. Denials were compared before."""
     if _sexes(removed) and _sexes(added) and _sexes(removed) != _sexes(added):
         return False
@@ -325,7 +325,7 @@ def _sexed(sex: str) -> frozenset[str]:
     return frozenset(audit_lexicon()[sex])
 
 
-def _sexes(words: Words) -> set[str]:
+def _sexes(words: Phrase) -> set[str]:
     return {sex for sex in ("male", "female") if not _sexed(sex).isdisjoint(words)}
 
 

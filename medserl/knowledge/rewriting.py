@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-Words = tuple[str, ...]
-Rules = Mapping[str, tuple[tuple[Words, Words], ...]]
+Phrase = tuple[str, ...]
+Rewritings = Mapping[str, tuple[tuple[Phrase, Phrase], ...]]
 """First word of a phrase -> (phrase, the simplest phrase that says the same), the longest phrase first."""
 
 
-def rewrite_rules(pairs: Iterable[tuple[Words, Words]]) -> Rules:
+def rewrite_rules(pairs: Iterable[tuple[Phrase, Phrase]]) -> Rewritings:
     """Rules that rewrite every phrase to the simplest of those that `pairs` say mean the same.
 
     Pairs are taken from short to long and are first rewritten by the rules there are, so that "is seen because of" and
     "is evaluated due to" meet although no pair names both.
     """
-    rules: dict[str, tuple[tuple[Words, Words], ...]] = {}
+    rules: dict[str, tuple[tuple[Phrase, Phrase], ...]] = {}
     for pair in sorted({tuple(sorted(pair, key=_size)) for pair in pairs}, key=_pair_size):
         short, long = sorted((simplest(words, rules) for words in pair), key=_size)
         if short != long:
@@ -24,7 +24,7 @@ def rewrite_rules(pairs: Iterable[tuple[Words, Words]]) -> Rules:
     return rules
 
 
-def simplest(words: Words, rules: Rules) -> Words:
+def simplest(words: Phrase, rules: Rewritings) -> Phrase:
     """`words` with every phrase rewritten until no rule applies. Every rule makes a phrase smaller, so it ends."""
     current, previous = words, None
     while current != previous:
@@ -32,7 +32,7 @@ def simplest(words: Words, rules: Rules) -> Words:
     return current
 
 
-def _rewritten(words: Words, rules: Rules) -> Words:
+def _rewritten(words: Phrase, rules: Rewritings) -> Phrase:
     result: list[str] = []
     i = 0
     while i < len(words):
@@ -47,9 +47,9 @@ def _rewritten(words: Words, rules: Rules) -> Words:
     return tuple(result)
 
 
-def _size(words: Words) -> tuple[int, Words]:
+def _size(words: Phrase) -> tuple[int, Phrase]:
     return len(words), words
 
 
-def _pair_size(pair: tuple[Words, ...]) -> tuple[int, tuple[Words, ...]]:
+def _pair_size(pair: tuple[Phrase, ...]) -> tuple[int, tuple[Phrase, ...]]:
     return sum(map(len, pair)), pair

@@ -17,7 +17,7 @@ from medserl.game.text import split_words
 from medserl.knowledge.facts import Fact, Pool, Term, load_facts
 from medserl.knowledge.quantities import Quantity, as_number, quantity_at, with_digits
 
-Names = Literal["right", "wrong", "unlisted"]
+Naming = Literal["right", "wrong", "unlisted"]
 FAR_OFF = 3.0  # an amount this many times too large or too small is wrong, whatever the table lists
 _LONGEST_REMEMBERED = 1024
 """Characters of the longest text whose words are remembered: phrases and sentences, no whole notes."""
@@ -28,7 +28,7 @@ _RIGHT, _WRONG = "\0right", "\0wrong"
 class Statement:
     """What one sentence says about the fact. `names` is the term's standing, `stance` what is said of it."""
 
-    names: Names
+    names: Naming
     stance: Literal["asserts", "denies", "unclear"]
     reason: str
 
@@ -75,7 +75,7 @@ def read_statement(sentence: str, fact: Fact) -> Statement | None:
         return _judge_slot(words, fact)
     tokens = _without_contrast(tokens)
     left = {token for token in tokens if token in (_RIGHT, _WRONG)}
-    names: Names = "wrong" if _WRONG in left else "right"
+    names: Naming = "wrong" if _WRONG in left else "right"
     if _offers_a_choice(tokens):
         return Statement(names, "unclear", "leaves open which term")
     return _judge_frame(tokens, names, fact)
@@ -174,7 +174,7 @@ def _offers_a_choice(tokens: Sequence[str]) -> bool:
     return "or" in tokens[marks[0] : marks[-1]]
 
 
-def _judge_frame(tokens: Sequence[str], names: Names, fact: Fact) -> Statement | None:
+def _judge_frame(tokens: Sequence[str], names: Naming, fact: Fact) -> Statement | None:
     """Compare what stands around the term with the pool's carrying sentences."""
     frame = Counter(token for token in tokens if token not in (_RIGHT, _WRONG))
     carriers = _carrier_words(fact.pool)

@@ -291,7 +291,7 @@ def adapter_source(settings: Settings) -> Path | None:
 
 def shipped_warmup(settings: Settings) -> Path | None:
     """The warm-up adapter that comes with MedSeRL for the embedded default, or None where it does not fit."""
-    folder = Path(__file__).parent.parent / "warmup" / f"{EMBEDDED}-{settings.injector_format}-{settings.prompts}"
+    folder = Path(__file__).parent / "warmup" / f"{EMBEDDED}-{settings.injector_format}-{settings.prompts}"
     return folder if settings.model == EMBEDDED and folder.is_dir() else None
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from medserl import __version__
-from medserl.assessor import judged_text
 from medserl.data.readers import LoadedNotes
 from medserl.errors import ConfigError, RunError
 from medserl.files import private_folder, write_private
 from medserl.game.note import Note
+from medserl.prediction.assessor import judged_text
 
 log = logging.getLogger("medserl")
 

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from medserl.assessor import Assessor, Finding
 from medserl.config import Settings
 from medserl.data.seen import seen_in
 from medserl.data.sources import STANDARD_INPUT, load_unlabelled
@@ -16,6 +15,7 @@ from medserl.errors import ConfigError, DataError
 from medserl.evaluation.predictions import listed
 from medserl.evaluation.thresholds import weights_key
 from medserl.game.note import Note
+from medserl.prediction.assessor import Assessor, Finding
 from medserl.prediction.claim import claim_output, write_prediction_record
 from medserl.prediction.findings import JudgedNote, by_suspicion, write_findings
 from medserl.prediction.options import PredictOptions
@@ -68,7 +68,7 @@ def tell_seen(assessor: Assessor, notes: Sequence[Note]) -> None:
     except DataError as error:
         log.warning("%s: so nothing tells whether the run learnt from the notes that it judges", error)
         return
-    seen = seen_in(notes, data.train.notes).ids if data else ()
+    seen = seen_in(notes, data.learnt.notes).ids if data else ()
     if seen:
         log.warning(
             "%d of the %d notes are among those that the run learnt from (%s): it may pass an error that it took for "

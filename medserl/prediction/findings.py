@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from medserl.assessor import Finding, judged_text, shown_text
 from medserl.files import write_private
 from medserl.game.note import Note
 from medserl.game.parsing import numbered_lines
+from medserl.prediction.assessor import Finding, judged_text, shown_text
 
 
 @dataclass(frozen=True)

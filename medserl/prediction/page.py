@@ -47,11 +47,11 @@ def write_page(path: Path, judged: Sequence[JudgedNote], source: str, threshold:
     Raises:
         OutputError: the file cannot be written.
     """
-    write_private(path, render(judged, source, threshold).encode("utf-8", "replace"))
+    write_private(path, render_page(judged, source, threshold).encode("utf-8", "replace"))
     return path
 
 
-def render(judged: Sequence[JudgedNote], source: str, threshold: Threshold) -> str:
+def render_page(judged: Sequence[JudgedNote], source: str, threshold: Threshold) -> str:
     """The whole page."""
     flagged = [one for one in judged if one.finding.flagged]
     return (

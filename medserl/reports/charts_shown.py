@@ -17,7 +17,7 @@ from medserl.runs.records import Record
 
 
 @dataclass(frozen=True)
-class Group:
+class ChartGroup:
     title: str
     charts: list[Chart]
     note: str = ""
@@ -139,7 +139,7 @@ GOLD = (
     ),
 )
 
-HELD_OUT = (
+HELD_OUT_CHARTS = (
     ChartPlan(
         "Accuracy on validation notes",
         "Pairwise: both the wrong note and its corrected twin judged rightly; a coin gets 25 % at most.",
@@ -287,7 +287,7 @@ GROUPS = (
     ("The game", GAME),
     ("How far the labels by mode can be trusted", LABELS),
     ("Gold pairs and the auxiliary SFT loss", GOLD),
-    ("Validation notes during training", HELD_OUT),
+    ("Validation notes during training", HELD_OUT_CHARTS),
     ("Learning", LEARNING),
     ("Machine", MACHINE),
 )
@@ -319,7 +319,7 @@ def with_convergence(rows: Sequence[Record], found: Convergence) -> list[dict[st
 
 def draw_groups(
     rows: Sequence[Record], notices: Sequence[Notice] = (), frozen: Sequence[Record] = (), validation: str = ""
-) -> list[Group]:
+) -> list[ChartGroup]:
     """The charts that the run has figures for, with the notices' rounds; groups without any are left out.
 
     `validation` says what the validation notes are.
@@ -328,8 +328,8 @@ def draw_groups(
     for title, plans in (*GROUPS, ("Other figures", other_plans(rows))):
         charts = [chart for plan in plans if (chart := draw(plan, rows, notices)) is not None]
         if charts:
-            told = [validation, frozen_in_words(frozen) if frozen else ""] if plans is HELD_OUT else []
-            groups.append(Group(title, charts, " ".join(filter(None, told))))
+            told = [validation, frozen_in_words(frozen) if frozen else ""] if plans is HELD_OUT_CHARTS else []
+            groups.append(ChartGroup(title, charts, " ".join(filter(None, told))))
     return groups
 
 

@@ -14,7 +14,7 @@ from statistics import fmean
 from medserl.game.text import split_words
 from medserl.runs.records import Record
 
-Words = tuple[str, ...]
+WordTuple = tuple[str, ...]
 
 NO_MATCH = 0.1
 """What counts as matched where no n-gram of an order is (Chen and Cherry, WMT 2014, smoothing 1)."""
@@ -57,7 +57,7 @@ def _diversity(number: int, games: Sequence[Record]) -> EditDiversity:
     )
 
 
-def _edit_words(game: Record) -> tuple[Words, Words]:
+def _edit_words(game: Record) -> tuple[WordTuple, WordTuple]:
     """The words taken out and the words written, over all spans of the edit."""
     spans = game.get("edits") or []
     taken = tuple(word for span in spans for word in split_words(span["original"]).keys)

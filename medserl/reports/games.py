@@ -43,7 +43,7 @@ def choose_games(episodes: Sequence[Record], budget: int = GAMES_BYTES, seed: in
     """All games where they fit into `budget` bytes of JSON, else an even random share of every round."""
     chosen: list[tuple[int, dict[str, Any]]] = []
     for index in _round_robin(episodes, random.Random(seed)):
-        game = show_game(episodes[index])
+        game = game_shown(episodes[index])
         budget -= len(json.dumps(game, ensure_ascii=False).encode("utf-8", "replace"))
         if budget < 0:
             break
@@ -63,7 +63,7 @@ def _round_robin(episodes: Sequence[Record], rng: random.Random) -> Iterator[int
     return (index for index in chain.from_iterable(turns) if index is not None)
 
 
-def show_game(episode: Record) -> dict[str, Any]:
+def game_shown(episode: Record) -> dict[str, Any]:
     """One row of episodes.jsonl as the browser shows it."""
     original = episode["original"]
     attempts = episode.get("attempts") or []

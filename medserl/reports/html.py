@@ -30,7 +30,7 @@ from medserl.reports.curves import HEIGHT, LEFT, RIGHT, TOP, WIDTH, marker, roun
 from medserl.reports.games import ShownGames, choose_games
 from medserl.reports.intervals import panels
 from medserl.reports.judged import evaluation_overlap, sample_label, validation_in_words
-from medserl.reports.own_games import FIGURES, count, periods
+from medserl.reports.own_games import SHARES, count, periods
 from medserl.reports.run_files import RunFiles, read_run
 from medserl.reports.shareable import without_notes
 from medserl.reports.summary import sentences, settings_rows, tiles
@@ -67,7 +67,7 @@ def write_report(run: Path, output: Path | None = None, *, with_notes: bool = Tr
         RunError: no run is in the folder, one of its files cannot be read, or the report cannot be written.
     """
     files = read_run(run)
-    page = render(files if with_notes else without_notes(files), with_notes=with_notes)
+    page = render_report(files if with_notes else without_notes(files), with_notes=with_notes)
     target = output or run / (OUTPUT if with_notes else OUTPUT_WITHOUT_NOTES)
     try:
         write_private(target, page.encode("utf-8", "replace"))  # half a surrogate pair in a note becomes "?"
@@ -76,7 +76,7 @@ def write_report(run: Path, output: Path | None = None, *, with_notes: bool = Tr
     return target
 
 
-def render(run: RunFiles, *, with_notes: bool = True) -> str:
+def render_report(run: RunFiles, *, with_notes: bool = True) -> str:
     """The whole page, with the games or without."""
     games = choose_games(run.episodes if with_notes else ())
     found = convergence(run.rows, run.episodes)
@@ -113,7 +113,7 @@ def render(run: RunFiles, *, with_notes: bool = True) -> str:
             cross_caption=caption,
             won=won,
             accepted=accepted,
-            own_figures=[name for name, _, _ in FIGURES],
+            own_figures=[name for name, _, _ in SHARES],
             own_periods=[(period.name, count(period.games)) for period in periods(run.episodes)],
             groups=draw_groups(with_convergence(run.rows, found), found.notices, run.frozen, validation_in_words(run)),
             badge=sample_label(run),

@@ -30,7 +30,7 @@ def _assessor_won(game: Record) -> bool:
     return outcome(game) == "assessor"
 
 
-FIGURES: tuple[tuple[str, Callable[[Record], bool], Callable[[Record], bool]], ...] = (
+SHARES: tuple[tuple[str, Callable[[Record], bool], Callable[[Record], bool]], ...] = (
     ("Notes with an accepted edit", lambda game: True, is_accepted),
     ("Assessor right (accuracy)", _is_judged, _assessor_won),
     ("Injected errors found (recall)", _judged_in("error"), _assessor_won),
@@ -58,8 +58,8 @@ def periods(episodes: Sequence[Record]) -> list[Period]:
 
 
 def count(games: Sequence[Record]) -> list[Estimate]:
-    """One share for each of FIGURES; its value is None where no game counts."""
-    return [share_estimate([hit(game) for game in games if counts(game)]) for _, counts, hit in FIGURES]
+    """One share for each of SHARES; its value is None where no game counts."""
+    return [share_estimate([hit(game) for game in games if counts(game)]) for _, counts, hit in SHARES]
 
 
 def _name(which: str, size: int) -> str:

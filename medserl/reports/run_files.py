@@ -11,11 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from medserl.config.removed import renamed
 from medserl.data.sample_paths import is_sample
 from medserl.errors import RunError
 from medserl.evaluation.cross_table import CROSS_PLAY, is_record
 from medserl.evaluation.places import RECORD, TABLE, find_evaluations
-from medserl.removed import renamed
 from medserl.runs.records import Record, RecordsOnDisk, read_rows
 from medserl.runs.runlog import CONFIG, EPISODES, FROZEN_GAMES, METRICS, PROVENANCE
 

@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medserl.models.base_names import last_part
+from medserl.models.base_names import is_hub_name, last_part
 from medserl.reports.run_files import RunFiles
 
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _ABSOLUTE = re.compile(r"(?:~|(?<![\w.])[A-Za-z]:)?[\\/](?:[^\\/\n]+[\\/])+")
 """The folders of an absolute path inside a sentence: `split of /home/her/ward 3/notes.csv (12 notes)`."""
 _HUB_SOURCE = "hf:"
@@ -38,7 +37,7 @@ def without_notes(run: RunFiles) -> RunFiles:
 
 
 def _setting(name: str, value: Any) -> Any:
-    if not isinstance(value, str) or not _is_path(value) or (name == _MODEL and _HUB_NAME.fullmatch(value)):
+    if not isinstance(value, str) or not _is_path(value) or (name == _MODEL and is_hub_name(value)):
         return value
     return last_part(value)
 

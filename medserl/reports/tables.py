@@ -71,7 +71,7 @@ ON_OWN_SCALE = ("mcc", "brier", "ece", "threshold")
 ALL, OFFICIAL, THRESHOLD = "all", "official", "threshold"
 """Groups of rows: all texts; the published ones, scored by the shared task's rules; all texts, judged by threshold."""
 
-Group = str
+TextGroup = str
 """One of these, or one part of the texts: `error_type=diagnosis`, `official=MS`."""
 
 
@@ -123,7 +123,7 @@ class Overview:
     lines: list[tuple[str, int, list[Estimate]]]
 
 
-def table_of(table: Sequence[Record], group: Group) -> FigureTable | None:
+def table_of(table: Sequence[Record], group: TextGroup) -> FigureTable | None:
     """The figures of a group; None where it was not evaluated."""
     return _table(group, table) if group in _groups(table) else None
 
@@ -135,7 +135,7 @@ def part_tables(table: Sequence[Record]) -> list[FigureTable]:
 
 def overviews(table: Sequence[Record]) -> list[Overview]:
     """Accuracy by part of the texts, one overview for each way to part them."""
-    kinds: dict[str, list[Group]] = {}
+    kinds: dict[str, list[TextGroup]] = {}
     for group in _groups(table):
         kind, parted, _ = group.partition("=")
         if parted and kind != OFFICIAL:
@@ -158,7 +158,7 @@ def judged_texts(n: int, evaluation: Record) -> str:
     return f"{n:,} labelled texts" + (f" of {file}" if file else "")
 
 
-def find_estimate(table: Sequence[Record], system: str, figure: str, group: Group = ALL) -> Estimate:
+def find_estimate(table: Sequence[Record], system: str, figure: str, group: TextGroup = ALL) -> Estimate:
     """A figure of a system; its value is None where it was not computed."""
     for row in table:
         if (row.get("group", ALL), row["system"], row["figure"]) == (group, system, figure):
@@ -201,11 +201,11 @@ def points(difference: Estimate) -> str:
     return value.replace("-", "−")
 
 
-def _groups(table: Sequence[Record]) -> list[Group]:
+def _groups(table: Sequence[Record]) -> list[TextGroup]:
     return list(dict.fromkeys(row.get("group", ALL) for row in table))
 
 
-def _table(group: Group, table: Sequence[Record]) -> FigureTable:
+def _table(group: TextGroup, table: Sequence[Record]) -> FigureTable:
     rows = [row for row in table if row.get("group", ALL) == group]
     systems, figures = systems_of(rows), list(dict.fromkeys(row["figure"] for row in rows))
     known = {figure for block in FIGURES.values() for figure in block}
@@ -232,7 +232,7 @@ def _with_n(systems: Sequence[str], rows: Sequence[Record]) -> list[str]:
     ]
 
 
-def _overview(kind: str, groups: Sequence[Group], table: Sequence[Record]) -> Overview:
+def _overview(kind: str, groups: Sequence[TextGroup], table: Sequence[Record]) -> Overview:
     systems = systems_of(table)
     parts = {group: [row for row in table if row.get("group", ALL) == group] for group in groups}
     of_two_classes = any(row["figure"] == "accuracy" for rows in parts.values() for row in rows)
@@ -244,7 +244,7 @@ def _overview(kind: str, groups: Sequence[Group], table: Sequence[Record]) -> Ov
     return Overview(kind.replace("_", " "), figure, [system_name(system) for system in systems], lines)
 
 
-def _title(group: Group) -> str:
+def _title(group: TextGroup) -> str:
     kind, parted, part = group.partition("=")
     name = "official scores" if kind == OFFICIAL else kind.replace("_", " ")
     return f"{name}: {part}" if parted else name

@@ -24,7 +24,7 @@ from medserl.game.vcf import apply_vcf
 from medserl.knowledge.neutral import apply_neutral_edit
 from medserl.rollout import VCFRolloutGenerator, derive_seed
 from medserl.rounds.auxiliary import SFTExample, verdict_example
-from medserl.rounds.metrics import Figures, share
+from medserl.rounds.metrics import RoundFigures, share
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class GoldTurn:
 
 
 class GoldPairs:
-    """The pairs among the training notes, in a fresh order each time all have been used, all from one seed.
+    """The pairs among the notes, in a fresh order each time all have been used, all from one seed.
 
     What a round draws depends on its number alone, so there is no state to save.
     """
@@ -65,7 +65,7 @@ class GoldPairs:
         """Raises ConfigError where gold turns or examples are asked for and no note has a twin that the VCF accepts, or
         so few gold turns that they make no pair."""
         self.settings = settings
-        wanted = settings.gold_fraction or settings.sft_verdict_pairs or settings.sft_edit_pairs
+        wanted = settings.takes_gold_pairs
         self.pairs = [twins for note in notes if (twins := _twins(note, settings))] if wanted else []
         self._notes = {note.note_id: note for note in notes} if wanted else {}
         if settings.gold_fraction and not self._pairs_beside(settings.rollout_batch_size):
@@ -75,8 +75,8 @@ class GoldPairs:
             )
         if wanted and not self.pairs:
             raise ConfigError(
-                "gold_fraction, sft_verdict_pairs and sft_edit_pairs need training notes with a correct and an "
-                "incorrect twin: found none; give such --prompt-data, or leave all at 0"
+                "gold_fraction, sft_verdict_pairs and sft_edit_pairs need notes with a correct and an incorrect twin: "
+                "found none; --gold-data FILE names some, --gold-data sample takes the sample's"
             )
 
     def judge(self, rollout: VCFRolloutGenerator, games: int, round_number: int) -> list[GoldTurn]:
@@ -151,9 +151,9 @@ def _twins(note: Note, settings: Settings) -> tuple[GoldText, GoldText] | None:
     )
 
 
-def gold_metrics(turns: Sequence[GoldTurn]) -> Figures:
+def gold_metrics(turns: Sequence[GoldTurn]) -> RoundFigures:
     """The Assessor on gold texts, apart from self-made notes; nothing where there are none."""
-    figures: Figures = {}
+    figures: RoundFigures = {}
     if turns:
         pairs = zip(turns[::2], turns[1::2], strict=True)
         figures |= {
@@ -165,6 +165,6 @@ def gold_metrics(turns: Sequence[GoldTurn]) -> Figures:
     return figures
 
 
-def original_metrics(turns: Sequence[GoldTurn]) -> Figures:
+def original_metrics(turns: Sequence[GoldTurn]) -> RoundFigures:
     """The Assessor on the originals of accepted errors, which are correct; nothing where they are not judged."""
     return {"original_specificity": share(turn.right for turn in turns)} if turns else {}

@@ -12,16 +12,16 @@ from medserl.game.roles import MODES, ROLES, Role, truth
 from medserl.game.vcf import Reason
 from medserl.knowledge.audit import EditClass
 
-Figures = dict[str, float | int | None]
+RoundFigures = dict[str, float | int | None]
 
 
-def game_metrics(episodes: Sequence[Episode]) -> Figures:
+def game_metrics(episodes: Sequence[Episode]) -> RoundFigures:
     """Acceptance by the VCF, and how the games ended."""
     attempts = [attempt for episode in episodes for attempt in episode.attempts]
     rejected = Counter(attempt.vcf.reason for attempt in attempts if not attempt.vcf.passed)
     played = [episode for episode in episodes if episode.accepted]
     judged = [episode for episode in played if episode.assessor]
-    figures: Figures = {
+    figures: RoundFigures = {
         "games": len(episodes),
         "accepted_games": len(played),
         "vcf_acceptance_rate": share(episode.accepted is not None for episode in episodes),
@@ -44,7 +44,7 @@ def game_metrics(episodes: Sequence[Episode]) -> Figures:
     return figures
 
 
-def verdict_metrics(played: Sequence[Episode]) -> Figures:
+def verdict_metrics(played: Sequence[Episode]) -> RoundFigures:
     """The Assessor on the games that reached it; no verdict counts as wrong."""
     return {
         "assessor_accuracy": share(e.verdict == truth(e.mode) for e in played),
@@ -55,14 +55,14 @@ def verdict_metrics(played: Sequence[Episode]) -> Figures:
     }
 
 
-def label_metrics(played: Sequence[Episode]) -> Figures:
+def label_metrics(played: Sequence[Episode]) -> RoundFigures:
     """How honest the labels by mode are, and what the edits changed.
 
     `label_noise_<mode>`: of the games whose note carries a fact, and on which the truth oracle decides, the share
     whose label is wrong: error mode and still true, or benign mode and no longer true. `label_undecided_<mode>`: the
     share of those that carry a fact on which it does not decide. `audit_<class>`: shares of the audited edits.
     """
-    figures: Figures = {}
+    figures: RoundFigures = {}
     for mode, dishonest in (("error", "true"), ("benign", "false")):
         known = [e.still_true for e in played if e.mode == mode and e.still_true is not None]
         figures[f"label_noise_{mode}"] = share(told == dishonest for told in known if told != "unknown")
@@ -73,9 +73,9 @@ def label_metrics(played: Sequence[Episode]) -> Figures:
     return figures
 
 
-def update_metrics(turns: Sequence[WeightedTurn], stats: UpdateStats, learning_rate: float) -> Figures:
+def update_metrics(turns: Sequence[WeightedTurn], stats: UpdateStats, learning_rate: float) -> RoundFigures:
     """The figures of the policy update, by role where a role has a say."""
-    metrics: Figures = {}
+    metrics: RoundFigures = {}
     for role in ROLES:
         mine = [turn for turn in turns if turn.turn.role == role]
         metrics[f"advantage_{role}"] = mean([fmean(turn.advantages) for turn in mine])

@@ -48,10 +48,11 @@ class Played:
 class SelfPlay:
     """One policy that plays both roles on fresh batches of notes. `training_step` is one round.
 
-    Games are played with `rollout` and its engine, on `notes`, of which each can be played and fits.
+    Games are played with `rollout` and its engine, on `notes`, of which each can be played and fits. Gold pairs are
+    those among `gold`, or else among the notes.
     """
 
-    def __init__(self, rollout: VCFRolloutGenerator, notes: Sequence[Note]) -> None:
+    def __init__(self, rollout: VCFRolloutGenerator, notes: Sequence[Note], gold: Sequence[Note] | None = None) -> None:
         settings = rollout.settings
         self.settings, self.rollout, self.engine = settings, rollout, cast(Engine, rollout.engine)
         self.sampler = FreshBatchSampler(
@@ -70,7 +71,7 @@ class SelfPlay:
                 f"sft_verdict_pairs and sft_games teach bare answers, and prompts {settings.prompts!r} ask the "
                 "Assessor to reason, which it would unlearn: leave them out, or give --prompts term"
             )
-        self.gold = GoldPairs(notes, settings)
+        self.gold = GoldPairs(notes if gold is None else gold, settings)
         self.ahead = PlayAhead(self) if settings.async_rollout else None
         self.round = 0
         self._episodes: Sequence[Episode] = ()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from medserl.errors import MedSeRLError, OutputError, RunError
+from medserl.errors import MedSeRLError, OutputError, RunError, first_line
 from medserl.files import private_folder, remove_folder, remove_leftovers, replace_folder, sha256_of, write_private
 
 log = logging.getLogger("medserl")
@@ -50,7 +50,7 @@ class Checkpoints:
             if isinstance(error, MedSeRLError) and not isinstance(error, OutputError):
                 raise  # it says itself what happened: a training rank has died, say
             raise OutputError(
-                f"checkpoint {target} could not be written ({_first_line(error)}); free some space, "
+                f"checkpoint {target} could not be written ({first_line(error)}); free some space, "
                 f"then go on with --resume {self.folder.parent}"
             ) from error
         self._drop_old(keep, _best_of(state))
@@ -163,7 +163,3 @@ def _round_of(folder: Path) -> int:
 def _best_of(state: Mapping[str, Any]) -> str | None:
     best = state.get("best")
     return f"round_{best['round']}" if best else None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
+from medserl.config.removed import with_figures_renamed
 from medserl.errors import RunError
-from medserl.removed import with_figures_renamed
 
 log = logging.getLogger("medserl")
 

@@ -13,8 +13,8 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from medserl.config import Settings
+from medserl.config.removed import renamed
 from medserl.errors import ConfigError
-from medserl.removed import renamed
 
 log = logging.getLogger("medserl")
 
@@ -37,7 +37,7 @@ ROUNDING = (
 """Where and in what portions the same is computed: figures may differ in the last digits, and sampled words then."""
 ONE_GPU = ("local", "vllm")
 """Engines that go on from each other's checkpoints."""
-PLACES = ("prompt_data", "validation_data")
+DATA_SETTINGS = ("prompt_data", "validation_data", "gold_data")
 """Files may have moved: that they are the same is known by their SHA-256."""
 NAMES_OR_PATHS = ("model", "adapter", "prompts")
 
@@ -70,7 +70,7 @@ def resumed_settings(started: Settings, given: Settings, run: Path) -> tuple[Set
 
 def fixed_settings(settings: Settings) -> dict[str, Any]:
     """Those that a checkpoint holds for: all that may not change. Checkpoints are handed on, so no path is in it."""
-    free = {*EXTENT, *WRITTEN, *ROUNDING, *PLACES, "output_dir", "resume"}
+    free = {*EXTENT, *WRITTEN, *ROUNDING, *DATA_SETTINGS, "output_dir", "resume"}
     kept = {name: value for name, value in settings.model_dump().items() if name not in free}
     return kept | {name: _without_path(kept[name]) for name in NAMES_OR_PATHS}
 
@@ -99,7 +99,9 @@ def check_fixed(saved: Mapping[str, Any], settings: Settings, checkpoint: Path) 
 
 
 def _may_change(name: str, old: Any, new: Any) -> bool:
-    if name in PLACES:
+    if name == "gold_data":
+        return "auto" not in (old, new)
+    if name in DATA_SETTINGS:
         return "none" not in (old, new)
     if name == "engine":  # what `auto` took is written down where it was OpenRLHF
         return old in (*ONE_GPU, "auto") and new in ONE_GPU

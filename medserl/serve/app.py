@@ -35,7 +35,7 @@ from medserl.display.game import who_won
 from medserl.errors import DataError, MedSeRLError
 from medserl.game.note import ERROR_TYPES, ErrorType
 from medserl.game.roles import Mode
-from medserl.reports.games import show_game
+from medserl.reports.games import game_shown
 from medserl.reports.html import package_text
 from medserl.serve.backlog import Backlog
 from medserl.serve.guard import Access, Guard
@@ -179,7 +179,7 @@ class Desk:
             raise HTTPException(404, f"no note {body.note_id[:80]!r} here")
         item = self.review.item(body.note_id) if body.note_id else self.review.checked(None, body.text or "")
         episode = await self.model.play(item, body.mode, body.error_type)
-        return JSONResponse({"game": show_game(episode.record(0)), "outcome": who_won(episode)})
+        return JSONResponse({"game": game_shown(episode.record(0)), "outcome": who_won(episode)})
 
 
 async def _read(request: Request, kind: type[B]) -> B:

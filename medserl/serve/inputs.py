@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from medserl.assessor import Finding, judged_text
 from medserl.config import Settings
 from medserl.data.labels import is_missing
 from medserl.data.rows import BLANK_ROW
@@ -21,6 +20,7 @@ from medserl.errors import DataError
 from medserl.files import write_private
 from medserl.game.roles import Verdict
 from medserl.game.text import too_long
+from medserl.prediction.assessor import Finding, judged_text
 from medserl.serve.options import ServeOptions
 from medserl.serve.review import Item, check_text
 

@@ -8,21 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
-from medserl.assessor import Finding
 from medserl.evaluation.thresholds import Threshold
 from medserl.game.episode import Episode
 from medserl.game.note import Note
 from medserl.game.roles import Mode
+from medserl.prediction.assessor import Finding
 from medserl.serve.review import Item
 
 T = TypeVar("T")
 
-PLACES = 8
+WAITING_PLACES = 8
 """Requests that may wait for the model, the one that it works on among them."""
 
 
 class Judge(Protocol):
-    """What is asked of a model: `medserl.assessor.Assessor`, or a stand-in."""
+    """What is asked of a model: `medserl.prediction.assessor.Assessor`, or a stand-in."""
 
     @property
     def threshold(self) -> Threshold: ...
@@ -38,7 +38,7 @@ class Busy(Exception):
 class Model:
     """The judge in a thread of its own; requests wait their turn, in order, at most `places` of them."""
 
-    def __init__(self, judge: Judge, places: int = PLACES) -> None:
+    def __init__(self, judge: Judge, places: int = WAITING_PLACES) -> None:
         self._judge = judge
         self._places = places
         self._asked = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,12 +10,12 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Literal
 
-from medserl.assessor import Finding
 from medserl.display.visible import visible
 from medserl.errors import DataError
 from medserl.game.note import ERROR_TYPES
 from medserl.game.parsing import note_sentences, replace_sentence
-from medserl.game.text import split_sentences, too_long
+from medserl.game.text import HALF_A_CHARACTER, split_sentences, too_long
+from medserl.prediction.assessor import Finding
 from medserl.serve.decisions import Decision, DecisionFile
 
 Action = Literal["accept", "reject", "comment", "withdraw"]
@@ -24,7 +23,6 @@ Action = Literal["accept", "reject", "comment", "withdraw"]
 MOST_COMMENT = 4_000
 """Characters of a comment."""
 _EXCERPT = 120
-_HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def pasted_id(text: str) -> str:
 
 def check_text(text: str, what: str) -> None:
     """Raises DataError where a text cannot be kept as it is."""
-    if _HALF_A_CHARACTER.search(text):
+    if HALF_A_CHARACTER.search(text):
         raise DataError(f"{what} holds half a character (an unpaired surrogate)")
 
 

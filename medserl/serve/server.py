@@ -19,11 +19,11 @@ from medserl.serve.options import ServeOptions
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from medserl.assessor import Assessor
+    from medserl.prediction.assessor import Assessor
 
 log = logging.getLogger("medserl")
 
-NEEDED = ("starlette", "uvicorn")
+SERVE_NEEDS = ("starlette", "uvicorn")
 
 
 def serve(settings: Settings, options: ServeOptions) -> None:
@@ -33,7 +33,7 @@ def serve(settings: Settings, options: ServeOptions) -> None:
         ConfigError: the web server is not installed, or cannot listen there.
         DataError, RunError: notes, predictions, decisions or the run cannot be used.
     """
-    missing = [name for name in NEEDED if find_spec(name) is None]
+    missing = [name for name in SERVE_NEEDS if find_spec(name) is None]
     if missing:
         raise ConfigError(f"`medserl serve` needs {' and '.join(missing)}: pip install 'medserl[serve]'")
     from medserl.serve.app import Desk, create_app
@@ -70,7 +70,7 @@ def serve(settings: Settings, options: ServeOptions) -> None:
 
 def _assessor(settings: Settings, options: ServeOptions) -> Assessor:
     """The model, which is loaded when it is first asked something. Raises RunError where the run has none."""
-    from medserl.assessor import Assessor
+    from medserl.prediction.assessor import Assessor
 
     if options.run:
         return Assessor.from_run(options.run, options.threshold, settings=settings)

@@ -18,7 +18,7 @@ from medserl.evaluation.statistics import share_estimate
 from medserl.evaluation.table import escape_markdown
 from medserl.evaluation.thresholds import Threshold
 from medserl.files import write_private
-from medserl.sharing.card_facts import FACTS, CardFacts, Figure, read_facts, run_facts
+from medserl.sharing.card_facts import FACTS_FILE, CardFacts, Figure, read_facts, run_facts
 from medserl.sharing.evaluated import Evaluation
 from medserl.sharing.examples import transformers_example, vllm_example
 
@@ -89,7 +89,7 @@ def write_card(
     Raises:
         OutputError: they cannot be written.
     """
-    write_private(folder / FACTS, facts.model_dump_json(indent=1) + "\n")
+    write_private(folder / FACTS_FILE, facts.model_dump_json(indent=1) + "\n")
     write_private(folder / CARD, render_card(folder, facts, evaluation, threshold))
 
 

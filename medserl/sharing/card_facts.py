@@ -20,7 +20,7 @@ from medserl.game.prompts import Messages, load_prompts
 from medserl.game.roles import ROLES, Role
 from medserl.models.base_names import folder_licence, hub_name_in_config, last_part
 
-FACTS = "card.json"
+FACTS_FILE = "card.json"
 
 NOTE = "{note}"
 """What stands for the note in the prompt of a card."""
@@ -105,7 +105,7 @@ def read_facts(folder: Path) -> CardFacts | None:
     Raises:
         ModelError: it cannot be read.
     """
-    path = folder / FACTS
+    path = folder / FACTS_FILE
     try:
         return CardFacts.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -203,6 +203,8 @@ def _hub_licence(name: str) -> str | None:
 def notes_of(settings: Settings) -> list[Notes]:
     """The notes that a run learns from, and those that a file of its own was named for to judge it."""
     found = [_notes("training", settings.prompt_data)]
+    if settings.gold_data not in ("auto", settings.prompt_data):
+        found.append(_notes("gold pairs", settings.gold_data))
     if settings.validation_data not in ("auto", "none", settings.prompt_data):
         found.append(_notes("validation", settings.validation_data))
     return found

@@ -23,7 +23,7 @@ from medserl.models import model_source
 from medserl.models.base_names import is_hub_name, last_part
 from medserl.models.loading import pick_device, read_tokenizer, reason
 from medserl.sharing.card import ADAPTER_CONFIG, CARD, write_card
-from medserl.sharing.card_facts import FACTS
+from medserl.sharing.card_facts import FACTS_FILE
 from medserl.sharing.evaluated import find_evaluation
 from medserl.sharing.merging import merged_model, save_model
 from medserl.sharing.shared import Shared, find_shared
@@ -86,8 +86,8 @@ def check_output(output: Path, source: Path) -> None:
 def _is_export(folder: Path) -> bool:
     """Whether nothing is there but an earlier export: it says itself which files it wrote."""
     try:
-        written = json.loads((folder / FACTS).read_text(encoding="utf-8"))["files"]
-        return {path.name for path in folder.iterdir()} <= {*written, FACTS}
+        written = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))["files"]
+        return {path.name for path in folder.iterdir()} <= {*written, FACTS_FILE}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
@@ -104,9 +104,9 @@ def _write(shared: Shared, folder: Path, merged: bool, dtype: str) -> None:
     if threshold and not merged:  # rounded weights are others
         write_threshold(folder, weights_key(_judging(shared)), threshold)
     write_card(folder, shared.facts, find_evaluation(shared.folder, shared.run), threshold)
-    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    facts["files"] = sorted({path.name for path in folder.iterdir()} | {CARD, FACTS})
-    (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
+    facts["files"] = sorted({path.name for path in folder.iterdir()} | {CARD, FACTS_FILE})
+    (folder / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def _threshold(shared: Shared) -> Threshold | None:

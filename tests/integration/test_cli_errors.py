@@ -54,7 +54,7 @@ def test_a_gpu_that_is_too_small_is_one_line(
 
     for name in ("train", "warm_up", "evaluate"):
         monkeypatch.setattr(commands, name, full)
-    monkeypatch.setattr("medserl.assessor.Assessor.__init__", full)
+    monkeypatch.setattr("medserl.prediction.assessor.Assessor.__init__", full)
     notes = tmp_path / "notes.jsonl"
     notes.write_text(GOOD, encoding="utf-8")
     given = {

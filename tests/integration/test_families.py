@@ -13,7 +13,7 @@ import torch
 from medserl.config import Settings
 from medserl.engines import create_engine, local, masks, scoring
 from medserl.engines import families as trial
-from medserl.engines.families import Abilities, examine
+from medserl.engines.families import Abilities, examine_family
 from medserl.engines.gap import require_same_policy
 from medserl.errors import ModelError, RunError
 from tests.families import DOCS, FAMILIES, WINDOW, engine_of, learn, played, try_family, write_model
@@ -146,7 +146,7 @@ def test_the_trial_in_bfloat16_is_as_sharp_as_in_float32(tmp_path: Path) -> None
     write_model("Bloom", tmp_path)
     engine = engine_of(tmp_path, dtype="bfloat16", lora_rank=0)
     before = {name: p.clone() for name, p in engine.model.named_parameters()}
-    assert examine(engine.model, engine.tokenizer, 0, 256) == Abilities(shares_rows=False)
+    assert examine_family(engine.model, engine.tokenizer, 0, 256) == Abilities(shares_rows=False)
     assert engine.model.dtype == torch.bfloat16
     assert all(torch.equal(p, before[name]) for name, p in engine.model.named_parameters())
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from medserl.config.removed import REMOVED
 from medserl.engines.base import WeightedTurn
 from medserl.engines.scripted import ScriptedEngine
 from medserl.errors import ConfigError
 from medserl.game.episode import Turn
-from medserl.removed import REMOVED
 from medserl.rollout import derive_seed
 from medserl.rounds.clock import PhaseClock
 from medserl.runs.runlog import RunFolder, read_rows

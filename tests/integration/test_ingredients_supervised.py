@@ -174,6 +174,19 @@ def test_gold_without_pairs_is_refused_before_the_run() -> None:
         MedSeRLTrainer(BASE, ScriptedEngine(), notes, sft_verdict_pairs=1)
 
 
+def test_correct_notes_are_played_on_and_the_samples_pairs_are_learnt_beside() -> None:
+    correct = [Note(f"own-{i}", f"He has fever. He takes drug {i} daily. He is well.") for i in range(16)]
+    engine = Recording()
+    MedSeRLTrainer(
+        BASE, engine, correct, None, None, max_rounds=1, sft_games=16, sft_verdict_pairs=3, gold_data="sample"
+    ).train()
+    pairs = {note.note_id for note in read_notes(sample_path("train")).notes}
+    played = {turn.note_id for turn in engine.trained if turn.note_id.startswith("own-")}
+    gold = [turn.note_id for turn in engine.trained if turn.note_id in pairs]
+    assert played and len(gold) == 6 and len(set(gold)) == 3
+    assert {turn.note_id for turn in engine.trained} == played | set(gold)
+
+
 @pytest.mark.parametrize("taught", ["sft_verdict_pairs", "sft_games"])
 def test_bare_answers_are_not_taught_to_an_assessor_that_reasons(taught: str) -> None:
     with pytest.raises(ConfigError, match="teach bare answers, and prompts 'full' ask the Assessor to reason"):

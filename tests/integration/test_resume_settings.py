@@ -85,7 +85,8 @@ def test_what_was_changed_is_written_down_with_what_it_was(run: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [("kl_coef", 0.5), ("seed", 1), ("rollout_batch_size", 8), ("lr_schedule", "linear"), ("model", "other"),
-     ("dtype", "float32"), ("validation_data", "none"), ("output_dir", "elsewhere"), ("engine", "local")],
+     ("dtype", "float32"), ("validation_data", "none"), ("output_dir", "elsewhere"), ("engine", "local"),
+     ("gold_data", "sample")],
 )  # fmt: skip
 def test_any_other_change_is_refused_by_name(run: Path, name: str, value: Any) -> None:
     before = (run / "config.toml").read_bytes()

@@ -36,7 +36,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_without_its_packages_it_says_how_to_get_them(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "find_spec", lambda name: None if name in server.NEEDED else object())
+    monkeypatch.setattr(server, "find_spec", lambda name: None if name in server.SERVE_NEEDS else object())
     line = refused(capsys)
     assert "pip install 'medserl[serve]'" in line
     assert "starlette and uvicorn" in line

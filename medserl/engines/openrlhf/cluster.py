@@ -23,7 +23,7 @@ from medserl.models import has_adapter
 
 log = logging.getLogger("medserl")
 
-SHARE = 0.2
+GPU_SHARE = 0.2
 """Part of a GPU that Ray counts for each of the models on it; what they really take is their own affair."""
 PLACEMENT_SECONDS = 60
 STOP_SECONDS = 10
@@ -120,7 +120,7 @@ class Cluster:
                 self._settings.train_gpus_per_node,
                 actor_class,
                 pg=placement,
-                num_gpus_per_actor=SHARE,
+                num_gpus_per_actor=GPU_SHARE,
             ),
             "starting the training actors",
         )

@@ -10,14 +10,14 @@ from typing import Any
 from medserl.config import Settings
 from medserl.errors import ConfigError
 
-NEEDED = ("openrlhf", "ray", "vllm", "deepspeed")
+OPENRLHF_NEEDS = ("openrlhf", "ray", "vllm", "deepspeed")
 FEED_FORWARD = ("gate_proj", "up_proj", "down_proj", "gate_up_proj", "w1", "w2", "w3")
 """What the layers beside attention are called in the families that have experts."""
 
 
 def missing_packages() -> list[str]:
     """Packages of this engine that are not installed."""
-    return [name for name in NEEDED if find_spec(name) is None]
+    return [name for name in OPENRLHF_NEEDS if find_spec(name) is None]
 
 
 def training_ranks(settings: Settings) -> int:
@@ -107,10 +107,10 @@ def check_cluster(settings: Settings, gpus: int, nodes: int) -> None:
         raise ConfigError(f"train_nodes is {settings.train_nodes}, but Ray has {nodes} machines; join them: ray start")
 
 
-Rules = list[tuple[bool, str]]
+Refusals = list[tuple[bool, str]]
 
 
-def _placement_rules(settings: Settings) -> Rules:
+def _placement_rules(settings: Settings) -> Refusals:
     colocated = settings.placement == "colocated"
     training, playing = training_ranks(settings), playing_gpus(settings)
     return [
@@ -130,7 +130,7 @@ def _placement_rules(settings: Settings) -> Rules:
     ]
 
 
-def _training_rules(settings: Settings, lora: bool, flash_attention: bool) -> Rules:
+def _training_rules(settings: Settings, lora: bool, flash_attention: bool) -> Refusals:
     flash = settings.attention == "flash_attention_2"
     return [
         (
@@ -161,7 +161,7 @@ def _training_rules(settings: Settings, lora: bool, flash_attention: bool) -> Ru
     ]
 
 
-def _batch_rules(settings: Settings) -> Rules:
+def _batch_rules(settings: Settings) -> Refusals:
     most_turns = settings.rollout_batch_size * (2 if settings.roles_trained == "both" else 1)
     ranks = training_ranks(settings)
     per_step = most_turns // settings.mini_batches

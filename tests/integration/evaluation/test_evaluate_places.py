@@ -114,6 +114,16 @@ def test_judged_notes_that_were_trained_on_are_counted_and_tfidf_is_left_out(tmp
     assert "| tf-idf" in text
 
 
+def test_gold_pairs_of_a_run_are_no_held_out_notes(tmp_path: Path, train: Path) -> None:
+    run, gold = tmp_path / "run", write_notes(tmp_path / "gold.jsonl", 0)
+    run.mkdir()
+    named = f'prompt_data = "{train}"\ngold_data = "{gold}"\nsft_verdict_pairs = 1\n'
+    (run / "config.toml").write_text(named, encoding="utf-8")
+    evaluate(gold, train, "--run", run)
+    text = (run / "eval" / "table.md").read_text()
+    assert "- not held-out: 16 of the 16 judged notes are among the 32 of train.jsonl and gold.jsonl" in text
+
+
 def test_pairs_alone_are_scored_officially_on_both_twins(tmp_path: Path, train: Path) -> None:
     notes = [json.dumps(record(i, True, "ms")) for i in range(30, 42)]
     (tmp_path / "pairs.jsonl").write_text("\n".join(notes))

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from medserl.assessor import Assessor
 from medserl.cli import main
 from medserl.config import Settings
 from medserl.data.readers import read_notes
 from medserl.errors import MedSeRLError
+from medserl.prediction.assessor import Assessor
 from tests.finder import Finder
 from tests.poisonings import write_notes
 from tests.predicting import COUNT, error_line, predict, rows, text, write_texts

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from medserl.assessor import Assessor
 from medserl.config import Settings
+from medserl.prediction.assessor import Assessor
 from tests.finder import Finder
 from tests.places import ROOT
 from tests.predicting import COUNT, error_line, predict, rows, text, write_texts

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from medserl.assessor import Assessor
 from medserl.cli import main
 from medserl.config import Settings
 from medserl.evaluation.thresholds import THRESHOLD
+from medserl.prediction.assessor import Assessor
 from medserl.runs.runlog import RunFolder
 from tests.finder import Finder
 from tests.predicting import COUNT, error_line, predict, rows, write_adapter, write_texts

@@ -150,6 +150,34 @@ def test_validation_notes_that_are_trained_on_are_counted_and_named(
     assert run_data(Settings()).record()["notes"]["in_both"] == 0 and "held-out" not in caplog.text
 
 
+# -- gold pairs of a source of their own -----------------------------------------------------------------
+
+
+def test_gold_pairs_of_another_file_are_learnt_from_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """So they count as training notes wherever it is asked what is held out."""
+    own, gold = tmp_path / "own.jsonl", tmp_path / "gold.jsonl"
+    write_notes(own, plain(30))
+    write_notes(gold, [*pairs(8), Note("alone", "A note without a twin.")])
+    settings = own_settings(str(own), gold_data=str(gold), sft_verdict_pairs=1)
+    data = run_data(settings)
+    assert data.gold and len(data.learnt.notes) == len(data.train.notes) + 9
+    assert data.learnt.source == "own.jsonl and gold.jsonl"
+    assert data.record()["gold_pairs"] == 8
+    assert data_files(settings)["gold_data"] == gold
+    judged = settings.with_overrides(validation_data=str(gold))
+    assert run_data(judged).record()["notes"] == {"judged": 9, "training": 39, "in_both": 9}
+    assert "not held-out: 9 of the 9 judged notes are among the 39 of own.jsonl and gold.jsonl" in caplog.text
+
+
+def test_gold_pairs_are_those_among_the_notes_where_no_other_source_is_named(tmp_path: Path) -> None:
+    """The file of the notes itself is none: what is held out of it is not learnt from."""
+    path = tmp_path / "own.jsonl"
+    write_notes(path, pairs(40))
+    for named in ({}, {"gold_data": str(path), "sft_verdict_pairs": 1}):
+        data = run_data(own_settings(str(path), **named))
+        assert data.gold is None and data.learnt is data.train and "gold_pairs" not in data.record()
+
+
 # -- labels ----------------------------------------------------------------------------------------------
 
 LABELLED = [f"{i},Note {i}.,{int(i % 3 == 0)}" for i in range(30)]

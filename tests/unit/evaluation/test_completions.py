@@ -19,7 +19,7 @@ from medserl.engines.base import Sampling
 from medserl.engines.scripted import ScriptedEngine
 from medserl.errors import ModelError, RunError
 from medserl.evaluation.completions import COMPLETIONS, CachedEngine, CompletionCache, model_identity
-from medserl.evaluation.predict import BATCH, predict
+from medserl.evaluation.predict import COMPLETIONS_AT_ONCE, predict
 from medserl.evaluation.predictions import LabelledText, Prediction
 from medserl.game.episode import Completion
 from medserl.game.prompts import Messages, load_prompts
@@ -27,7 +27,10 @@ from medserl.models import pick_dtype
 from medserl.rollout import VCFRolloutGenerator
 
 GREEDY = Sampling(16, temperature=0.0)
-TEXTS = [LabelledText(f"t{i}", f"Note {i} says 38.3 °C\u2028and more.", is_error=False) for i in range(2 * BATCH + 10)]
+TEXTS = [
+    LabelledText(f"t{i}", f"Note {i} says 38.3 °C\u2028and more.", is_error=False)
+    for i in range(2 * COMPLETIONS_AT_ONCE + 10)
+]
 
 
 class Counting(ScriptedEngine):
@@ -71,7 +74,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(tmp_path: Path, samp
         judged(tmp_path, broken := Counting(fails_at=3), **options)
     resumed = Counting()
     found = judged(tmp_path, resumed, **options)
-    size = BATCH // samples * samples
+    size = COMPLETIONS_AT_ONCE // samples * samples
     assert (broken.calls[:2], len(broken.calls)) == ([size] * 2, 3)
     assert sum(resumed.calls) == len(TEXTS) * samples - 2 * size
     assert found == judged(tmp_path, idle := Counting(), **options)
@@ -119,9 +122,9 @@ def test_a_killed_process_leaves_every_finished_batch(tmp_path: Path) -> None:
     texts = [LabelledText(f"t{i}", f"Note {i}.", is_error=False) for i in range(200)]
     engine = Counting()
     with CompletionCache(tmp_path, "m") as cache:
-        assert len(cache) == BATCH
+        assert len(cache) == COMPLETIONS_AT_ONCE
         predict(rollout(engine), texts, cache=cache)
-    assert sum(engine.calls) == 200 - BATCH
+    assert sum(engine.calls) == 200 - COMPLETIONS_AT_ONCE
 
 
 def test_a_torn_last_line_is_dropped_with_one_line_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -19,7 +19,7 @@ from medserl.data.sample_paths import sample_path
 from medserl.engines.scripted import ScriptedEngine
 from medserl.errors import ConfigError, RunError
 from medserl.evaluation.cross_play import Policy, cross_play, policies_of
-from medserl.evaluation.cross_table import CROSS_PLAY, grid, is_record, markdown
+from medserl.evaluation.cross_table import CROSS_PLAY, cross_markdown, grid, is_record
 from medserl.game.prompts import Messages, load_prompts
 from medserl.reports.html import write_report
 from medserl.rollout import VCFRolloutGenerator
@@ -82,7 +82,7 @@ def test_the_table_has_an_assessor_a_row_and_an_injector_a_column() -> None:
         "injectors": [{"name": "start", **known}, {"name": "run 60", **known, "labels_decided": 0}],
     }
     assert is_record(record)
-    lines = markdown(record).splitlines()
+    lines = cross_markdown(record).splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     assert rows[0] == ["Assessor \\ Injector", "start", "run 60"]
     assert rows[2] == ["start", "50.0 (15.0 to 85.0)", "100.0 (51.0 to 100.0)"]

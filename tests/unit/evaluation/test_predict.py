@@ -20,7 +20,7 @@ from medserl.engines.local import LocalEngine
 from medserl.engines.reply_probabilities import alternatives, probabilities_by_logprobs, shares
 from medserl.engines.scripted import ScriptedEngine
 from medserl.errors import ConfigError, ModelError
-from medserl.evaluation.predict import BATCH, Said, predict, vote
+from medserl.evaluation.predict import COMPLETIONS_AT_ONCE, Said, predict, vote
 from medserl.evaluation.predictions import LabelledText
 from medserl.game.episode import Completion
 from medserl.game.parsing import Answer, with_each_verdict
@@ -67,12 +67,12 @@ def always(text: str) -> Recording:
 
 def test_by_default_one_greedy_verdict_a_text_and_no_probabilities() -> None:
     engine = Recording(lambda messages, rng: INCORRECT if "Note 7." in messages[-1]["content"] else CORRECT)
-    found = predict(rollout(engine), labelled(BATCH + 1))
-    assert [one.text_id for one in found] == [f"t{i}" for i in range(BATCH + 1)]
+    found = predict(rollout(engine), labelled(COMPLETIONS_AT_ONCE + 1))
+    assert [one.text_id for one in found] == [f"t{i}" for i in range(COMPLETIONS_AT_ONCE + 1)]
     assert [one.text_id for one in found if one.verdict == "INCORRECT"] == ["t7"]
     assert {(one.p_incorrect, one.error_sentence_id, one.correction) for one in found} == {(None, None, None)}
     assert found[7].completion == INCORRECT
-    assert [len(prompts) for prompts, _ in engine.asked] == [BATCH, 1]
+    assert [len(prompts) for prompts, _ in engine.asked] == [COMPLETIONS_AT_ONCE, 1]
     assert {sampling for _, sampling in engine.asked} == {Sampling(64, temperature=0.0)}
     assert engine.weighed == []
 
@@ -119,7 +119,7 @@ def test_samples_have_seeds_of_their_own_whatever_else_is_asked() -> None:
     found = predict(rollout(whole), texts, samples=5)
     again = predict(rollout(part), texts[13:], samples=5)
     assert found[13:] == again
-    assert all(len(prompts) <= BATCH and sampling.temperature == 1.0 for prompts, sampling in whole.asked)
+    assert all(len(prompts) <= COMPLETIONS_AT_ONCE and sampling.temperature == 1.0 for prompts, sampling in whole.asked)
     seeds = [seed for _, sampling in whole.asked for seed in sampling.seeds]
     assert len(set(seeds)) == len(seeds) == 5 * 40
     other = Recording()

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medserl.assessor import Finding, shown_text
 from medserl.data.columns import ColumnNames
 from medserl.data.labels import is_missing
 from medserl.data.readers import read_notes
 from medserl.data.standard_input import form_of
 from medserl.game.note import Note
+from medserl.prediction.assessor import Finding, shown_text
 from medserl.prediction.findings import JudgedNote, by_suspicion, write_findings
 from medserl.prediction.page import in_pieces
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from medserl.config import Settings
 from medserl.errors import RunError
 from medserl.game.text import normalize
-from medserl.reports.games import choose_games, marked, show_game
+from medserl.reports.games import choose_games, game_shown, marked
 from medserl.reports.html import script_json, write_report
 from medserl.reports.own_games import count, periods
 from medserl.runs.runlog import EPISODES, METRICS, read_rows
@@ -168,7 +168,7 @@ def test_ten_thousand_games_make_less_than_ten_megabytes(tmp_path: Path) -> None
 
 def test_a_sample_of_games_takes_alike_from_every_round() -> None:
     rows = [episode(NOTE, [ERROR]).record(1 + i % 4) for i in range(400)]
-    size = len(json.dumps(show_game(rows[0])).encode())
+    size = len(json.dumps(game_shown(rows[0])).encode())
     shown = choose_games(rows, budget=43 * size)
     assert shown.sampled
     assert [sum(g["round"] == r for g in shown.games) for r in (1, 2, 3, 4)] == [11, 11, 11, 10]
@@ -177,7 +177,7 @@ def test_a_sample_of_games_takes_alike_from_every_round() -> None:
 
 
 def test_a_game_shows_its_edit_and_its_winner() -> None:
-    game = show_game(episode(NOTE, [None, ERROR], said="final_answer: CORRECT").record(3))
+    game = game_shown(episode(NOTE, [None, ERROR], said="final_answer: CORRECT").record(3))
     assert game["original"] == ["The patient has type ", "2", " diabetes. Metformin was started."]
     assert game["modified"] == ["The patient has type ", "1", " diabetes. Metformin was started."]
     assert game["outcome"] == "injector"
@@ -196,7 +196,7 @@ def test_a_game_shows_its_edit_and_its_winner() -> None:
     ],
 )
 def test_outcomes(mode: str, said: str, ending: str) -> None:
-    assert show_game(episode(NOTE, [ERROR], mode=mode, said=said).record(1))["outcome"] == ending
+    assert game_shown(episode(NOTE, [ERROR], mode=mode, said=said).record(1))["outcome"] == ending
 
 
 @pytest.mark.parametrize(
@@ -214,9 +214,9 @@ def test_a_game_says_whether_the_fact_table_agrees_with_its_label(
     mode: str, still_true: str | None, label: str | None
 ) -> None:
     row = episode(NOTE, [ERROR], mode=mode).record(1)
-    assert show_game(row | {"still_true": still_true})["label"] == label
+    assert game_shown(row | {"still_true": still_true})["label"] == label
     del row["still_true"]  # runs of before the fact table was asked
-    assert show_game(row)["label"] is None
+    assert game_shown(row)["label"] is None
 
 
 @given(st.text(), st.lists(st.integers(0, 40), max_size=6))
@@ -230,7 +230,7 @@ def test_marking_loses_no_letter(text: str, cuts: list[int]) -> None:
 
 
 def test_long_completions_are_cut_and_say_so() -> None:
-    game = show_game(episode(NOTE, [ERROR], said="word " * 1000 + "end").record(1))
+    game = game_shown(episode(NOTE, [ERROR], said="word " * 1000 + "end").record(1))
     assert game["assessor"].endswith("(1,003 more characters are in episodes.jsonl)")
 
 

@@ -14,18 +14,18 @@ import medserl
 PACKAGE = Path(medserl.__file__).parent
 
 LAYERS = (
-    ("errors", "privacy", "removed"),
+    ("errors", "privacy"),
     ("game",),
     ("config", "files", "display"),
     ("knowledge", "models", "reinforce_pp"),
     ("data", "engines", "runs"),
     ("rollout",),
-    ("fitting", "rounds"),
+    ("rounds",),
     ("evaluation",),
-    ("reports", "assessor"),
-    ("prediction", "serve", "sharing", "start", "environment"),
-    ("sft", "trainer"),
-    ("commands", "settings_sources"),
+    ("reports",),
+    ("prediction", "sharing", "start", "environment"),
+    ("serve", "sft", "trainer"),
+    ("commands",),
     ("pipeline",),
     ("cli",),
 )
@@ -34,9 +34,8 @@ LAYERS = (
 NARROW = {
     "errors": set(),
     "privacy": set(),
-    "removed": set(),
     "game": {"errors"},
-    "config": {"errors", "game", "removed"},
+    "config": {"errors", "game"},
     "files": {"errors"},
     "display": {"game"},
     "knowledge": {"errors", "game"},

@@ -9,10 +9,10 @@ from pathlib import Path
 import openpyxl
 import pytest
 
-from medserl.assessor import Finding
 from medserl.config import Settings
 from medserl.errors import ConfigError, DataError
 from medserl.game.note import Note
+from medserl.prediction.assessor import Finding
 from medserl.prediction.findings import JudgedNote, write_findings
 from medserl.serve.inputs import items_of
 from medserl.serve.options import DEFAULT_DECISIONS, ServeOptions

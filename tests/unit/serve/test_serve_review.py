@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medserl.assessor import Finding
 from medserl.errors import DataError
+from medserl.prediction.assessor import Finding
 from medserl.serve.decisions import DecisionFile
 from medserl.serve.review import Item, Review, pasted_id
 from tests.reviewing import DRUGS, finding_of, text_of

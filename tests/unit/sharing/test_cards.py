@@ -11,7 +11,7 @@ import pytest
 from medserl.config import Settings
 from medserl.errors import ModelError
 from medserl.sharing import card
-from medserl.sharing.card_facts import FACTS, notes_of, warm_up_facts
+from medserl.sharing.card_facts import FACTS_FILE, notes_of, warm_up_facts
 from medserl.sharing.evaluated import find_evaluation
 
 SAMPLE, OWN = "invented patients", "a file of whoever trained this"
@@ -88,7 +88,7 @@ def test_a_warm_up_tells_what_it_went_on_from_and_what_that_had_learnt(tmp_path:
     first.mkdir(parents=True)
     plain.mkdir()
     fresh = warm_up_facts(Settings(adapter="none"), 910, 228, 16)
-    (first / FACTS).write_text(fresh.model_dump_json(), encoding="utf-8")
+    (first / FACTS_FILE).write_text(fresh.model_dump_json(), encoding="utf-8")
     assert fresh.start == "the model without an adapter"
     assert warm_up_facts(Settings(adapter=str(plain)), 5, 1, 16).start == "the adapter plain"
     start = warm_up_facts(Settings(adapter=str(first)), 3640, 228, 16).start

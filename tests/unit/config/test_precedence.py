@@ -10,10 +10,10 @@ import pytest
 from medserl import commands
 from medserl.cli import app, main
 from medserl.config import SECTIONS, Settings, read_config, validate
+from medserl.config.precedence import concerns
+from medserl.config.removed import RENAMED
 from medserl.errors import ConfigError
-from medserl.removed import RENAMED
 from medserl.runs.resume import check_fixed
-from medserl.settings_sources import concerns
 from tests.places import ROOT
 
 COMMANDS = ("train", "sft", "evaluate", "play", "pipeline")

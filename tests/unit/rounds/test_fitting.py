@@ -14,10 +14,10 @@ from medserl.config import Settings
 from medserl.engines.scripted import ScriptedEngine
 from medserl.errors import DataError
 from medserl.evaluation.options import EvaluationOptions
-from medserl.fitting import Ruler, fitting_notes, fitting_places
 from medserl.game.note import Note
 from medserl.game.prompts import Messages, load_prompts
 from medserl.rollout import VCFRolloutGenerator
+from medserl.rounds.fitting import Ruler, fitting_notes, fitting_places
 
 SHORT, LONG = "He has fever. He takes aspirin.", "He has fever. He takes aspirin. " * 900
 

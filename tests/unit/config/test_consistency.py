@@ -11,8 +11,8 @@ import pytest
 
 from medserl.cli import main
 from medserl.config import Settings, check_variables, read_config, validate
+from medserl.config.removed import REMOVED
 from medserl.errors import ConfigError
-from medserl.removed import REMOVED
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,7 @@ from medserl.removed import REMOVED
         ({"policy_loss_weight": 0.0, "sft_games": 1, "gold_fraction": 0.1}, "gold_fraction is about rewards"),
         ({"policy_loss_weight": -1.0}, "policy_loss_weight"),
         ({"assessor_samples": 0}, "assessor_samples"),
+        ({"gold_data": "sample", "sft_games": 1}, "gold_data names pairs, and no setting takes any"),
     ],
 )
 def test_what_cannot_work_is_refused(values: dict[str, Any], named: str) -> None:
@@ -59,6 +60,7 @@ def test_what_cannot_work_is_refused(values: dict[str, Any], named: str) -> None
         {"engine": "openrlhf", "gold_fraction": 0.5, "sft_verdict_pairs": 2, "sft_games": 2},
         {"roles_trained": "injector", "gold_fraction": 0.5, "sft_edit_pairs": 1},
         {"roles_trained": "assessor", "sft_verdict_pairs": 1, "sft_games": 1},
+        {"gold_data": "sample", "sft_edit_pairs": 1},
         {"roles_trained": "assessor", "sft_games": 1, "policy_loss_weight": 0.0, "adapters": "per_role"},
     ],
 )

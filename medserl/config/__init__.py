@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from medserl.config.removed import gone, renamed, without_removed
 from medserl.errors import ConfigError
 from medserl.game.rewards import AssessorReward
 from medserl.game.toml_files import read_toml
 from medserl.game.vcf import MAX_JACCARD, MAX_WORD_EDITS, MIN_JACCARD
-from medserl.removed import gone, renamed, without_removed
 
 RolesTrained = Literal["both", "assessor", "injector"]
 KLEstimator = Literal["k1", "k3"]
@@ -63,6 +63,9 @@ class DataSettings(_Section):
         "auto",
         description="Notes for evaluation during training: a file, sample or none. auto: a split of one's own notes.",
     )
+    gold_data: str = Field(
+        "auto", description="Gold pairs to learn from beside the games: a file or sample. auto: those among the notes."
+    )
     note_column: str | None = Field(None, description="Column of the correct notes, where its name is not guessed.")
     incorrect_column: str | None = Field(None, description="Column of the incorrect twins, likewise.")
     id_column: str | None = Field(None, description="Column of the notes' ids, likewise.")
@@ -93,7 +96,7 @@ class TeachingSettings(_Section):
         False, description="The Assessor judges the original of each accepted error too: then no constant verdict pays."
     )
     gold_fraction: float = Field(
-        0.0, ge=0, lt=1, description="Share of the Assessor's turns on gold pairs of the training notes, both twins."
+        0.0, ge=0, lt=1, description="Share of the Assessor's turns on gold pairs, both twins."
     )
     sft_verdict_pairs: int = Field(0, ge=0, description="Gold pairs a round whose right verdicts the Assessor learns.")
     sft_edit_pairs: int = Field(0, ge=0, description="Gold pairs a round whose edits the Injector learns.")
@@ -229,6 +232,8 @@ class Settings(  # of the bases pydantic takes the last one's fields first
                 raise ValueError(
                     f"{name} teaches the {role}, but roles_trained is {self.roles_trained!r}: nothing else is to change"
                 )
+        if self.gold_data != "auto" and not self.takes_gold_pairs:
+            raise ValueError("gold_data names pairs, and no setting takes any: give sft_verdict_pairs, for one")
         if not self.policy_loss_weight:
             self._require_sft_alone()
         if self.kl_target and (not self.kl_coef or self.kl_estimator != "k1"):
@@ -255,6 +260,11 @@ class Settings(  # of the bases pydantic takes the last one's fields first
         for name in ("gold_fraction", "judge_originals", "kl_target"):
             if getattr(self, name):
                 raise ValueError(f"{name} is about rewards, which policy_loss_weight 0 leaves out: give one of the two")
+
+    @property
+    def takes_gold_pairs(self) -> bool:
+        """Whether any is learnt from beside the games."""
+        return bool(self.gold_fraction or self.sft_verdict_pairs or self.sft_edit_pairs)
 
     @property
     def is_rewarded(self) -> bool:

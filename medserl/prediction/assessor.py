@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("medserl")
 
-BATCH = 64
+NOTES_AT_ONCE = 64
 """Notes judged together; with answers that are kept, what an interruption loses at most."""
 
 
@@ -189,10 +189,10 @@ class Assessor:
         return [finding for batch in self.batches(notes_to_judge(notes)) for finding in batch]
 
     def batches(self, notes: Iterable[Note | str]) -> Iterator[list[Finding]]:
-        """The same, `BATCH` notes at a time, each batch when it is asked for."""
+        """The same, `NOTES_AT_ONCE` notes at a time, each batch when it is asked for."""
         threshold = self.threshold
         texts = (shown_text(note, place) for place, note in enumerate(notes, start=1))
-        for batch in batched(texts, BATCH):
+        for batch in batched(texts, NOTES_AT_ONCE):
             yield [_finding(text, read, threshold) for text, read in zip(batch, self._read(batch), strict=True)]
 
     @property
