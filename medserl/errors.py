@@ -4,6 +4,10 @@ The command line prints such an error without a traceback and exits with code 2.
 `MedSeRLError` is a defect of ours and keeps its traceback.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class MedSeRLError(Exception):
     """Base of every error that a user can mend."""
@@ -32,3 +36,14 @@ class OutputError(RunError):
 def first_line(error: BaseException) -> str:
     """What another library's error says, in one line; its kind where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Names for a message: `'a', 'b', 'c' and 4 more`, long ones cut."""
+    shown = ", ".join(repr(shorten(name)) for name in names[:most])
+    return (shown or "none") + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def shorten(text: str, most: int = 60) -> str:
+    """The text, or its beginning and three dots."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 from medserl.data.labels import NO_LABELS, LabelMeaning, check_no_labels, label_meaning
 from medserl.data.rows import Table, simple
-from medserl.errors import DataError
+from medserl.errors import DataError, listed
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ def find_columns(table: Table, wanted: ColumnNames, *, lenient: bool = False) ->
     if "note" not in found and "incorrect" not in found:
         parted = f" (the separator found is a {table.separator})" if table.separator and len(table.columns) > 1 else ""
         raise DataError(
-            f"{table.file}: no column of notes; it has {listed(table.columns)}{parted}; wanted is one of correct_note, "
-            "note, text: name yours with --note-column; a file without a header line needs one"
+            f"{table.file}: no column of notes; it has {listed(table.columns, 12)}{parted}; wanted is one of "
+            "correct_note, note, text: name yours with --note-column; a file without a header line needs one"
         )
     if "incorrect" in found and wanted.flag not in (None, NO_LABELS):
         raise DataError(
@@ -137,18 +137,12 @@ def _find(table: Table, role: str, named: str | None, lenient: bool) -> str | No
             return by_simple[simple(named)][0]
         if not lenient:
             flag = f"; name it with {FLAGS[role]}" if role in FLAGS else ""
-            raise DataError(f"{table.file}: no column {named!r}; it has {listed(table.columns)}{flag}")
+            raise DataError(f"{table.file}: no column {named!r}; it has {listed(table.columns, 12)}{flag}")
     for rank in _RANKS[role]:
         matches = [column for name in rank for column in by_simple.get(name, [])]
         if len(matches) > 1:
             todo = f"name the one that is meant with {FLAGS[role]}" if role in FLAGS else "rename one"
-            raise DataError(f"{table.file}: {listed(matches)} could each be the column of the {role}; {todo}")
+            raise DataError(f"{table.file}: {listed(matches, 12)} could each be the column of the {role}; {todo}")
         if matches:
             return matches[0]
     return None
-
-
-def listed(names: Sequence[str], most: int = 12) -> str:
-    """Names for a message: each in quotes, long ones cut, not too many."""
-    shown = ", ".join(repr(name if len(name) <= 40 else name[:37] + "...") for name in names[:most])
-    return (shown or "none") + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from medserl.errors import DataError
+from medserl.errors import DataError, shorten
 from medserl.files import write_private
 from medserl.game.note import Note
 from medserl.game.parsing import note_sentences
@@ -217,13 +217,3 @@ def check_unique(ids: Sequence[str], what: str) -> None:
         if one in seen:
             raise DataError(f"{what} {shorten(one)!r} occurs twice; ids must be unique")
         seen.add(one)
-
-
-def listed(ids: Sequence[str], most: int = 3) -> str:
-    """`'a', 'b', 'c' and 4 more`."""
-    more = f" and {len(ids) - most} more" if len(ids) > most else ""
-    return ", ".join(repr(shorten(one)) for one in ids[:most]) + more
-
-
-def shorten(text: str, most: int = 60) -> str:
-    return text if len(text) <= most else f"{text[: most - 3]}..."

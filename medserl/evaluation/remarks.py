@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from medserl.errors import listed
 from medserl.evaluation.inputs import Sources, Texts
 from medserl.evaluation.metrics import DetectionMetrics
-from medserl.evaluation.predictions import LabelledText, NoVerdict, Prediction, listed
+from medserl.evaluation.predictions import LabelledText, NoVerdict, Prediction
 from medserl.evaluation.systems import TFIDF
 from medserl.evaluation.table import escape_markdown
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from medserl.config import Settings
 from medserl.engines import create_inference_engine
-from medserl.errors import ConfigError, DataError, RunError
+from medserl.errors import ConfigError, DataError, RunError, listed, shorten
 from medserl.evaluation.baselines import tfidf_predictions
 from medserl.evaluation.completions import CompletionCache, model_identity
 from medserl.evaluation.official import scored_texts
@@ -21,9 +21,7 @@ from medserl.evaluation.predictions import (
     LabelledText,
     Prediction,
     check_unique,
-    listed,
     read_predictions,
-    shorten,
 )
 from medserl.evaluation.submission import (
     SubmissionRow,

@@ -11,8 +11,7 @@ from medserl.data.seen import seen_in
 from medserl.data.sources import STANDARD_INPUT, load_unlabelled
 from medserl.display.console import say
 from medserl.display.progress import counting
-from medserl.errors import ConfigError, DataError
-from medserl.evaluation.predictions import listed
+from medserl.errors import ConfigError, DataError, listed
 from medserl.evaluation.thresholds import weights_key
 from medserl.game.note import Note
 from medserl.prediction.assessor import Assessor, Finding
