@@ -56,7 +56,8 @@ def load(
     if len(loaded.skipped) > _ROWS_NAMED:
         log.warning("... and %d rows more were left out", len(loaded.skipped) - _ROWS_NAMED)
     if is_sample(source):
-        name = f"sample notes ({split}): invented patients, for developing software, not for clinical use"
+        name = f"sample notes ({split if source == SAMPLE else Path(source).name})"
+        name += ": invented patients, for developing software, not for clinical use"
         log.info("%s; %s", name, kinds_of(loaded.notes))
     else:
         log.info("%s", loaded.summary())

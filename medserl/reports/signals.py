@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from medserl.config import Settings
 from medserl.models import shipped_warmup
+from medserl.models.base_names import last_part
 
 SIGNAL_SETTINGS = frozenset(
     {
         "roles_trained", "policy_loss_weight", "assessor_reward",
         "judge_originals", "gold_fraction", "sft_verdict_pairs", "sft_edit_pairs", "sft_games", "sft_loss_weight",
-        "kl_coef", "kl_target", "adapter", "lora_rank", "edit_audit",
+        "gold_data", "kl_coef", "kl_target", "adapter", "lora_rank", "edit_audit",
     }
 )  # fmt: skip
 """The settings that say what is learnt from, all told by this module."""
@@ -24,14 +25,9 @@ def training_signals(settings: Settings) -> list[str]:
     return [*rewards, *_sft(settings), *(_kl(settings) if settings.is_rewarded else [])]
 
 
-def uses_gold(settings: Settings) -> bool:
-    """Whether gold labels had a say in the weights."""
-    return bool(settings.gold_fraction or settings.sft_verdict_pairs or settings.sft_edit_pairs)
-
-
 def is_play_alone(settings: Settings) -> bool:
     """Whether nothing but games moved the weights."""
-    return settings.is_played and not uses_gold(settings)
+    return settings.is_played and not settings.takes_gold_pairs
 
 
 def start(settings: Settings) -> str:
@@ -62,17 +58,27 @@ def _play(settings: Settings) -> str:
 def _gold(settings: Settings) -> list[str]:
     if not settings.gold_fraction:
         return []
-    return [f"rewards for verdicts on gold pairs ({100 * settings.gold_fraction:.0f} % of the Assessor's turns)"]
+    share = f"{100 * settings.gold_fraction:.0f} % of the Assessor's turns"
+    return [f"rewards for verdicts on gold pairs{_of_whom(settings)} ({share})"]
 
 
 def _sft(settings: Settings) -> list[str]:
     weight = "" if settings.sft_loss_weight == 1 else f", weight {settings.sft_loss_weight:g}"
-    found = {
-        "the right verdicts on {} gold pairs a round": settings.sft_verdict_pairs,
-        "the edits of {} gold pairs a round": settings.sft_edit_pairs,
-        "the right verdicts on at most {} errors of its own games a round": settings.sft_games,
-    }
-    return [f"an auxiliary SFT loss towards {told.format(count)}{weight}" for told, count in found.items() if count]
+    of_whom = _of_whom(settings)
+    verdicts, edits, games = settings.sft_verdict_pairs, settings.sft_edit_pairs, settings.sft_games
+    found = [
+        f"the right verdicts on {verdicts} gold pairs{of_whom} a round" if verdicts else "",
+        f"the edits of {edits} gold pairs{of_whom} a round" if edits else "",
+        f"the right verdicts on at most {games} errors of its own games a round" if games else "",
+    ]
+    return [f"an auxiliary SFT loss towards {told}{weight}" for told in filter(None, found)]
+
+
+def _of_whom(settings: Settings) -> str:
+    """Where gold pairs are from, if not from the training notes."""
+    if settings.gold_data == "auto":
+        return ""
+    return " of the sample" if settings.gold_data == "sample" else f" of {last_part(settings.gold_data)}"
 
 
 def _kl(settings: Settings) -> list[str]:

@@ -11,7 +11,7 @@ from medserl.evaluation.guessing import GUESSING
 from medserl.evaluation.statistics import SIGNIFICANCE, Comparison, Estimate, comparison_sentence, format_p
 from medserl.reports.judged import evaluated_on, evaluation_overlap, validated_on
 from medserl.reports.run_files import RunFiles
-from medserl.reports.signals import in_a_row, is_play_alone, start, training_signals, uses_gold
+from medserl.reports.signals import in_a_row, is_play_alone, start, training_signals
 from medserl.reports.tables import find_estimate, in_words, interval, system_name, systems_of
 
 BEFORE, AFTER = ("warmup", "base"), ("trained", "best")
@@ -156,7 +156,7 @@ def grounds(run: RunFiles, found: Judged | None) -> list[str]:
 
 def _several(run: RunFiles) -> list[str]:
     settings = settings_of(run)
-    if not (settings.is_played and uses_gold(settings) and run.rounds):
+    if not (settings.is_played and settings.takes_gold_pairs and run.rounds):
         return []
     return ["What play did of this, and what gold labels did, a run without one of them would tell; this one cannot."]
 

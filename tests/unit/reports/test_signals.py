@@ -50,8 +50,9 @@ OTHER_VALUES = {
     "adapter": "outputs/mine",
     "lora_rank": 0,
     "edit_audit": "reject",
+    "gold_data": "pairs.csv",
 }
-BESIDES = {"sft_loss_weight": {"sft_verdict_pairs": 3}}
+BESIDES = {"sft_loss_weight": {"sft_verdict_pairs": 3}, "gold_data": {"sft_verdict_pairs": 3}}
 
 
 def test_each_signal_has_a_value_that_is_tried_here() -> None:
@@ -89,6 +90,12 @@ def test_what_the_sft_loss_did_is_not_called_self_play(tmp_path: Path) -> None:
     assert "an auxiliary SFT loss towards the right verdicts on 8 gold pairs a round" in first
     assert "Self-play" not in first
     assert any("What play did of this, and what gold labels did" in sentence for sentence in others)
+
+
+@pytest.mark.parametrize(("gold", "told"), [("sample", "of the sample"), ("kept/{0}.csv", "of {0}.csv")])
+def test_where_gold_pairs_are_from_is_told(gold: str, told: str) -> None:
+    signals = training_signals(Settings(gold_data=gold, gold_fraction=0.5, sft_verdict_pairs=1, sft_edit_pairs=2))
+    assert sum(f"gold pairs {told} " in signal for signal in signals) == 3
 
 
 def test_without_a_policy_loss_no_reward_is_credited() -> None:
