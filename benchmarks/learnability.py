@@ -30,7 +30,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from medserl.data.sample_paths import SampleSplit, sample_path
+from medserl.data.sample_names import SampleSplit
+from medserl.data.sample_paths import sample_path
 from medserl.evaluation.statistics import share_estimate
 from medserl.knowledge.facts import Fact, load_facts
 from medserl.runs.runlog import git_revision

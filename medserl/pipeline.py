@@ -142,7 +142,7 @@ class Pipeline:
 
     def _evaluate(self) -> None:
         from medserl.commands import evaluate
-        from medserl.data.sample_paths import is_sample
+        from medserl.data.sample_names import is_sample
         from medserl.data.sources import test_source
         from medserl.evaluation.options import EvaluationOptions
         from medserl.runs.runlog import read_settings

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from medserl.config import Settings
-from medserl.data.given import NoteLike, given_notes, note_lines, require_alike
+from medserl.data.given import NoteLike, given_notes, require_alike
 from medserl.data.readers import BY_GUESS, LoadedNotes
 from medserl.data.sources import AUTO, COLUMN_SETTINGS, NONE, SAMPLE, RunData, column_names, data_files, run_data
+from medserl.data.writing import note_lines
 from medserl.engines import create_engine, training_engine_name
 from medserl.engines.base import Engine
 from medserl.errors import ConfigError

@@ -40,7 +40,7 @@ from materials import NOTES, TAUGHT, TEST_PAIRS, choosing_file, notes_file, test
 
 from medserl.config import validate
 from medserl.data.readers import read_notes
-from medserl.data.sample_paths import is_sample
+from medserl.data.sample_names import is_sample
 from medserl.data.sources import notes_path
 from medserl.engines import create_engine
 from medserl.evaluation.frozen import FrozenGame, play_frozen_games

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medserl.data.sample_paths import FURTHER_TRAIN, LARGER_TEST, REWORDED_TEST, UNTAUGHT
+from medserl.data.sample_names import FURTHER_TRAIN, LARGER_TEST, REWORDED_TEST, UNTAUGHT
 from medserl.errors import DataError
 from medserl.files import private_folder, write_private
 from medserl.game.sentences import library_sentences

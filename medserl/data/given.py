@@ -6,9 +6,7 @@ Each item is read by the rules of a JSON file (`readers`), so that a list and a 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,15 +14,14 @@ from typing import Any
 from medserl.data.labels import NO_LABELS
 from medserl.data.readers import BY_GUESS, NO_TEXT, ColumnNames, LoadedNotes, notes_from_table, unique_ids
 from medserl.data.rows import Rows, SkippedRow
-from medserl.data.sample_paths import SampleSplit
+from medserl.data.sample_names import SampleSplit
+from medserl.data.writing import note_lines, note_row
 from medserl.errors import DataError
 from medserl.game.note import Note
 
 NoteLike = Note | Mapping[str, Any] | str
 """A note, a row of a JSON file, or the text of a note."""
 
-_COLUMNS = {"patient": "patient_id"}
-"""What a field of `Note` is called in a file, where it has another name."""
 _TEXT, _ROW, _LABELLED, _UNLABELLED = "text", "row", "labelled note", "unlabelled note"
 
 
@@ -129,7 +126,7 @@ def _read(
     places = items.items() if isinstance(items, Mapping) else enumerate(items, start=1)
     for number, item in places:
         kind = _kind(item, what, number)
-        row = {"correct_note": item} if kind == _TEXT else as_row(item) if isinstance(item, Note) else dict(item)
+        row = {"correct_note": item} if kind == _TEXT else note_row(item) if isinstance(item, Note) else dict(item)
         tables.setdefault(kind, Rows(what, unit="item")).add(number, row)
     placed: dict[int, Note] = {}
     skipped: list[SkippedRow] = []
@@ -153,20 +150,6 @@ def require_alike(notes: Sequence[Note], what: str) -> None:
             f"{what}: {len(unlabelled)} of the {len(notes)} notes have no label (first: {unlabelled[0]!r}), the others "
             "have one; set labelled=True on those that are known to be correct, or give one kind alone"
         )
-
-
-def note_lines(notes: Iterable[Note]) -> str:
-    """The notes as a JSON Lines file, one a line, from which `readers.read_notes` reads the same notes."""
-    return "".join(json.dumps(as_row(note), ensure_ascii=False) + "\n" for note in notes)
-
-
-def as_row(note: Note) -> dict[str, Any]:
-    """The note as a row of a JSON file."""
-    values = {_COLUMNS.get(field.name, field.name): getattr(note, field.name) for field in fields(note)}
-    text, labelled = values.pop("correct_note"), values.pop("labelled")
-    values["sentences"] = list(note.sentences) or None
-    rest = {name: value for name, value in values.items() if value is not None}
-    return {"note_id": rest.pop("note_id"), "correct_note" if labelled else "note": text, **rest}
 
 
 def _items(given: Any, what: str) -> list[Any]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import json
 import logging
 import re
 import tempfile
@@ -20,10 +19,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from medserl.data.readers import ColumnNames, LoadedNotes, SkippedRow, read_notes, unique_ids
 from medserl.data.tabular import NOT_NOTES, read_table
+from medserl.data.writing import write_notes
 from medserl.errors import DataError
 from medserl.files import private_folder, write_private
 from medserl.game.note import Note
@@ -215,20 +214,6 @@ def shared_texts(notes: Mapping[str, Iterable[Note]]) -> tuple[SharedText, ...]:
                     holders[split_words(text).keys][split, note.note_id] = None
     shared = (tuple(found) for found in holders.values() if len({split for split, _ in found}) > 1)
     return tuple(SharedText(found) for found in dict.fromkeys(shared))
-
-
-def note_record(note: Note) -> dict[str, Any]:
-    """A note as a JSON object: the fields of `Note` that are known. One without a label claims none."""
-    record = {key: value for key, value in asdict(note).items() if value is not None and value != ()}
-    if not record.pop("labelled"):
-        record = {"note" if key == "correct_note" else key: value for key, value in record.items()}
-    return record
-
-
-def write_notes(path: Path, notes: Iterable[Note]) -> None:
-    """Write one JSON object a line, the whole file or none of it. Raises OutputError where it cannot."""
-    private_folder(path.parent)
-    write_private(path, (json.dumps(note_record(note), ensure_ascii=False) + "\n" for note in notes))
 
 
 # -- fetching ----------------------------------------------------------------------------------------------

@@ -6,25 +6,14 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from filelock import FileLock
 
 from medserl import __version__
+from medserl.data.sample_names import SampleSplit
 from medserl.errors import DataError
 from medserl.files import cache_dir
-
-LARGER_TEST = "medec_larger_test.jsonl"
-"""A thousand test pairs more, for what 364 are too few to tell: built when wanted, never trained or chosen on."""
-
-FURTHER_TRAIN = "medec_further_train_sample.jsonl"
-"""Training pairs on the same facts in other words: what the shipped adapter is taught from besides the sample."""
-
-UNTAUGHT = "medec_untaught_sample.jsonl"
-REWORDED_TEST = "medec_reworded_test_sample.jsonl"
-"""Correct notes of the facts that nobody is taught, for play to teach, and test pairs of these facts in other words."""
-
-SampleSplit = Literal["train", "validation", "test"]
 
 _REPOSITORY_DATA = Path(__file__).resolve().parents[2] / "data"
 
@@ -40,11 +29,6 @@ def sample_path(split: SampleSplit) -> Path:
     name = f"medec_{split}_sample.jsonl"
     in_repository = _REPOSITORY_DATA / name
     return in_repository if in_repository.is_file() else _cached_corpus() / name
-
-
-def is_sample(source: str) -> bool:
-    """Whether a source of notes is the sample, by its name or by the name of one of its files."""
-    return source == "sample" or Path(source).match("medec_*_sample.jsonl") or Path(source).name == LARGER_TEST
 
 
 def _cached_corpus() -> Path:
@@ -65,7 +49,7 @@ def _cached_corpus() -> Path:
 
 def _build(folder: Path) -> None:
     """Builds beside `folder` and renames at the end, so that a folder that is there is complete."""
-    from medserl.data.corpus import write_corpus
+    from medserl.data.corpus import write_corpus  # only where it is built: the fact table is large
 
     part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from medserl.config import Settings
 from medserl.data.columns import ColumnNames, known_names
-from medserl.data.given import note_lines
 from medserl.data.holdout import split_notes
 from medserl.data.labels import NO_LABELS
 from medserl.data.readers import BY_GUESS, LoadedNotes, kinds_of, read_notes
-from medserl.data.sample_paths import SampleSplit, is_sample, sample_path
+from medserl.data.sample_names import SampleSplit, is_sample
+from medserl.data.sample_paths import sample_path
 from medserl.data.seen import seen_in
 from medserl.data.standard_input import spooled
 from medserl.data.tabular import HUB, Place
+from medserl.data.writing import note_lines
 from medserl.errors import DataError
 from medserl.files import write_private
 

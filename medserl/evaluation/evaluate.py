@@ -11,7 +11,7 @@ from typing import Any
 
 from medserl import __version__
 from medserl.config import Settings
-from medserl.data.sample_paths import is_sample
+from medserl.data.sample_names import is_sample
 from medserl.errors import ConfigError
 from medserl.evaluation.blocks import (
     choose_thresholds,

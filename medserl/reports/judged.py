@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medserl.data.sample_paths import is_sample
+from medserl.data.sample_names import is_sample
 from medserl.reports.run_files import RunFiles
 from medserl.runs.records import Record
 

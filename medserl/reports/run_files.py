@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from medserl.config.removed import renamed
-from medserl.data.sample_paths import is_sample
+from medserl.data.sample_names import is_sample
 from medserl.errors import RunError
 from medserl.evaluation.cross_table import CROSS_PLAY, is_record
 from medserl.evaluation.places import RECORD, TABLE, find_evaluations

@@ -72,7 +72,7 @@ class SelfPlay:
                 "Assessor to reason, which it would unlearn: leave them out, or give --prompts term"
             )
         self.gold = GoldPairs(notes if gold is None else gold, settings)
-        self.ahead = PlayAhead(self) if settings.async_rollout else None
+        self.ahead = PlayAhead(self.play, self.sampler) if settings.async_rollout else None
         self.round = 0
         self._episodes: Sequence[Episode] = ()
 
@@ -90,7 +90,7 @@ class SelfPlay:
         seed = derive_seed(self.settings.seed, "batch", self.round)
         games = as_games(batch, seed, benign=self.settings.plays_benign)
         if self.ahead:
-            return self.update(*self.ahead.take(games))
+            return self.update(*self.ahead.take(games, self.round, is_last=self.round >= self.total_rounds()))
         clock = PhaseClock()
         return self.update(self.play(games, self.round, clock), clock)
 

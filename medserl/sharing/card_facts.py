@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medserl import __version__
 from medserl.config import Settings
-from medserl.data.sample_paths import is_sample
+from medserl.data.sample_names import is_sample
 from medserl.data.tabular import HUB, Place
 from medserl.errors import ModelError
 from medserl.game.prompts import Messages, load_prompts

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from medserl.data.given import given_notes, note_lines
+from medserl.data.given import given_notes
+from medserl.data.writing import note_lines
 from medserl.errors import ConfigError, DataError
 from medserl.game.prompts import load_prompts
 

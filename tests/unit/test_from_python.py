@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 import medserl
 from medserl import Assessor, MedSeRLTrainer, Note, Settings, load_notes, sample_notes
 from medserl.commands import train
-from medserl.data.given import given_notes, note_lines, notes_to_judge
+from medserl.data.given import given_notes, notes_to_judge
 from medserl.data.readers import read_notes
+from medserl.data.writing import note_lines
 from medserl.engines.scripted import ScriptedEngine
 from medserl.errors import ConfigError, DataError, RunError
 from medserl.runs.runlog import read_rows, read_settings

@@ -24,7 +24,7 @@ from medserl.data.corpus import (
     write_larger_test,
     write_untaught,
 )
-from medserl.data.sample_paths import FURTHER_TRAIN, is_sample
+from medserl.data.sample_names import FURTHER_TRAIN, is_sample
 from medserl.data.sources import load
 from medserl.game.note import ERROR_TYPES
 from medserl.game.text import split_sentences, split_words

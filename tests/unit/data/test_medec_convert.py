@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from medserl.data import medec
-from medserl.data.medec import CHECKSUMS, PublishedFile, convert_medec, download_medec, fetch_medec, note_record
+from medserl.data.medec import CHECKSUMS, PublishedFile, convert_medec, download_medec, fetch_medec
 from medserl.data.readers import read_notes
+from medserl.data.writing import note_row
 from medserl.errors import DataError, OutputError
 from medserl.game.note import Note
 
@@ -79,8 +80,8 @@ def test_every_split_is_written_and_read_back_alike(tmp_path):
 
 
 def test_a_correct_note_is_written_without_the_fields_it_lacks():
-    assert note_record(Note("v1", "Well.", sentences=("Well.",), split="train")) == {
-        **{"note_id": "v1", "correct_note": "Well.", "sentences": ("Well.",), "split": "train"}
+    assert note_row(Note("v1", "Well.", sentences=("Well.",), split="train")) == {
+        **{"note_id": "v1", "correct_note": "Well.", "sentences": ["Well."], "split": "train"}
     }
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from medserl.config import Settings
 from medserl.data.holdout import FEWEST, FEWEST_TO_SPLIT, MOST, split_notes, text_key
-from medserl.data.medec import write_notes
 from medserl.data.readers import read_notes
 from medserl.data.sources import data_files, load, run_data
+from medserl.data.writing import write_notes
 from medserl.errors import DataError
 from medserl.game.note import Note
 

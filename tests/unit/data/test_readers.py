@@ -348,7 +348,7 @@ def test_broken_csv_names_the_line(tmp_path):
 def test_wrong_columns_name_what_is_there_and_what_is_wanted(tmp_path):
     path = write(tmp_path, "a.csv", csv_text(["nr", "x" * 99], ["1", "Pain."]))
     message = refusal(path)
-    assert f"it has 'nr', '{'x' * 37}...'" in message
+    assert f"it has 'nr', '{'x' * 57}...'" in message
     assert "correct_note, note, text" in message
     assert "no column 'body'; it has 'nr'" in refusal(path, ColumnNames(note="body"))
     assert "two columns are called 'note'" in refusal(write(tmp_path, "b.csv", "note,note\nPain.,Ache.\n"))
