@@ -63,9 +63,6 @@ class DataSettings(_Section):
         "auto",
         description="Notes for evaluation during training: a file, sample or none. auto: a split of one's own notes.",
     )
-    gold_data: str = Field(
-        "auto", description="Gold pairs to learn from beside the games: a file or sample. auto: those among the notes."
-    )
     note_column: str | None = Field(None, description="Column of the correct notes, where its name is not guessed.")
     incorrect_column: str | None = Field(None, description="Column of the incorrect twins, likewise.")
     id_column: str | None = Field(None, description="Column of the notes' ids, likewise.")
@@ -95,6 +92,7 @@ class TeachingSettings(_Section):
     judge_originals: bool = Field(
         False, description="The Assessor judges the original of each accepted error too: then no constant verdict pays."
     )
+    gold_data: str = Field("auto", description="Where gold pairs are: a file, sample, or auto (the training notes).")
     gold_fraction: float = Field(
         0.0, ge=0, lt=1, description="Share of the Assessor's turns on gold pairs, both twins."
     )
@@ -232,8 +230,6 @@ class Settings(  # of the bases pydantic takes the last one's fields first
                 raise ValueError(
                     f"{name} teaches the {role}, but roles_trained is {self.roles_trained!r}: nothing else is to change"
                 )
-        if self.gold_data != "auto" and not self.takes_gold_pairs:
-            raise ValueError("gold_data names pairs, and no setting takes any: give sft_verdict_pairs, for one")
         if not self.policy_loss_weight:
             self._require_sft_alone()
         if self.kl_target and (not self.kl_coef or self.kl_estimator != "k1"):
@@ -287,7 +283,12 @@ class Settings(  # of the bases pydantic takes the last one's fields first
         return self.kl_coef > 0 and self.is_rewarded
 
     def require_trainable(self) -> None:
-        """Raises ConfigError where games played with these settings could not be learnt from."""
+        """Raises ConfigError where games played with these settings could not be learnt from as they ask for."""
+        if self.gold_data != "auto" and not self.takes_gold_pairs:
+            raise ConfigError(
+                f"gold_data {self.gold_data!r} names pairs, and no setting takes any: give sft_verdict_pairs, "
+                "sft_edit_pairs or gold_fraction"
+            )
         if not self.lora_rank and self.dtype in ("bfloat16", "float16") and self.engine != "openrlhf":
             raise ConfigError(
                 f"lora_rank 0 with dtype {self.dtype}: steps of the size of learning_rate {self.learning_rate:g} are "

@@ -80,7 +80,10 @@ def choose_threshold(texts: Sequence[LabelledText], predictions: Sequence[Predic
     p = np.array([probability for probability, _ in judged])
     truth = np.array([is_error for _, is_error in judged])
     values = np.unique(p)
-    candidates = np.concatenate([[0.0], (values[:-1] + values[1:]) / 2, [1.0], [0.5]])
+    lower, upper = values[:-1], values[1:]
+    middle = (lower + upper) / 2
+    between = np.where(middle > lower, middle, upper)  # of two numbers next to each other the middle is the lower one
+    candidates = np.concatenate([[0.0], between, [1.0], [0.5]])
     flagged = p[None, :] >= candidates[:, None]
     recall = flagged[:, truth].mean(axis=1)
     specificity = (~flagged[:, ~truth]).mean(axis=1)

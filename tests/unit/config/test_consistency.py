@@ -36,7 +36,6 @@ from medserl.errors import ConfigError
         ({"policy_loss_weight": 0.0, "sft_games": 1, "gold_fraction": 0.1}, "gold_fraction is about rewards"),
         ({"policy_loss_weight": -1.0}, "policy_loss_weight"),
         ({"assessor_samples": 0}, "assessor_samples"),
-        ({"gold_data": "sample", "sft_games": 1}, "gold_data names pairs, and no setting takes any"),
     ],
 )
 def test_what_cannot_work_is_refused(values: dict[str, Any], named: str) -> None:
@@ -87,6 +86,14 @@ def test_a_setting_of_before_is_told_what_became_of_it(
     monkeypatch.setenv(f"MEDSERL_{name.upper()}", "1")
     with pytest.raises(ConfigError, match=re.escape(why)):
         check_variables()
+
+
+def test_pairs_that_nothing_takes_are_not_trained_with() -> None:
+    """Commands that do not train may be given them, as by a variable of the environment."""
+    unused = validate({"gold_data": "sample", "sft_games": 1})
+    with pytest.raises(ConfigError, match="gold_data 'sample' names pairs, and no setting takes any"):
+        unused.require_trainable()
+    unused.with_overrides(sft_verdict_pairs=1).require_trainable()
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

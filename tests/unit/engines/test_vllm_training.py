@@ -268,7 +268,7 @@ class Living:
 
 WITH_A_CHILD = """
 import multiprocessing, os, signal, time
-from medserl.engines.vllm_process import start
+from medserl.engines.vllm_process import start_process
 
 def make():
     child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
@@ -277,7 +277,7 @@ def make():
     print(child.pid, blocked.split()[1], flush=True)
 
 if __name__ == "__main__":
-    _, process = start(make)
+    _, process = start_process(make)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from statistics import NormalDist
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
@@ -229,6 +230,8 @@ def test_no_threshold_without_both_classes() -> None:
         lambda x: len({e for e, _ in x}) == 2
     )
 )
+@example([(False, 0.0), (True, 5e-324)])  # two numbers that have none between them
+@example([(False, 0.5), (True, math.nextafter(0.5, 1))])
 def test_no_threshold_is_better(texts: list[tuple[bool, float]]) -> None:
     labelled = [LabelledText(str(i), "", e) for i, (e, _) in enumerate(texts)]
     said = [Prediction(str(i), None, p_incorrect=p) for i, (_, p) in enumerate(texts)]
